@@ -1,0 +1,93 @@
+"""Derivatives of a loss on a flat parameter vector: gradient, Hessian products, third derivatives.
+
+    H v = ∇²L(w) v            `Linearization.hessian_vectors`, from one linearization of the gradient
+    ∇_w (uᵀ H(w) v)           `third_derivative`, a vector: ∇³L(w)[u, v, ·]
+
+Everything here follows the dtype of `params`: for float32 parameters the loss and all its
+derivatives are traced with JAX's 64-bit mode off, whatever mode the caller is in, so that a loss
+that makes its own arrays with default dtypes stays in float32. Matrix products use the highest
+precision (no TF32 on GPUs). Neither changes JAX's global configuration.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Loss = Callable[[Float[Array, " d"]], Float[Array, ""]]
+
+
+@contextlib.contextmanager
+def float_mode(dtype: jnp.dtype | str) -> Iterator[None]:
+    """Trace the code inside with 64-bit mode on exactly if `dtype` is float64, at full precision."""
+    with jax.enable_x64(jnp.dtype(dtype) == jnp.float64), jax.default_matmul_precision("highest"):
+        yield
+
+
+class Linearization(NamedTuple):
+    """A loss at a point: its value, its gradient, and the linear map v ↦ Hv.
+
+    Attributes:
+        value: L(w), shape ().
+        grad: ∇L(w), shape (d,).
+        hessian_vectors: maps rows V of shape (k, d) to rows HV of shape (k, d).
+    """
+
+    value: Float[Array, ""]
+    grad: Float[Array, " d"]
+    hessian_vectors: Callable[[Float[Array, "k d"]], Float[Array, "k d"]]
+
+
+def value_and_grad(
+    loss: Loss, params: Float[Array, " d"]
+) -> tuple[Float[Array, ""], Float[Array, " d"]]:
+    """Return L(w) and ∇L(w)."""
+    with float_mode(params.dtype):
+        return jax.value_and_grad(loss)(params)
+
+
+def linearize_gradient(loss: Loss, params: Float[Array, " d"]) -> Linearization:
+    """Return value, gradient and Hessian products at a point, from one forward and one reverse pass.
+
+    The linear map holds the point's intermediate values, so each further product costs only the
+    linear part of the computation.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> at = linearize_gradient(lambda w: jnp.sum(w**4), jnp.array([1.0, 2.0]))
+        >>> at.hessian_vectors(jnp.eye(2))  # the Hessian diag(12 w²)
+        Array([[12.,  0.],
+               [ 0., 48.]], dtype=float32)
+    """
+    with float_mode(params.dtype):
+        (value, grad), tangent_map = jax.linearize(jax.value_and_grad(loss), params)
+
+    def hessian_vectors(vectors: Float[Array, "k d"]) -> Float[Array, "k d"]:
+        with float_mode(params.dtype):
+            return jax.vmap(lambda v: tangent_map(v)[1])(vectors)
+
+    return Linearization(value, grad, hessian_vectors)
+
+
+def third_derivative(
+    loss: Loss, params: Float[Array, " d"], u: Float[Array, " d"], v: Float[Array, " d"]
+) -> Float[Array, " d"]:
+    """Return ∇_w (uᵀ H(w) v) = ∇³L(w)[u, v, ·], shape (d,).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> w, e = jnp.array([1.0, 2.0]), jnp.array([0.0, 1.0])
+        >>> third_derivative(lambda w: jnp.sum(w**4), w, e, e)  # 24 w along e
+        Array([ 0., 48.], dtype=float32)
+    """
+
+    def hessian_u(point: Float[Array, " d"]) -> Float[Array, " d"]:
+        return jax.jvp(jax.grad(loss), (point,), (u,))[1]
+
+    with float_mode(params.dtype):
+        return jax.jvp(hessian_u, (params,), (v,))[1]

@@ -1,0 +1,136 @@
+"""What an update rule is: preconditioned gradient descent with a stateful diagonal preconditioner.
+
+    s_{t+1} = U(s_t, g_t),     w_{t+1} = w_t - P(s_{t+1})^{-1} g_t,     g_t = ∇L(w_t)
+
+The convention, everywhere in this package: **P approximates the Hessian; the step is -P⁻¹g;
+gradient descent in that metric is unstable when an eigenvalue of P^{-1/2} H P^{-1/2} exceeds 2.**
+Effective quantities at step t use P(s_{t+1}), the preconditioner that the step divides by.
+
+| symbol | here |
+| --- | --- |
+| s | `RuleState(t, nu)` |
+| U(s, g) | `rule.update(state, grad)` |
+| P(s) | `rule.preconditioner(state)` |
+| E f(s, g + ξ), ξ with elementwise variance v | `rule.drift(state, grad, grad_variance)` |
+
+For a moving average with decay β₂ the flow's drift is f = (U(s, g) - s) / β₂: with the factor 1/β₂
+a flow's ν agrees with the discrete ν *after* it has absorbed the current gradient. The step count
+t is no average and advances at rate 1. See docs/theory.md, "Update rules".
+
+Rules are frozen dataclasses and JAX pytrees: the hyperparameters are leaves, so a compiled program
+serves every value of them; what changes the program (schedule, bias correction) is static.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+import numbers
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from cflows_ray.rules.schedules import Schedule, parse_schedule
+
+
+class RuleState(NamedTuple):
+    """State of a rule: gradients absorbed so far (real along a flow), and ν or None."""
+
+    t: Float[Array, ""]
+    nu: Array | None
+
+
+class UpdateRule(abc.ABC):
+    """Preconditioned gradient descent with state; subclasses are final, one a file."""
+
+    lr: float
+    schedule: str
+
+    @abc.abstractmethod
+    def init(self, params: Float[Array, " d"]) -> RuleState:
+        """Return the state before the first gradient."""
+
+    @abc.abstractmethod
+    def update(self, state: RuleState, grad: Float[Array, " d"]) -> RuleState:
+        """Return U(s, g), the state after absorbing a gradient."""
+
+    @abc.abstractmethod
+    def preconditioner(self, state: RuleState) -> Array:
+        """Return the diagonal of P(s), a scalar or shape (d,), for a state that absorbed a gradient."""
+
+    @abc.abstractmethod
+    def drift(
+        self, state: RuleState, grad: Float[Array, " d"], grad_variance: Float[Array, " d"]
+    ) -> RuleState:
+        """Return ds/dt where gradients have mean `grad` and elementwise variance `grad_variance`."""
+
+    def learning_rate(self, state: RuleState) -> Float[Array, ""]:
+        """Return η(t) of the step that follows the last absorbed gradient."""
+        return self.lr * self._parsed_schedule().factor(state.t - 1.0)
+
+    def _parsed_schedule(self) -> Schedule:
+        return parse_schedule(self.schedule)
+
+
+R = TypeVar("R", bound=type)
+
+
+def traced_rule(*leaves: str) -> Any:
+    """Class decorator: register a frozen dataclass as a pytree with the named fields as leaves.
+
+    Unflattening bypasses `__init__`: tracers must not meet the validation of numbers.
+    """
+
+    def register(cls: R) -> R:
+        static = tuple(name for name in cls.__dataclass_fields__ if name not in leaves)
+
+        def flatten(rule: Any) -> tuple[tuple, tuple]:
+            children = tuple(getattr(rule, name) for name in leaves)
+            return children, tuple(getattr(rule, name) for name in static)
+
+        def unflatten(meta: tuple, children: tuple) -> Any:
+            rule = object.__new__(cls)
+            for name, value in (*zip(leaves, children, strict=True), *zip(static, meta, strict=True)):
+                object.__setattr__(rule, name, value)
+            return rule
+
+        jax.tree_util.register_pytree_node(cls, flatten, unflatten)
+        return cls
+
+    return register
+
+
+def check_number(field: str, value: object, lowest: float, highest: float, allowed: str) -> None:
+    """Raise `ValueError` naming the field unless lowest < value < highest."""
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or not lowest < value < highest:  # type: ignore[arg-type]
+        raise ValueError(f"{field} must be {allowed}, got {value!r}")
+
+
+def check_positive(field: str, value: object) -> None:
+    """Raise `ValueError` naming the field unless it is a finite number > 0."""
+    check_number(field, value, 0.0, math.inf, "> 0")
+
+
+def check_moving_average(beta2: object, eps: object, bias_correction: object) -> None:
+    """Raise `ValueError` naming the field that no RMSProp rule can use."""
+    check_number("beta2", beta2, 0.0, 1.0, "> 0 and < 1")
+    check_number("eps", eps, -math.ulp(0.0), math.inf, ">= 0")
+    if not isinstance(bias_correction, bool):
+        raise ValueError(f"bias_correction must be True or False, got {bias_correction!r}")
+
+
+def root_of_second_moment(
+    nu: Array, t: Float[Array, ""], beta2: Float[Array, ""] | float, bias_correction: bool
+) -> Array:
+    """Return √ν, or √(ν / (1 - β₂^t)), with derivative 0 where ν = 0.
+
+    A parameter that never saw a gradient (a pixel that is always 0) has ν = 0 for ever; the
+    derivative of the root is infinite there and would turn 0 · ∞ into NaN.
+    """
+    if bias_correction:
+        nu = nu / (1.0 - beta2**t)
+    positive = nu > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, nu, 1.0)), 0.0)
