@@ -117,7 +117,7 @@ def check_positive(field: str, value: object) -> None:
 def check_moving_average(beta2: object, eps: object, bias_correction: object) -> None:
     """Raise `ValueError` naming the field that no RMSProp rule can use."""
     check_number("beta2", beta2, 0.0, 1.0, "> 0 and < 1")
-    check_number("eps", eps, -math.ulp(0.0), math.inf, ">= 0")
+    check_positive("eps", eps)  # 0 would divide 0 by 0 where a gradient is always 0
     if not isinstance(bias_correction, bool):
         raise ValueError(f"bias_correction must be True or False, got {bias_correction!r}")
 

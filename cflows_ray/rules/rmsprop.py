@@ -28,7 +28,7 @@ class RMSProp(UpdateRule):
     Attributes:
         lr: learning rate η > 0 (the peak, if scheduled).
         beta2: decay β₂ of the second moment, between 0 and 1.
-        eps: ε >= 0, outside the root.
+        eps: ε > 0, outside the root.
         bias_correction: use ν / (1 - β₂^t).
         schedule: see `cflows_ray.rules.schedules`.
 

@@ -1,0 +1,48 @@
+"""Central flows against real optimizers: paired runs, sweeps, prediction accuracy.
+
+    from cflows_ray import run_paired, GradientDescent, ScalarRMSProp, RMSProp
+
+Names are loaded when first used, so importing `cflows_ray.schema` or `cflows_ray.config` loads
+neither JAX nor Ray.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cflows_ray.pairing import PairedOptions, PairedResult, PairedRun, run_paired
+    from cflows_ray.problem import Problem
+    from cflows_ray.rules import GradientDescent, RMSProp, ScalarRMSProp
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "GradientDescent": "cflows_ray.rules",
+    "ScalarRMSProp": "cflows_ray.rules",
+    "RMSProp": "cflows_ray.rules",
+    "PairedOptions": "cflows_ray.pairing",
+    "PairedResult": "cflows_ray.pairing",
+    "PairedRun": "cflows_ray.pairing",
+    "run_paired": "cflows_ray.pairing",
+    "Problem": "cflows_ray.problem",
+}
+
+__all__ = [
+    "GradientDescent",
+    "PairedOptions",
+    "PairedResult",
+    "PairedRun",
+    "Problem",
+    "RMSProp",
+    "ScalarRMSProp",
+    "run_paired",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from where it lives."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'cflows_ray' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)

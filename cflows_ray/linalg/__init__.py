@@ -1,0 +1,1 @@
+"""Pure linear algebra on arrays and operators: eigenpairs, svec, the complementarity problem."""
