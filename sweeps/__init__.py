@@ -1,0 +1,1 @@
+"""Runnable studies, one a file: data and a three-line main."""

@@ -1,0 +1,398 @@
+"""What a run and a sweep are: frozen dataclasses, checked when they are made, and the run id.
+
+`RunConfig` is everything that decides a run's numbers, and its hash is the run id. `SweepConfig`
+is a list of grids over learning rates and seeds. `Execution` says how a sweep is carried out
+(chunks, storage, resources) and never enters the run id: the same sweep on a laptop and on a
+cluster has the same runs.
+
+Nothing here imports JAX or Ray, so that a mistake is reported at once, before anything is
+compiled or scheduled. Every error is a `ConfigError` of one line that names the field, the value
+and what is allowed.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import math
+import numbers
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from cflows_ray.workloads import check_workload
+
+# The names and parameters of the plug-ins, repeated here because their own modules import JAX;
+# a test compares these with the registries.
+RULE_PARAMETERS: dict[str, tuple[str, ...]] = {
+    "gradient_descent": (),
+    "scalar_rmsprop": ("beta2", "eps", "bias_correction"),
+    "rmsprop": ("beta2", "eps", "bias_correction"),
+}
+RULE_DEFAULTS: dict[str, Any] = {"beta2": 0.99, "eps": 1e-8, "bias_correction": False}
+FLOWS: tuple[str, ...] = ("midpoint", "stable", "central")
+CRITERIA: tuple[str, ...] = ("mse", "cross_entropy")
+DTYPES: tuple[str, ...] = ("float32", "float64")
+SCHEDULES = '"constant", "linear_warmup:N", "cosine:N" or "cosine:N:FRACTION" with N >= 1'
+
+# Settings of a run that a sweep sets for all its grids and a grid may set for itself.
+SHARED = ("steps", "warmup", "substeps", "num_eigs", "record_every", "flows", "dtype")
+
+
+class ConfigError(ValueError):
+    """A mistake in a configuration, in one line."""
+
+
+def _require(ok: bool, name: str, allowed: str, value: Any) -> None:
+    """Raise `ConfigError` naming a field unless `ok`."""
+    if not ok:
+        raise ConfigError(f"{name} must be {allowed}, got {value!r}")
+
+
+def _integer(name: str, value: Any, minimum: int) -> int:
+    """Return `value` as an int of at least `minimum`."""
+    ok = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    _require(ok and int(value) >= minimum, name, f"an integer >= {minimum}", value)
+    return int(value)
+
+
+def _number(name: str, value: Any, allowed: str, low: float, high: float = math.inf) -> float:
+    """Return `value` as a finite float with low <= value < high."""
+    ok = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    ok = ok and math.isfinite(value) and low <= value < high
+    _require(ok, name, allowed, value)
+    return float(value)
+
+
+def _learning_rate(name: str, value: Any) -> float:
+    """Return `value` as a learning rate."""
+    return _number(name, value, "a number > 0", low=math.ulp(0.0))
+
+
+def _one_of(name: str, value: Any, allowed: Iterable[str]) -> None:
+    """Check that `value` is one of the allowed words."""
+    allowed = list(allowed)
+    _require(value in allowed, name, f"one of {allowed}", value)
+
+
+def _tuple(name: str, value: Any) -> tuple[Any, ...]:
+    """Return a sequence as a non-empty tuple without repetitions; a single value is refused."""
+    ok = isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
+    _require(ok, name, "a sequence", value)
+    result: tuple[Any, ...] = tuple(value)
+    _require(len(result) > 0, name, "a non-empty sequence", value)
+    repeated = sorted({str(v) for v in result if result.count(v) > 1})
+    _require(not repeated, name, "free of repetitions", ", ".join(repeated))
+    return result
+
+
+def _check_flows(value: Any) -> tuple[str, ...]:
+    """Return the flows as a tuple of known names, in the registry's order.
+
+    The order does not change a run, so it must not change the run id.
+    """
+    names = _tuple("flows", value)
+    for name in names:
+        _one_of("flows", name, FLOWS)
+    return tuple(name for name in FLOWS if name in names)
+
+
+def _check_schedule(value: Any) -> None:
+    """Check a learning-rate schedule's spelling."""
+    match = re.fullmatch(
+        r"constant|linear_warmup:[1-9]\d*|cosine:[1-9]\d*(:(?P<fraction>\S+))?", str(value)
+    )
+    fraction = match.group("fraction") if match else None
+    ok = match is not None
+    if fraction is not None:
+        try:
+            ok = 0 < float(fraction) <= 1
+        except ValueError:
+            ok = False
+    _require(ok, "schedule", SCHEDULES, value)
+
+
+def _json_options(options: Any) -> dict[str, Any]:
+    """Return a workload's options as plain JSON values, keys sorted."""
+    _require(isinstance(options, Mapping), "workload_options", "a mapping", options)
+    try:
+        return dict(json.loads(json.dumps(options, sort_keys=True, allow_nan=False)))
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f"workload_options must be numbers, words or lists of them, got {options!r}"
+        ) from None
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run: everything that decides its numbers.
+
+    `beta2`, `eps` and `bias_correction` left out (None) take the rule's defaults; they must be
+    left out for a rule that has none. Raises `ConfigError` for any value that is not allowed.
+
+    Example:
+        >>> RunConfig(workload="saddle_2d", rule="gradient_descent", lr=0.2, steps=50).run_id
+        '...'
+    """
+
+    workload: str
+    rule: str
+    lr: float
+    criterion: str = "mse"
+    workload_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    beta2: float | None = None
+    eps: float | None = None
+    bias_correction: bool | None = None
+    schedule: str = "constant"
+    seed: int = 0
+    flows: tuple[str, ...] = FLOWS
+    warmup: int = 15
+    steps: int = 1000
+    substeps: int = 4
+    num_eigs: int = 4
+    record_every: int = 1
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        def put(name: str, value: Any) -> None:
+            object.__setattr__(self, name, value)
+
+        _one_of("criterion", self.criterion, CRITERIA)
+        put("workload_options", _json_options(self.workload_options))
+        try:
+            check_workload(self.workload, self.criterion, self.workload_options)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        _one_of("rule", self.rule, RULE_PARAMETERS)
+        put("lr", _learning_rate("lr", self.lr))
+        for name in RULE_DEFAULTS:
+            put(name, self._rule_parameter(name))
+        _check_schedule(self.schedule)
+        put("seed", _integer("seed", self.seed, 0))
+        put("flows", _check_flows(self.flows))
+        put("warmup", _integer("warmup", self.warmup, 0))
+        for name in ("steps", "substeps", "num_eigs", "record_every"):
+            put(name, _integer(name, getattr(self, name), 1))
+        _one_of("dtype", self.dtype, DTYPES)
+
+    def _rule_parameter(self, name: str) -> float | bool | None:
+        """Return a checked parameter of the rule, or its default; None if the rule has none."""
+        value = getattr(self, name)
+        if name not in RULE_PARAMETERS[self.rule]:
+            _require(value is None, name, f"left out for {self.rule}", value)
+            return None
+        if value is None:
+            return RULE_DEFAULTS[name]
+        if name == "bias_correction":
+            _require(isinstance(value, bool), name, "true or false", value)
+            return bool(value)
+        if name == "beta2":
+            return _number(name, value, "a number with 0 < beta2 < 1", math.ulp(0.0), 1.0)
+        return _number(name, value, "a number >= 0", 0.0)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the configuration as plain JSON values; `RunConfig(**...)` is the inverse."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {
+            **values,
+            "flows": list(self.flows),
+            "workload_options": dict(self.workload_options),
+        }
+
+    @functools.cached_property
+    def run_id(self) -> str:
+        """Hash of the whole configuration: 16 hexadecimal digits."""
+        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def rule_parameters(self) -> dict[str, Any]:
+        """Return the keyword arguments of the rule's class."""
+        names = ("lr", "schedule", *RULE_PARAMETERS[self.rule])
+        return {name: getattr(self, name) for name in names}
+
+    def row(self) -> dict[str, Any]:
+        """Return the `runs` columns that come from the configuration."""
+        return {
+            "run_id": self.run_id,
+            **self.to_json(),
+            "workload_options": json.dumps(dict(self.workload_options), sort_keys=True),
+            "flows": ",".join(self.flows),
+        }
+
+    def __str__(self) -> str:
+        return f"{self.workload}/{self.criterion} {self.rule} lr={self.lr:g} seed={self.seed}"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A workload and a rule over learning rates; seeds and lengths are the sweep's unless given.
+
+    Example:
+        >>> Grid(workload="saddle_2d", rule="gradient_descent", lrs=(0.1, 0.2)).lrs
+        (0.1, 0.2)
+    """
+
+    workload: str
+    rule: str
+    lrs: tuple[float, ...]
+    criterion: str = "mse"
+    workload_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    beta2: float | None = None
+    eps: float | None = None
+    bias_correction: bool | None = None
+    schedule: str = "constant"
+    seeds: tuple[int, ...] | None = None
+    steps: int | None = None
+    warmup: int | None = None
+    substeps: int | None = None
+    num_eigs: int | None = None
+    record_every: int | None = None
+    flows: tuple[str, ...] | None = None
+    dtype: str | None = None
+
+    def __post_init__(self) -> None:
+        lrs = tuple(_learning_rate("lrs", lr) for lr in _tuple("lrs", self.lrs))
+        object.__setattr__(self, "lrs", lrs)
+        if self.seeds is not None:
+            object.__setattr__(self, "seeds", _check_seeds(self.seeds))
+
+
+def _check_seeds(value: Any) -> tuple[int, ...]:
+    """Return the seeds as a tuple of integers >= 0."""
+    return tuple(_integer("seeds", seed, 0) for seed in _tuple("seeds", value))
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a sweep is carried out. None of this changes a number or a run id.
+
+    Attributes:
+        storage: folder or URI (s3://bucket/folder, ...) that holds a folder for each sweep.
+        chunk_steps: optimizer steps in one compiled chunk; progress is reported after each.
+        checkpoint_every: chunks between two checkpoints; a fault costs at most this much work.
+        workers: most runs at the same time; None for as many as fit.
+        cpus_per_run: CPU cores that a run holds.
+        gpus_per_run: GPUs, or the fraction of one, that a run holds; None for 1 if there are GPUs.
+        memory_gb_per_run: memory that a run reserves; 0 for none.
+        max_failures: how often a run is tried again after a lost process or machine; -1 for ever.
+        autoscaling: do not refuse a request that the cluster can't meet yet; None to find out.
+        compile_cache: folder for compiled programs; None for the user's cache, "" for none.
+    """
+
+    storage: str = "results"
+    chunk_steps: int = 100
+    checkpoint_every: int = 1
+    workers: int | None = None
+    cpus_per_run: float = 1.0
+    gpus_per_run: float | None = None
+    memory_gb_per_run: float = 0.0
+    max_failures: int = 5
+    autoscaling: bool | None = None
+    compile_cache: str | None = None
+
+    def __post_init__(self) -> None:
+        _require(bool(str(self.storage).strip()), "storage", "a folder or URI", self.storage)
+        for name in ("chunk_steps", "checkpoint_every"):
+            _integer(name, getattr(self, name), 1)
+        if self.workers is not None:
+            _integer("workers", self.workers, 1)
+        _integer("max_failures", self.max_failures, -1)
+        _number("cpus_per_run", self.cpus_per_run, "a number > 0", math.ulp(0.0))
+        _number("memory_gb_per_run", self.memory_gb_per_run, "a number >= 0", 0.0)
+        if self.gpus_per_run is not None:
+            gpus = _number("gpus_per_run", self.gpus_per_run, "a number >= 0", 0.0)
+            whole = gpus <= 1 or gpus == int(gpus)  # Ray has fractions only below one GPU
+            _require(whole, "gpus_per_run", "a fraction below 1 or a whole number", gpus)
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """A study: grids over learning rates × seeds, and how to carry it out.
+
+    Raises `ConfigError` for a value that is not allowed, and for a run that occurs twice.
+
+    Example:
+        >>> grid = Grid(workload="saddle_2d", rule="gradient_descent", lrs=(0.1, 0.2))
+        >>> len(SweepConfig(name="example", grids=(grid,), seeds=(0, 1), steps=50).runs)
+        4
+    """
+
+    name: str
+    grids: tuple[Grid, ...]
+    seeds: tuple[int, ...] = (0,)
+    steps: int = 1000
+    warmup: int = 15
+    substeps: int = 4
+    num_eigs: int = 4
+    record_every: int = 1
+    flows: tuple[str, ...] = FLOWS
+    dtype: str = "float32"
+    execution: Execution = field(default_factory=Execution)
+
+    def __post_init__(self) -> None:
+        ok = isinstance(self.name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", self.name)
+        _require(bool(ok), "name", "letters, digits, '_', '-' and '.'", self.name)
+        object.__setattr__(self, "grids", _tuple("grids", self.grids))
+        object.__setattr__(self, "seeds", _check_seeds(self.seeds))
+        _ = self.runs  # made now, so that every mistake shows now
+
+    @functools.cached_property
+    def runs(self) -> tuple[RunConfig, ...]:
+        """All runs, grid by grid, so that neighbours share their compiled programs."""
+        result: dict[str, RunConfig] = {}
+        for grid in self.grids:
+            for lr in grid.lrs:
+                for seed in grid.seeds if grid.seeds is not None else self.seeds:
+                    run = self._run(grid, lr, seed)
+                    if run.run_id in result:
+                        raise ConfigError(f"grids must not give a run twice, got twice {run}")
+                    result[run.run_id] = run
+        return tuple(result.values())
+
+    def _run(self, grid: Grid, lr: float, seed: int) -> RunConfig:
+        """Return one run of a grid."""
+        own = {name: getattr(grid, name) for name in SHARED}
+        shared = {k: getattr(self, k) if v is None else v for k, v in own.items()}
+        return RunConfig(
+            workload=grid.workload,
+            rule=grid.rule,
+            lr=lr,
+            criterion=grid.criterion,
+            workload_options=grid.workload_options,
+            beta2=grid.beta2,
+            eps=grid.eps,
+            bias_correction=grid.bias_correction,
+            schedule=grid.schedule,
+            seed=seed,
+            **shared,
+        )
+
+    def only(self, names: Iterable[str]) -> SweepConfig:
+        """Keep the grids whose workload, rule or criterion is among `names`."""
+        known = sorted({n for g in self.grids for n in (g.workload, g.rule, g.criterion)})
+        names = tuple(names)
+        for name in names:
+            _one_of("only", name, known)
+        kept = tuple(g for g in self.grids if {g.workload, g.rule, g.criterion} & set(names))
+        return replace(self, grids=kept)
+
+    def smoke(self) -> SweepConfig:
+        """Shrink to a trial of the machinery: a run per workload, criterion and rule, few steps."""
+        kept: dict[tuple[str, str, str], Grid] = {}
+        for grid in self.grids:
+            seeds = grid.seeds if grid.seeds is not None else self.seeds
+            steps = grid.steps if grid.steps is not None else self.steps
+            small = replace(grid, lrs=grid.lrs[:1], seeds=seeds[:1], steps=min(steps, 20))
+            kept.setdefault((grid.workload, grid.criterion, grid.rule), small)
+        execution = replace(self.execution, chunk_steps=min(self.execution.chunk_steps, 10))
+        return replace(
+            self, name=f"{self.name}-smoke", grids=tuple(kept.values()), execution=execution
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return name, execution and runs as plain JSON values."""
+        execution = {f.name: getattr(self.execution, f.name) for f in fields(Execution)}
+        runs = {run.run_id: run.to_json() for run in self.runs}
+        return {"name": self.name, "execution": execution, "runs": runs}

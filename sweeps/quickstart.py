@@ -1,0 +1,30 @@
+"""Quickstart: gradient descent, Scalar RMSProp and RMSProp on handwritten digits.
+
+    python sweeps/quickstart.py            # a few minutes on two CPU cores
+    python -m analysis results/quickstart  # the table and figures
+
+The learning rates put each optimizer at the edge of stability within the first hundred or so of
+its steps, so that the flows' predictions differ.
+"""
+
+from cflows_ray.cli import main
+from cflows_ray.config import Execution, Grid, SweepConfig
+
+LEARNING_RATES = {
+    "gradient_descent": (0.3, 0.5, 0.8),
+    "scalar_rmsprop": (0.01, 0.02, 0.03),
+    "rmsprop": (2e-4, 4e-4, 8e-4),
+}
+
+SWEEP = SweepConfig(
+    name="quickstart",
+    grids=tuple(
+        Grid(workload="digits_mlp", rule=rule, lrs=lrs) for rule, lrs in LEARNING_RATES.items()
+    ),
+    seeds=(0, 1),
+    steps=500,
+    execution=Execution(chunk_steps=50),
+)
+
+if __name__ == "__main__":
+    main(SWEEP)
