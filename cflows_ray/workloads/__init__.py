@@ -8,12 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cflows_ray.workloads.registry import WORKLOADS, Entry, build_workload, check_workload
+from cflows_ray.workloads.registry import (
+    WORKLOADS,
+    Entry,
+    build_workload,
+    check_workload,
+    full_options,
+)
 
 if TYPE_CHECKING:
     from cflows_ray.workloads.base import Workload
 
-__all__ = ["WORKLOADS", "Entry", "Workload", "build_workload", "check_workload"]
+__all__ = ["WORKLOADS", "Entry", "Workload", "build_workload", "check_workload", "full_options"]
 
 
 def __getattr__(name: str) -> Any:

@@ -50,6 +50,7 @@ class DataSet:
         x_test: inputs of the test set, or None.
         y_test: targets of the test set, or None.
         num_outputs: outputs c of a network for this task.
+        vocab_size: number of different tokens, for token sequences.
     """
 
     x: np.ndarray
@@ -57,6 +58,7 @@ class DataSet:
     x_test: np.ndarray | None
     y_test: np.ndarray | None
     num_outputs: int
+    vocab_size: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +91,38 @@ def in_dtype_of(params: PyTree, x: Array) -> Array:
     return x.astype(float_dtype(params)) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
 
+def check_images(network: str, data: DataSet) -> int:
+    """Return the side of square images (n, side, side, channels); `ValueError` for other data."""
+    shape = data.x.shape
+    if data.vocab_size is not None or len(shape) != 4 or shape[1] != shape[2]:
+        raise ValueError(
+            f"network {network!r} needs x of shape (n, side, side, channels), got {shape}"
+        )
+    return int(shape[1])
+
+
+def check_tokens(network: str, data: DataSet) -> tuple[int, int]:
+    """Return vocabulary size and predicted positions; `ValueError` for data other than tokens."""
+    x, y = data.x, data.y
+    ok = data.vocab_size is not None and x.ndim == 2 and np.issubdtype(y.dtype, np.integer)
+    if not ok or y.ndim != 2 or y.shape[1] > x.shape[1]:
+        raise ValueError(
+            f"network {network!r} needs integer x (n, tokens) and integer y (n, predicted) with "
+            f"predicted <= tokens, got x {x.dtype} {x.shape} and y {y.dtype} {y.shape}"
+        )
+    assert data.vocab_size is not None
+    return data.vocab_size, int(y.shape[1])
+
+
+def is_classification(y: np.ndarray) -> bool:
+    """Tell targets that name classes (indices, ±1 or one-hot vectors) from other targets."""
+    if np.issubdtype(y.dtype, np.integer):
+        return True
+    if y.shape[-1] == 1:
+        return bool(np.all(np.abs(y) == 1))
+    return bool(np.all((y == 0) | (y == 1)) and np.all(y.sum(axis=-1) == 1))
+
+
 def supervised(
     name: str, criterion: str, data: DataSet, network: Network, common: CommonOptions
 ) -> Workload:
@@ -104,6 +138,12 @@ def supervised(
         2.3025...
     """
     example_loss = CRITERIA[criterion]
+    classes = is_classification(data.y)
+    if criterion == "cross_entropy" and not classes:
+        raise ValueError(
+            f"criterion 'cross_entropy' of workload {name!r} needs targets that are class indices, "
+            "one-hot vectors, or ±1 for a single output"
+        )
 
     def per_example(params: PyTree, batch: dict[str, Array]) -> Float[Array, " *n"]:
         return example_loss(network.apply(params, in_dtype_of(params, batch["x"])), batch["y"])
@@ -123,7 +163,7 @@ def supervised(
         data={"x": data.x, "y": data.y},
         outputs=outputs,
         probe=probe[: common.num_probe],
-        accuracy=mean_over_examples(per_example_correct, common.ghost_batch),
+        accuracy=mean_over_examples(per_example_correct, common.ghost_batch) if classes else None,
         test_data={"x": data.x_test, "y": data.y_test} if has_test else None,
     )
     return Workload(name=name, criterion=criterion, problem=problem, init=network.init)

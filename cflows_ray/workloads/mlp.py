@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import flax.linen as nn
-import numpy as np
 from jaxtyping import Array, Float
 
-from cflows_ray.workloads.base import Network
-from cflows_ray.workloads.layers import ACTIVATIONS, from_module, head_init
+from cflows_ray.workloads.base import DataSet, Network
+from cflows_ray.workloads.layers import ACTIVATION_FUNCTIONS, Linear, from_module, head
 from cflows_ray.workloads.options import MLPOptions
 
 
@@ -31,23 +30,26 @@ class MLP(nn.Module):
         """Compute outputs for a batch of inputs of any shape."""
         x = x.reshape(x.shape[0], -1)
         for i in range(self.depth):
-            x = self.activation(nn.Dense(self.width, name=f"hidden_{i}")(x))
-        return nn.Dense(self.num_outputs, name="head", kernel_init=head_init(self.zero_head))(x)
+            x = self.activation(Linear(self.width, name=f"hidden_{i}")(x))
+        return head(self.num_outputs, zero=self.zero_head)(x)
 
 
-def build(options: MLPOptions, example: np.ndarray, num_outputs: int) -> Network:
-    """Build the network for inputs like `example` (1, ...).
+def build(options: MLPOptions, data: DataSet) -> Network:
+    """Build the network for a data set.
 
     Example:
-        >>> network = build(MLPOptions(width=8), np.zeros((1, 5), np.float32), 2)
-        >>> sum(a.size for a in jax.tree.leaves(network.init(0)))
-        138
+        >>> from cflows_ray.workloads import digits
+        >>> network = build(MLPOptions(width=8, depth=1), digits.load(digits.DigitsOptions()))
+        >>> {name: layer["kernel"].shape for name, layer in network.init(0).items()}
+        {'hidden_0': (64, 8), 'head': (8, 10)}
     """
-    module = MLP(
-        width=options.width,
-        depth=options.depth,
-        num_outputs=num_outputs,
-        activation=ACTIVATIONS[options.activation],
-        zero_head=options.zero_head,
+    return from_module(
+        MLP(
+            width=options.width,
+            depth=options.depth,
+            num_outputs=data.num_outputs,
+            activation=ACTIVATION_FUNCTIONS[options.activation],
+            zero_head=options.zero_head,
+        ),
+        data,
     )
-    return from_module(module, example)

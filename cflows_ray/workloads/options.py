@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+ACTIVATIONS = ("gelu", "tanh")
+
 
 def _require(ok: bool, field: str, allowed: str, value: object) -> None:
     """Raise `ValueError` that names a field unless `ok`."""
@@ -73,9 +75,9 @@ class CommonOptions:
 class SaddleOptions:
     """L(x, y) = ½ y x² - c y, started at (x0, y0) plus a small offset drawn from the seed."""
 
-    c: float = 0.05
-    x0: float = 0.1
-    y0: float = 9.5
+    c: float = 0.01
+    x0: float = 0.15
+    y0: float = 9.8
 
     def __post_init__(self) -> None:
         _is_number(self, "c", "x0", "y0")
@@ -95,8 +97,84 @@ class DigitsOptions:
 
 
 @dataclass(frozen=True)
+class CIFAR10Options:
+    """CIFAR-10: which examples, and where the files are.
+
+    Attributes:
+        num_examples: training examples n; the first n / num_classes of each class are taken.
+        num_classes: the first classes, in the order of the data set.
+        binary: targets ±1 (class 0 is -1) and one output; needs num_classes = 2.
+        num_test: test examples at most, balanced in the same way; 0 takes all of the classes.
+        downsample: side of the square of pixels averaged into one; 1 keeps 32x32 images.
+        data_dir: folder of the official binary files. Empty takes the environment variable
+            CFLOWS_CIFAR10_DIR, and without it a cache filled by download.
+    """
+
+    num_examples: int = 1000
+    num_classes: int = 4
+    binary: bool = False
+    num_test: int = 0
+    downsample: int = 1
+    data_dir: str = ""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 2, "num_classes", "num_examples")
+        _at_least(self, 0, "num_test")
+        _is_bool(self, "binary")
+        _require(self.num_classes <= 10, "num_classes", "<= 10", self.num_classes)
+        _require(
+            not self.binary or self.num_classes == 2, "num_classes", "2 if binary", self.num_classes
+        )
+        _require(self.downsample in (1, 2, 4, 8), "downsample", "1, 2, 4 or 8", self.downsample)
+        _require(isinstance(self.data_dir, str), "data_dir", "a path", self.data_dir)
+        for name in ("num_examples", "num_test"):
+            value = getattr(self, name)
+            even = value % self.num_classes == 0
+            _require(even, name, f"a multiple of num_classes = {self.num_classes}", value)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images, in pixels."""
+        return 32 // self.downsample
+
+
+@dataclass(frozen=True)
+class SortingOptions:
+    """Sorting: sequences of `length` tokens out of `vocab_size`, drawn from a fixed seed."""
+
+    num_examples: int = 1000
+    num_test: int = 1000
+    length: int = 8
+    vocab_size: int = 4
+    data_seed: int = 0
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "num_examples", "num_test")
+        _at_least(self, 2, "length", "vocab_size")
+        _at_least(self, 0, "data_seed")
+
+
+@dataclass(frozen=True)
+class NpzOptions:
+    """Data of one's own: an `.npz` file with arrays x, y and, if wanted, x_test, y_test.
+
+    Attributes:
+        path: the file.
+        network: which network to train on it.
+    """
+
+    path: str = ""
+    network: str = "mlp"
+
+    def __post_init__(self) -> None:
+        ok = isinstance(self.path, str) and self.path.endswith(".npz")
+        _require(ok, "path", "the path of an .npz file", self.path)
+        _one_of(self, "network", tuple(NETWORK_OPTIONS))
+
+
+@dataclass(frozen=True)
 class MLPOptions:
-    """Sizes of the multilayer perceptron: `depth` hidden layers of `width`."""
+    """Multilayer perceptron: `depth` hidden layers of `width`."""
 
     width: int = 256
     depth: int = 2
@@ -105,8 +183,124 @@ class MLPOptions:
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "width", "depth")
-        _one_of(self, "activation", ("gelu", "tanh"))
+        _one_of(self, "activation", ACTIVATIONS)
         _is_bool(self, "zero_head")
+
+
+@dataclass(frozen=True)
+class CNNOptions:
+    """Convolutions of `width` and 2 `width` channels, then a hidden layer of 4 `width` units."""
+
+    width: int = 32
+    activation: str = "gelu"
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "width")
+        _one_of(self, "activation", ACTIVATIONS)
+
+    def check_image(self, size: int) -> None:
+        """Check that images of a side fit."""
+        _require(size >= 4, "image size", ">= 4 for two poolings", size)
+
+
+@dataclass(frozen=True)
+class ResNetOptions:
+    """Residual network: blocks in each stage, channels of the first stage, groups of its norms."""
+
+    stages: tuple[int, ...] = (3, 3, 3)
+    width: int = 16
+    groups: int = 16
+    activation: str = "gelu"
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "width", "groups")
+        ok = isinstance(self.stages, tuple) and len(self.stages) > 0
+        ok = ok and all(isinstance(n, int) and n >= 1 for n in self.stages)
+        _require(ok, "stages", "a list of integers >= 1", self.stages)
+        divides = self.width % self.groups == 0
+        _require(divides, "groups", f"a divisor of width = {self.width}", self.groups)
+        _one_of(self, "activation", ACTIVATIONS)
+
+    def check_image(self, size: int) -> None:
+        """Check that images of a side fit."""
+        least = 2 ** (len(self.stages) - 1)
+        _require(size >= least, "image size", f">= {least} for stages {self.stages}", size)
+
+
+@dataclass(frozen=True)
+class ViTOptions:
+    """Vision transformer: side of a patch, width, layers, heads and their width, hidden width."""
+
+    patch: int = 4
+    dim: int = 64
+    depth: int = 4
+    heads: int = 8
+    head_dim: int = 64
+    mlp_dim: int = 256
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "patch", "depth", "heads", "head_dim", "mlp_dim")
+        _at_least(self, 8, "dim")
+        _require(self.dim % 4 == 0, "dim", "a multiple of 4 for sin-cos positions", self.dim)
+
+    def check_image(self, size: int) -> None:
+        """Check that images of a side fit."""
+        _require(size % self.patch == 0, "patch", f"a divisor of the image size {size}", self.patch)
+
+
+@dataclass(frozen=True)
+class LSTMOptions:
+    """Stacked LSTM: layers, width of the embedding, width of the hidden state."""
+
+    layers: int = 2
+    embedding: int = 48
+    hidden: int = 48
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "layers", "embedding", "hidden")
+
+
+@dataclass(frozen=True)
+class TransformerOptions:
+    """Causal transformer: layers, width, heads; the hidden layers are `mlp_ratio` as wide."""
+
+    layers: int = 4
+    dim: int = 32
+    heads: int = 4
+    mlp_ratio: int = 4
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "layers", "heads", "mlp_ratio")
+        _at_least(self, 2, "dim")
+        _require(self.dim % 2 == 0, "dim", "even for sinusoidal positions", self.dim)
+        _require(self.dim % self.heads == 0, "heads", f"a divisor of dim = {self.dim}", self.heads)
+
+
+@dataclass(frozen=True)
+class MambaOptions:
+    """Selective state-space stack: layers, width, state size, expansion, convolution length."""
+
+    layers: int = 2
+    dim: int = 64
+    state: int = 16
+    expand: int = 2
+    conv: int = 4
+    head_scale: float = 0.1
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "layers", "dim", "state", "expand", "conv")
+        _is_number(self, "head_scale")
+
+
+NETWORK_OPTIONS: dict[str, type] = {
+    "mlp": MLPOptions,
+    "cnn": CNNOptions,
+    "resnet": ResNetOptions,
+    "vit": ViTOptions,
+    "lstm": LSTMOptions,
+    "transformer": TransformerOptions,
+    "mamba": MambaOptions,
+}
 
 
 def resolve(classes: tuple[type, ...], options: Mapping[str, Any], workload: str) -> list[Any]:

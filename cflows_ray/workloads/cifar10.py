@@ -1,0 +1,120 @@
+"""CIFAR-10 from its official binary files.
+
+A file is a sequence of records of 3,073 bytes: a label, then 32x32 red, green and blue values. The
+first examples of the first classes are taken, in the order of the files `data_batch_1.bin` ...
+`data_batch_5.bin` (those that exist) and, for the test set, `test_batch.bin`. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from cflows_ray.workloads.base import DataSet
+from cflows_ray.workloads.download import fetch_cifar10
+from cflows_ray.workloads.options import CIFAR10Options
+
+ENVIRONMENT_VARIABLE = "CFLOWS_CIFAR10_DIR"
+TRAIN_FILES = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
+TEST_FILE = "test_batch.bin"
+RECORD_BYTES = 1 + 3 * 32 * 32
+
+# Mean and standard deviation of the training pixels, a channel (red, green, blue), in [0, 1].
+CHANNEL_MEAN = np.array([0.4914, 0.4822, 0.4465])
+CHANNEL_STD = np.array([0.2470, 0.2435, 0.2616])
+
+
+def find_folder(data_dir: str) -> Path:
+    """Return the folder with the binary files: `data_dir`, the environment's, or the cache.
+
+    A folder that is named must hold at least one training file and the test file, or
+    `FileNotFoundError` says what is missing. Where none is named, the archive is downloaded once.
+    """
+    named = data_dir or os.environ.get(ENVIRONMENT_VARIABLE, "")
+    if not named:
+        return fetch_cifar10()
+    source = "data_dir" if data_dir else ENVIRONMENT_VARIABLE
+    folder = Path(named).expanduser()
+    missing = [name for name in (TRAIN_FILES[0], TEST_FILE) if not (folder / name).is_file()]
+    if any((folder / name).is_file() for name in TRAIN_FILES):
+        missing = [name for name in missing if name == TEST_FILE]
+    if missing:
+        raise FileNotFoundError(
+            f"{source} = {named!r} has no {' and no '.join(missing)}: it must be the folder of "
+            "CIFAR-10's binary version (cifar-10-batches-bin)"
+        )
+    return folder
+
+
+def read_records(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read images (n, 32, 32, 3) uint8 and labels (n,) of one binary file.
+
+    Raises `ValueError` for a file that is not a whole number of records with labels 0 .. 9.
+    """
+    raw = np.fromfile(path, dtype=np.uint8)
+    if raw.size == 0 or raw.size % RECORD_BYTES:
+        raise ValueError(
+            f"{path} has {raw.size} bytes, not a multiple of {RECORD_BYTES}: "
+            "it is incomplete or not a binary file of CIFAR-10"
+        )
+    records = raw.reshape(-1, RECORD_BYTES)
+    labels = records[:, 0]
+    if labels.max() > 9:
+        raise ValueError(f"{path} has label {labels.max()}: it is not a binary file of CIFAR-10")
+    images = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    return images, labels
+
+
+def first_of_each(labels: np.ndarray, num_classes: int, count: int, what: str) -> np.ndarray:
+    """Return the indices, ascending, of the first `count` examples of each of the first classes.
+
+    Raises `ValueError` where a class has fewer.
+    """
+    chosen = []
+    for label in range(num_classes):
+        found = np.flatnonzero(labels == label)
+        if len(found) < count:
+            raise ValueError(
+                f"{what} asks for {count} examples of each class, but the files at hand have "
+                f"{len(found)} of class {label}"
+            )
+        chosen.append(found[:count])
+    return np.sort(np.concatenate(chosen))
+
+
+def prepare(images: np.ndarray, downsample: int) -> np.ndarray:
+    """Standardise the channels of uint8 images and average squares of pixels; float32."""
+    n, side = len(images), 32 // downsample
+    pixels = images / 255.0
+    pixels = pixels.reshape(n, side, downsample, side, downsample, 3).mean(axis=(2, 4))
+    return ((pixels - CHANNEL_MEAN) / CHANNEL_STD).astype(np.float32)
+
+
+def load(options: CIFAR10Options) -> DataSet:
+    """Load training and test sets: images (n, side, side, 3), int32 labels or targets ±1 (n, 1)."""
+    folder = find_folder(options.data_dir)
+    train = [read_records(folder / name) for name in TRAIN_FILES if (folder / name).is_file()]
+    images, labels = (np.concatenate(arrays) for arrays in zip(*train, strict=True))
+    test_images, test_labels = read_records(folder / TEST_FILE)
+
+    c = options.num_classes
+    index = first_of_each(labels, c, options.num_examples // c, "num_examples")
+    if options.num_test:
+        test_index = first_of_each(test_labels, c, options.num_test // c, "num_test")
+    else:
+        test_index = np.flatnonzero(test_labels < c)
+
+    def targets(chosen: np.ndarray) -> np.ndarray:
+        if options.binary:
+            return (2.0 * chosen[:, None] - 1.0).astype(np.float32)
+        return chosen.astype(np.int32)
+
+    return DataSet(
+        x=prepare(images[index], options.downsample),
+        y=targets(labels[index]),
+        x_test=prepare(test_images[test_index], options.downsample),
+        y_test=targets(test_labels[test_index]),
+        num_outputs=1 if options.binary else c,
+    )

@@ -1,0 +1,164 @@
+"""Mamba: a stack of selective state-space blocks on token sequences.
+
+Follows Gu and Dao, "Mamba: Linear-Time Sequence Modeling with Selective State Spaces" (2023, arXiv
+2312.00752): the block of its Figure 3 around the S6 layer of its Algorithm 2, computed as a
+recurrence in float32 or float64 (no parallel scan, no fused kernel):
+
+    u, z   = split(x W_in)                        (expand · dim each)
+    u      = silu(causal depthwise convolution of u)
+    δ, B, C = split(u W_x);   Δ = softplus(δ W_Δ + b_Δ)
+    h_t    = exp(Δ_t A) h_{t-1} + Δ_t B_t u_t,    A = -exp(A_log), diagonal
+    y_t    = C_t h_t + D u_t
+    out    = (y silu(z)) W_out
+
+each block added to its input and preceded by an RMS norm, with a last RMS norm and a linear layer
+without bias. B is discretised by Euler's rule, as in the authors' code. A starts at -1 .. -state
+(S4D-real), b_Δ so that Δ is log-uniform on [0.001, 0.1], D at one, other matrices normal with
+standard deviation 0.02, the last one `head_scale` times smaller.
+
+Parameters, for d = dim, E = expand d, N = state, K = conv, R = ceil(d / 16), vocabulary V:
+V d + layers [d + 2 d E + (K + 1) E + E (R + 2N) + (R + 1) E + E N + E + E d] + d + d c.
+"""
+
+from __future__ import annotations
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from cflows_ray.workloads.base import DataSet, Network, check_tokens
+from cflows_ray.workloads.layers import (
+    Embed,
+    Linear,
+    RMSNorm,
+    from_module,
+    normal,
+    ones,
+    uniform,
+)
+from cflows_ray.workloads.options import MambaOptions
+
+_STD = 0.02
+_STEP_MIN, _STEP_MAX = 0.001, 0.1
+
+
+def _step_bias(key: Array, shape: tuple[int, ...]) -> Array:
+    """Draw b with softplus(b) log-uniform on [0.001, 0.1]."""
+    low, high = math.log(_STEP_MIN), math.log(_STEP_MAX)
+    step = jnp.exp(jax.random.uniform(key, shape, jnp.float32, low, high))
+    return step + jnp.log(-jnp.expm1(-step))
+
+
+def _log_a(key: Array, shape: tuple[int, int]) -> Array:
+    """Return log(1 .. state) for each channel."""
+    del key
+    return jnp.broadcast_to(jnp.log(jnp.arange(1, shape[1] + 1, dtype=jnp.float32)), shape)
+
+
+def causal_convolution(
+    x: Float[Array, "n t e"], kernel: Float[Array, "k e"], bias: Float[Array, " e"]
+) -> Float[Array, "n t e"]:
+    """Convolve each channel with its own kernel; position t sees t - k + 1 .. t."""
+    length, taps = x.shape[1], kernel.shape[0]
+    padded = jnp.pad(x, ((0, 0), (taps - 1, 0), (0, 0)))
+    y = jnp.broadcast_to(bias, x.shape)
+    for i in range(taps):
+        y = y + padded[:, i : i + length] * jnp.broadcast_to(kernel[i], x.shape)
+    return y
+
+
+def selective_scan(
+    u: Float[Array, "n t e"],
+    step: Float[Array, "n t e"],
+    a: Float[Array, "e s"],
+    b: Float[Array, "n t s"],
+    c: Float[Array, "n t s"],
+) -> Float[Array, "n t e"]:
+    """y_t = C_t h_t with h_t = exp(Δ_t A) h_{t-1} + Δ_t B_t u_t, from h = 0."""
+
+    def advance(h: Array, inputs: tuple[Array, ...]) -> tuple[Array, Array]:
+        u_t, step_t, b_t, c_t = inputs
+        decay = jnp.exp(step_t[:, :, None] * a[None])
+        h = decay * h + (step_t * u_t)[:, :, None] * b_t[:, None, :]
+        return h, jnp.einsum("nes,ns->ne", h, c_t)
+
+    h0 = jnp.zeros((u.shape[0], *a.shape), u.dtype)
+    _, y = jax.lax.scan(advance, h0, tuple(v.swapaxes(0, 1) for v in (u, step, b, c)))
+    return y.swapaxes(0, 1)
+
+
+class Block(nn.Module):
+    """One selective state-space block."""
+
+    state: int
+    expand: int
+    conv: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n t d"]) -> Float[Array, "n t d"]:
+        """Apply the block (without norm and sum)."""
+        dim = x.shape[-1]
+        inner, rank = self.expand * dim, math.ceil(dim / 16)
+        matrix = normal(_STD)
+        uz = Linear(2 * inner, use_bias=False, kernel_init=matrix, name="in")(x)
+        u, z = jnp.split(uz, 2, axis=-1)
+        tap = uniform(1 / math.sqrt(self.conv))
+        kernel = self.param("conv_kernel", tap, (self.conv, inner))
+        u = jax.nn.silu(causal_convolution(u, kernel, self.param("conv_bias", tap, (inner,))))
+        size = rank + 2 * self.state
+        parts = Linear(size, use_bias=False, kernel_init=matrix, name="select")(u)
+        delta, b, c = jnp.split(parts, [rank, rank + self.state], axis=-1)
+        step_init = uniform(1 / math.sqrt(rank))
+        step = Linear(inner, kernel_init=step_init, bias_init=_step_bias, name="step")(delta)
+        a = -jnp.exp(self.param("a_log", _log_a, (inner, self.state)))
+        skip = self.param("skip", ones, (inner,))
+        y = selective_scan(u, jax.nn.softplus(step), a, b, c)
+        y = y + jnp.broadcast_to(skip, u.shape) * u
+        return Linear(dim, use_bias=False, kernel_init=matrix, name="out")(y * jax.nn.silu(z))
+
+
+class Mamba(nn.Module):
+    """The whole network; outputs at the last `num_predicted` positions."""
+
+    layers: int
+    dim: int
+    state: int
+    expand: int
+    conv: int
+    head_scale: float
+    vocab_size: int
+    num_predicted: int
+    num_outputs: int
+
+    @nn.compact
+    def __call__(self, tokens: Int[Array, "n t"]) -> Float[Array, "n s c"]:
+        """Compute outputs for a batch of sequences."""
+        x = Embed(self.vocab_size, self.dim, normal(_STD), name="embed")(tokens)
+        for i in range(self.layers):
+            block = Block(self.state, self.expand, self.conv, name=f"layer_{i}")
+            x = x + block(RMSNorm(name=f"norm_{i}")(x))
+        x = RMSNorm(name="norm_out")(x[:, -self.num_predicted :])
+        init = normal(_STD * self.head_scale)
+        return Linear(self.num_outputs, use_bias=False, kernel_init=init, name="head")(x)
+
+
+def build(options: MambaOptions, data: DataSet) -> Network:
+    """Build the network for a data set of token sequences; `ValueError` for other data."""
+    vocab_size, num_predicted = check_tokens("mamba", data)
+    return from_module(
+        Mamba(
+            layers=options.layers,
+            dim=options.dim,
+            state=options.state,
+            expand=options.expand,
+            conv=options.conv,
+            head_scale=options.head_scale,
+            vocab_size=vocab_size,
+            num_predicted=num_predicted,
+            num_outputs=data.num_outputs,
+        ),
+        data,
+    )
