@@ -11,6 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 
@@ -39,3 +42,55 @@ class Problem:
     probe: PyTree = None
     accuracy: Callable[[Any, Any], Float[Array, ""]] | None = None
     test_data: PyTree = None
+
+
+@dataclass(frozen=True)
+class ParamStructure:
+    """How a pytree of parameters lies in one flat vector; hashable, so it can key compiled programs.
+
+    Attributes:
+        treedef: structure of the pytree.
+        shapes: shape of each leaf.
+        dtype: floating-point type of the run, "float32" or "float64".
+    """
+
+    treedef: Any
+    shapes: tuple[tuple[int, ...], ...]
+    dtype: str
+
+    @classmethod
+    def of(cls, params: PyTree, dtype: str) -> ParamStructure:
+        """Read the structure of a pytree.
+
+        Raises `ValueError` if a leaf is not a floating-point array, or if there is none.
+        """
+        leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
+        for path, leaf in leaves:
+            found = getattr(leaf, "dtype", None)
+            found = np.asarray(leaf).dtype if found is None else found
+            if not jnp.issubdtype(found, jnp.floating):
+                where = jax.tree_util.keystr(path) or "the root"
+                raise ValueError(f"params must hold floating-point arrays, got {found} at {where}")
+        structure = cls(treedef, tuple(tuple(np.shape(leaf)) for _, leaf in leaves), dtype)
+        if structure.size == 0:
+            raise ValueError("params must hold at least one number, got none")
+        return structure
+
+    @property
+    def size(self) -> int:
+        """Number of parameters d."""
+        return sum(int(np.prod(shape)) for shape in self.shapes)
+
+    def flatten(self, params: PyTree) -> np.ndarray:
+        """Return the parameters as one vector of the run's dtype, shape (d,)."""
+        leaves = self.treedef.flatten_up_to(params)
+        return np.concatenate([np.ravel(np.asarray(leaf)) for leaf in leaves]).astype(self.dtype)
+
+    def unflatten(self, flat: Any) -> PyTree:
+        """Return the pytree of a flat vector; works on NumPy arrays and inside JAX."""
+        leaves, begin = [], 0
+        for shape in self.shapes:
+            end = begin + int(np.prod(shape))
+            leaves.append(flat[begin:end].reshape(shape))
+            begin = end
+        return jax.tree_util.tree_unflatten(self.treedef, leaves)

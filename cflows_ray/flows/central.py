@@ -1,0 +1,299 @@
+"""The central flow: the time-averaged path of the oscillating optimizer, with its covariance.
+
+    dw/dt = -P^{-1} [∇L + ½ ∇_w <H(w), Σ>],     ds/dt = E f(s, ∇L + Hδ),     Σ = U X Uᵀ
+
+where X is the unique covariance with 0 ⪯ X ⟂ Uᵀ(2P - H)U ⪰ 0 along the flow (Cohen et al. 2025;
+docs/theory.md, "Central flow"). One Euler substep of length h freezes the critical directions U
+(UᵀPU = I, HU = PUΛ), writes A(t + h) = A₀ + h (stable part) + h B[X] and solves the semidefinite
+complementarity problem for X. With no critical direction it is the stable flow.
+
+| symbol | here |
+| --- | --- |
+| D_ab = ∇_w (u_aᵀ H u_b) | rows of `hessian_drifts`, in svec coordinates |
+| B[X] = 2 dP/dt|_X - dH/dt|_X | `response`, m x m on svec coordinates |
+| diag(HΣH) | `grad_variance`; from HU, never from U |
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from cflows_ray.curvature import Linearization, linearize_gradient, third_derivative
+from cflows_ray.flows.base import (
+    DIVERGED,
+    OK,
+    SDCP_FAILED,
+    Counts,
+    Flow,
+    FlowContext,
+    Record,
+    Reference,
+    Start,
+    StepResult,
+    count_critical,
+    undefined_record,
+)
+from cflows_ray.flows.spectrum import (
+    eig_row_status,
+    effective_eigenpairs,
+    passes_for,
+    too_few_tracked,
+    worst_required_residual,
+)
+from cflows_ray.linalg.eigen import EigenResult
+from cflows_ray.linalg.sdcp import SDCP_CONVERGED, SDCPResult, solve_sdcp
+from cflows_ray.linalg.symmetric import num_pairs, pair_indices, smat, svec
+from cflows_ray.rules.base import RuleState
+
+
+class CentralState(NamedTuple):
+    """w(t), s(t), the warm starts of eigensolver and complementarity solver, status, counts.
+
+    `covariance` is the last X in the basis `basis`, shape (k, k), float64.
+    """
+
+    params: Float[Array, " d"]
+    rule_state: RuleState
+    basis: Float[Array, "k d"]
+    covariance: Float[Array, "k k"]
+    fresh: Bool[Array, ""]
+    status: Int[Array, ""]
+    counts: Counts
+
+
+class _Critical(NamedTuple):
+    """The critical subspace at a point, and Σ's effect on everything the flow moves."""
+
+    eig: EigenResult
+    num_critical: Int[Array, ""]
+    U: Float[Array, "k d"]
+    sdcp: SDCPResult
+    grad_excess: Float[Array, " d"]  # ½ ∇<H, Σ>
+    grad_variance: Float[Array, " d"]  # diag(HΣH)
+    num_third: Int[Array, ""]
+
+
+def init(context: FlowContext, start: Start) -> CentralState:
+    """Start at (w_0, U(s_0, g_0)) with Σ = 0."""
+    del context
+    k = start.basis.shape[0]
+    return CentralState(
+        params=start.params,
+        rule_state=start.absorbed,
+        basis=start.basis,
+        covariance=jnp.zeros((k, k), jnp.float64),
+        fresh=jnp.ones((), bool),
+        status=jnp.full((), OK, jnp.int32),
+        counts=Counts.zero(),
+    )
+
+
+def step(
+    context: FlowContext,
+    state: CentralState,
+    reference: Reference,
+    is_last: Bool[Array, ""],
+    wanted: Bool[Array, ""],
+) -> StepResult:
+    """Advance by one optimizer step, substep by substep; the record is of the first substep."""
+    del wanted
+    substeps = jnp.where(is_last, 1, context.options.substeps)
+
+    def substep(j: Array, carry: tuple) -> tuple:
+        moving, record, needs_more = carry
+        moving, new, more = _substep(context, moving, reference, is_first=j == 0)
+        kept = jax.tree.map(lambda a, b: jnp.where(j == 0, a, b), new, record)
+        # one row speaks for all its substeps: keep the worst of what may go wrong
+        kept = kept._replace(
+            status=jnp.maximum(new.status, kept.status),
+            eig_residual=jnp.maximum(new.eig_residual, kept.eig_residual),
+            sdcp_residual=jnp.maximum(new.sdcp_residual, kept.sdcp_residual),
+        )
+        return moving, kept, needs_more | more
+
+    blank = undefined_record(state.params, context.num_eigs)
+    carry = (state, blank, jnp.zeros((), bool))
+    moved, record, needs_more = jax.lax.fori_loop(0, substeps, substep, carry)
+    # t is a count: set, not summed up from rounded substeps
+    whole_t = moved.rule_state._replace(t=state.rule_state.t + 1.0)
+    moved = moved._replace(rule_state=whole_t)
+    return StepResult(moved, state.params, state.rule_state.nu, record, needs_more)
+
+
+def _substep(
+    context: FlowContext, state: CentralState, reference: Reference, *, is_first: Array
+) -> tuple[CentralState, Record, Array]:
+    options, rule = context.options, context.rule
+    length = 1.0 / options.substeps
+    point = linearize_gradient(context.loss, state.params)
+    preconditioner = rule.preconditioner(state.rule_state)
+    eig = effective_eigenpairs(
+        point,
+        preconditioner,
+        state.basis,
+        options,
+        tolerance=options.eig_tolerance,
+        min_passes=passes_for(state.fresh, jnp.where(is_first, 1, 0)),
+    )
+    critical = _solve_critical(context, state, point, preconditioner, eig, length)
+    record = _record(context, state, reference, point, preconditioner, critical)
+
+    rate = rule.drift(state.rule_state, point.grad, critical.grad_variance)
+    moved = CentralState(
+        params=state.params - length * (point.grad + critical.grad_excess) / preconditioner,
+        rule_state=jax.tree.map(lambda s, ds: s + length * ds, state.rule_state, rate),
+        basis=eig.eigvecs,
+        covariance=critical.sdcp.X,
+        fresh=jnp.zeros((), bool),
+        status=jnp.where(record.status == DIVERGED, DIVERGED, state.status).astype(jnp.int32),
+        counts=state.counts.plus(1, eig.num_products, critical.num_third),
+    )
+    return moved, record, too_few_tracked(eig, options)
+
+
+def _solve_critical(
+    context: FlowContext,
+    state: CentralState,
+    point: Linearization,
+    preconditioner: Array,
+    eig: EigenResult,
+    length: float,
+) -> _Critical:
+    """Assemble and solve the complementarity problem of the critical directions."""
+    k = context.num_eigs
+    num_critical = count_critical(eig.eigvals, context.options.critical_threshold)
+    root = jnp.sqrt(preconditioner)
+    U, HU = eig.eigvecs / root, root * eig.eigvals[:, None] * eig.eigvecs
+    drifts, num_third = _hessian_drifts(context, state.params, U, num_critical)
+
+    # stable part of d/dt Uᵀ(2P - H)U, then the part linear in X
+    preconditioner_rate = _preconditioner_rate(context, state.rule_state, point.grad)
+    no_variance = jnp.zeros_like(point.grad)
+    stable_rate = drifts @ (point.grad / preconditioner)
+    stable_rate += _in_basis(U, 2.0 * preconditioner_rate(no_variance))
+    response = 0.5 * (drifts / preconditioner) @ drifts.T
+    if state.rule_state.nu is not None:
+        response += _preconditioner_response(preconditioner_rate, U, HU, no_variance)
+
+    gap = jnp.diag((2.0 - eig.eigvals).astype(jnp.float64))
+    rotation = (eig.eigvecs @ state.basis.T).astype(jnp.float64)
+    sdcp = solve_sdcp(
+        gap + smat(length * stable_rate.astype(jnp.float64), k),
+        length * response.astype(jnp.float64),
+        num_critical,
+        rotation @ state.covariance @ rotation.T,
+    )
+    X = sdcp.X.astype(U.dtype)
+    return _Critical(
+        eig=eig,
+        num_critical=num_critical,
+        U=U,
+        sdcp=sdcp,
+        grad_excess=0.5 * svec(X) @ drifts,
+        grad_variance=jnp.sum((X @ HU) * HU, axis=0),
+        num_third=num_third,
+    )
+
+
+def _hessian_drifts(
+    context: FlowContext, params: Array, U: Float[Array, "k d"], num_critical: Int[Array, ""]
+) -> tuple[Float[Array, "m d"], Int[Array, ""]]:
+    """Return rows √(2 - δ_ab) ∇_w (u_aᵀ H u_b) for critical pairs, 0 elsewhere, and their number.
+
+    Pairs are ordered so that those of the first c directions are the first c(c+1)/2; the loop's
+    length is traced, so nothing recompiles when c changes.
+    """
+    k = U.shape[0]
+    rows, cols, scale = _pair_table(k)
+    num_critical_pairs = (num_critical * (num_critical + 1)) // 2
+
+    def fill(p: Array, drifts: Array) -> Array:
+        contraction = third_derivative(context.loss, params, U[rows[p]], U[cols[p]])
+        return drifts.at[p].set(scale[p].astype(U.dtype) * contraction)
+
+    empty = jnp.zeros((num_pairs(k), U.shape[1]), U.dtype)
+    drifts = jax.lax.fori_loop(0, num_critical_pairs, fill, empty)
+    return drifts, num_critical_pairs.astype(jnp.int32)
+
+
+def _preconditioner_rate(context: FlowContext, rule_state: RuleState, grad: Array):  # noqa: ANN202
+    """Return the affine map v ↦ dP/dt where the gradient's elementwise variance is v, shape (d,)."""
+
+    def rate(grad_variance: Float[Array, " d"]) -> Float[Array, " d"]:
+        drift = context.rule.drift(rule_state, grad, grad_variance)
+        tangent = jax.jvp(context.rule.preconditioner, (rule_state,), (drift,))[1]
+        return jnp.broadcast_to(tangent, grad.shape)
+
+    return rate
+
+
+def _in_basis(U: Float[Array, "k d"], diagonal: Float[Array, " d"]) -> Float[Array, " m"]:
+    """Return svec(Uᵀ diag(p) U)."""
+    return svec((U * diagonal) @ U.T)
+
+
+def _preconditioner_response(
+    preconditioner_rate, U: Float[Array, "k d"], HU: Float[Array, "k d"], no_variance: Array
+) -> Float[Array, "m m"]:
+    """Return the matrix of X ↦ 2 Uᵀ diag(dP/dt|_X) U on svec coordinates.
+
+    The gradient's variance under Σ = UXUᵀ is diag(HΣH), so its columns are products of HU.
+    """
+    rows, cols, scale = _pair_table(U.shape[0])
+    scale = scale.astype(U.dtype)[:, None]
+    linear = jax.linearize(preconditioner_rate, no_variance)[1]
+    rates = jax.vmap(linear)(scale * HU[rows] * HU[cols])
+    return 2.0 * (scale * U[rows] * U[cols]) @ rates.T
+
+
+def _pair_table(k: int) -> tuple[Array, Array, Array]:
+    rows, cols = pair_indices(k)
+    return jnp.asarray(rows), jnp.asarray(cols), jnp.asarray(np.where(rows == cols, 1.0, np.sqrt(2.0)))
+
+
+def _record(
+    context: FlowContext,
+    state: CentralState,
+    reference: Reference,
+    point: Linearization,
+    preconditioner: Array,
+    critical: _Critical,
+) -> Record:
+    """Everything that the central flow predicts at its present point."""
+    dtype = state.params.dtype
+    X, U, eig, count = critical.sdcp.X, critical.U, critical.eig, critical.num_critical
+    inactive = jnp.arange(context.num_eigs) >= count
+    # shifting the unused diagonal down keeps Σ's eigenvectors inside the critical subspace
+    shift = 1.0 + jnp.linalg.norm(X)
+    variances, directions = jnp.linalg.eigh(X - jnp.diag(jnp.where(inactive, shift, 0.0)))
+    variances, directions = variances[::-1], directions[:, ::-1].astype(dtype)
+    along = directions.T @ (U @ (preconditioner * (reference.params - state.params)))
+
+    finite = jnp.isfinite(point.value) & jnp.all(jnp.isfinite(eig.eigvals))
+    solved = jnp.where(critical.sdcp.status == SDCP_CONVERGED, OK, SDCP_FAILED)
+    status = jnp.maximum(eig_row_status(eig), solved)
+    norm_sq = jnp.vdot(point.grad, point.grad)
+    sdcp = critical.sdcp
+    worst = jnp.maximum(sdcp.primal_residual, jnp.maximum(sdcp.dual_residual, sdcp.complementarity))
+    return Record(
+        train_loss=point.value,
+        train_loss_predicted=point.value + jnp.trace(X).astype(dtype),
+        grad_norm_sq=norm_sq,
+        grad_norm_sq_predicted=norm_sq + jnp.sum(critical.grad_variance),
+        effective_eigs=eig.eigvals,
+        num_critical=count,
+        sigma_eigs=jnp.where(inactive, jnp.nan, jnp.maximum(variances, 0.0)).astype(dtype),
+        displacement_sq=jnp.where(inactive, jnp.nan, along**2),
+        sigma_trace=jnp.sum(X.astype(dtype) * (U @ U.T)),
+        eig_residual=worst_required_residual(eig, context.options.near_threshold),
+        sdcp_residual=worst.astype(dtype),
+        status=jnp.where(finite, status, DIVERGED).astype(jnp.int32),
+    )
+
+
+CENTRAL = Flow(init, step)

@@ -1,0 +1,78 @@
+"""Top eigenpairs of the effective Hessian P^{-1/2} H P^{-1/2} at a point, warm-started."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from cflows_ray.curvature import Linearization
+from cflows_ray.flows.base import EIG_FAILED, OK, FlowOptions
+from cflows_ray.linalg.eigen import EIG_CONVERGED, EigenResult, top_eigenpairs
+
+# A basis that contains random rows needs this many passes before its lower eigenvalues mean much.
+FRESH_PASSES = 12
+MAX_PASSES = 60
+
+
+def effective_eigenpairs(
+    point: Linearization,
+    preconditioner: Array,
+    basis: Float[Array, "k d"],
+    options: FlowOptions,
+    *,
+    tolerance: float,
+    min_passes: Int[Array, ""] | int,
+    near_threshold: float | None = None,
+) -> EigenResult:
+    """Return eigenpairs of P^{-1/2} H P^{-1/2}, of which those near or above criticality converge.
+
+    Args:
+        point: the loss linearized where the eigenpairs are wanted.
+        preconditioner: diagonal of P, scalar or shape (d,), positive.
+        basis: warm start, k independent rows.
+        options: thresholds.
+        tolerance: relative residual of the required pairs.
+        min_passes: see `top_eigenpairs`.
+        near_threshold: pairs from here on are required; `options.near_threshold` unless given.
+    """
+    inverse_root = 1.0 / jnp.sqrt(preconditioner)
+    near = options.near_threshold if near_threshold is None else near_threshold
+
+    def matvecs(rows: Float[Array, "k d"]) -> Float[Array, "k d"]:
+        return inverse_root * point.hessian_vectors(inverse_root * rows)
+
+    def required(eigvals: Float[Array, " k"]) -> Bool[Array, " k"]:
+        return eigvals >= near
+
+    return top_eigenpairs(
+        matvecs,
+        basis,
+        tolerance=tolerance,
+        required=required,
+        min_passes=min_passes,
+        max_passes=MAX_PASSES,
+    )
+
+
+def worst_required_residual(eig: EigenResult, near_threshold: float) -> Float[Array, ""]:
+    """Return the largest residual among the top pair and those at or above the threshold."""
+    required = (eig.eigvals >= near_threshold).at[0].set(True)
+    return jnp.max(jnp.where(required, eig.residuals, 0.0))
+
+
+def eig_row_status(eig: EigenResult) -> Int[Array, ""]:
+    """Return OK or EIG_FAILED."""
+    return jnp.where(eig.status == EIG_CONVERGED, OK, EIG_FAILED).astype(jnp.int32)
+
+
+def too_few_tracked(eig: EigenResult, options: FlowOptions) -> Bool[Array, ""]:
+    """Say whether the smallest tracked eigenvalue passes the tracking threshold and k can grow."""
+    num_tracked, num_params = eig.eigvecs.shape
+    return (eig.eigvals[-1] > options.tracking_threshold) & (num_tracked < num_params)
+
+
+def passes_for(fresh: Bool[Array, ""], usual: Any) -> Int[Array, ""]:
+    """Return the least number of passes: more where the basis contains random rows."""
+    return jnp.where(fresh, FRESH_PASSES, usual).astype(jnp.int32)

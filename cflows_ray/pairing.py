@@ -1,0 +1,466 @@
+"""The paired run: an optimizer and the flows that claim to predict it, from one starting point.
+
+`run_paired` is the call for people who bring their own loss; `PairedRun` is the same run chunk by
+chunk, with a state that can be saved and restored bit for bit. No Ray here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import numbers
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from jaxtyping import Array, PyTree
+
+from cflows_ray.curvature import float_mode
+from cflows_ray.flows import FLOWS, FlowOptions
+from cflows_ray.flows.base import DIVERGED, STOPPED
+from cflows_ray.paired_program import (
+    FINISHED,
+    RUN_DIVERGED,
+    RUNNING,
+    Inputs,
+    PairedProgram,
+    PairedState,
+)
+from cflows_ray.problem import ParamStructure, Problem
+from cflows_ray.rows import steps_frame
+from cflows_ray.rules import UpdateRule
+
+EIG_TOLERANCE = {"float32": 1e-3, "float64": 1e-6}
+
+
+@dataclass(frozen=True)
+class PairedOptions:
+    """Settings of a paired run that shape its compiled program.
+
+    Attributes:
+        flows: processes beside the discrete one, from `FLOWS`.
+        num_eigs: tracked directions at the start; grows by itself.
+        substeps: Euler substeps of the central flow per optimizer step.
+        dtype: "float32" or "float64", of parameters and derivatives.
+        record_every: optimizer steps between rows; the first and the last step always have one.
+        eig_tolerance: relative residual of the central flow's critical eigenpairs; by dtype,
+            unless given.
+        record_eig_tolerance: the same where eigenvalues are only recorded.
+        critical_threshold: effective eigenvalues from here on enter the complementarity problem.
+        near_threshold: eigenpairs from here on must converge.
+        tracking_threshold: every effective eigenvalue above is tracked.
+        sharpness_limit: the stable flow stops above this effective sharpness.
+        divergence_factor: a run whose loss passes this multiple of |L| before its first step has
+            diverged (as has one whose loss is not finite).
+
+    Raises `ValueError` naming the field, the value and what is allowed.
+    """
+
+    flows: tuple[str, ...] = ("stable", "central")
+    num_eigs: int = 4
+    substeps: int = 4
+    dtype: str = "float32"
+    record_every: int = 1
+    eig_tolerance: float | None = None
+    record_eig_tolerance: float = 1e-2
+    critical_threshold: float = 1.95
+    near_threshold: float = 1.8
+    tracking_threshold: float = 1.5
+    sharpness_limit: float = 100.0
+    divergence_factor: float = 1000.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "flows", check_flows(self.flows))
+        for field in ("num_eigs", "substeps", "record_every"):
+            check_integer(field, getattr(self, field), 1)
+        if self.dtype not in EIG_TOLERANCE:
+            raise ValueError(f"dtype must be one of {sorted(EIG_TOLERANCE)}, got {self.dtype!r}")
+        for field in ("record_eig_tolerance", "sharpness_limit", "divergence_factor"):
+            if not getattr(self, field) > 0:
+                raise ValueError(f"{field} must be > 0, got {getattr(self, field)!r}")
+        if not 0 < self.tracking_threshold < self.near_threshold <= self.critical_threshold < 2:
+            raise ValueError(
+                "tracking_threshold < near_threshold <= critical_threshold must lie in (0, 2), got "
+                f"{self.tracking_threshold}, {self.near_threshold}, {self.critical_threshold}"
+            )
+
+    def flow_options(self) -> FlowOptions:
+        """Return the numerical settings that processes see."""
+        tolerance = self.eig_tolerance or EIG_TOLERANCE[self.dtype]
+        shared = {f.name: getattr(self, f.name, None) for f in dataclasses.fields(FlowOptions)}
+        return FlowOptions(**(shared | {"eig_tolerance": tolerance}))
+
+
+def check_flows(flows: Sequence[str]) -> tuple[str, ...]:
+    """Return flows as a tuple, or raise `ValueError` naming the one that does not exist."""
+    if isinstance(flows, str):
+        flows = (flows,)
+    for name in flows:
+        if name not in FLOWS:
+            raise ValueError(f"flows must be among {sorted(FLOWS)}, got {name!r}")
+    if len(set(flows)) != len(flows):
+        raise ValueError(f"flows must differ from each other, got {tuple(flows)}")
+    return tuple(flows)
+
+
+def check_integer(field: str, value: object, least: int) -> None:
+    """Raise `ValueError` naming the field unless it is an integer >= least."""
+    is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not is_integer or value < least:  # type: ignore[operator]
+        raise ValueError(f"{field} must be an integer >= {least}, got {value!r}")
+
+
+class PairedRun:
+    """A paired run of one problem and rule, chunk by chunk.
+
+    Compiled programs are shared between runs of the same problem functions, parameter structure
+    and options: a run that differs only in learning rate, β₂, ε, seed or starting point compiles
+    nothing.
+
+    Args:
+        problem: the loss with its data.
+        rule: the update rule.
+        options: settings.
+
+    Raises `ValueError` where rule and options do not fit together.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from cflows_ray import GradientDescent, PairedOptions, PairedRun, Problem
+        >>> problem = Problem(loss=lambda params, data: jnp.sum((params - data) ** 2), data=jnp.ones(3))
+        >>> run = PairedRun(problem, GradientDescent(lr=0.1), PairedOptions(flows=("stable",)))
+        >>> state = run.start(jnp.zeros(3), steps=10, warmup=0, seed=0)
+        >>> state, rows = run.advance(state, 4)
+        >>> run.step(state), sorted(set(rows.process)), len(rows)
+        (4, ['discrete', 'stable'], 8)
+    """
+
+    def __init__(self, problem: Problem, rule: UpdateRule, options: PairedOptions) -> None:
+        if not isinstance(rule, UpdateRule):
+            raise ValueError(f"rule must be an update rule such as GradientDescent, got {rule!r}")
+        least_beta2 = 1.0 / (1.0 + options.substeps)
+        if hasattr(rule, "beta2") and rule.beta2 <= least_beta2:
+            raise ValueError(
+                f"beta2 must be > 1 / (1 + substeps) = {least_beta2:.3g}, below which the flow of "
+                f"ν is unstable at this step length, got {rule.beta2}"
+            )
+        self.problem, self.rule, self.options = problem, rule, options
+        dtype = options.dtype
+        with float_mode(dtype):
+            self._inputs = jax.device_put(
+                Inputs(*(_cast_floats(x, dtype) for x in (problem.data, problem.probe, problem.test_data)))
+            )
+        self._program: PairedProgram | None = None
+        self._compile_s_before = 0.0
+
+    def start(self, params: PyTree, *, steps: int, warmup: int, seed: int) -> PairedState:
+        """Make `warmup` optimizer steps from `params`; return the state at the common start.
+
+        Raises `ValueError` naming what cannot be used: parameters that are not floating-point
+        arrays, a loss that is not a scalar, numbers out of range.
+        """
+        check_integer("steps", steps, 1)
+        check_integer("warmup", warmup, 0)
+        check_integer("seed", seed, 0)
+        structure = ParamStructure.of(params, self.options.dtype)
+        program = self._use_program(structure)
+        with self._mode():
+            start_numbers = _start_numbers(warmup, steps, seed, self.options.divergence_factor)
+            flat = jnp.asarray(structure.flatten(params))
+            k = min(self.options.num_eigs, structure.size)
+            return program.start(self._traced_rule(), self._inputs, flat, start_numbers, k)
+
+    def advance(self, state: PairedState, num_steps: int) -> tuple[PairedState, pd.DataFrame]:
+        """Make up to `num_steps` more optimizer steps; return the state and their rows.
+
+        Rows have the columns of the `steps` table but `run_id`, ordered by step and process. The
+        chunk that reaches the end holds the row of the last step too. Results do not depend on how
+        a run is cut into chunks, to the last bit.
+        """
+        check_integer("num_steps", num_steps, 1)
+        program = self._prepared()
+        stop = min(int(state.step) + num_steps, int(state.total))
+        frames = []
+        with self._mode():
+            traced_stop = jnp.asarray(stop, jnp.int32)
+            while int(state.outcome) == RUNNING and (int(state.step) < stop or stop == state.total):
+                chunk = program.advance(self._traced_rule(), self._inputs, state, traced_stop)
+                state = chunk.state
+                frames.append(steps_frame(jax.device_get(chunk.rows), int(chunk.num_rows)))
+                if chunk.needs_more_eigs:
+                    tracked, num_params = state.discrete.basis.shape
+                    state = program.grow(state, min(2 * tracked, num_params))
+        frames = [frame for frame in frames if len(frame)] or frames[:1]
+        return state, pd.concat(frames, ignore_index=True)
+
+    def is_done(self, state: PairedState) -> bool:
+        """Say whether the run has ended, by reaching its last step or by diverging."""
+        return int(state.outcome) != RUNNING
+
+    def step(self, state: PairedState) -> int:
+        """Return the optimizer steps done since the common starting point."""
+        return int(state.step)
+
+    def outcome(self, state: PairedState) -> tuple[str, str | None]:
+        """Return how the run ended, as in `runs.status`, and what there is to say of it."""
+        outcome = int(state.outcome)
+        words = {STOPPED: "stopped", DIVERGED: "diverged"}
+        remarks = [
+            f"{name} flow {words[status]}"
+            for name, flow in state.flows.items()
+            if (status := int(flow.status)) in words
+        ]
+        if outcome == RUN_DIVERGED:
+            limit = float(state.loss_limit)
+            remarks.insert(0, f"loss not finite or above {limit:.6g} at step {self.step(state)}")
+        word = {RUNNING: "running", FINISHED: "finished", RUN_DIVERGED: "diverged"}[outcome]
+        return word, "; ".join(remarks) or None
+
+    def final(self, state: PairedState) -> dict[str, PyTree]:
+        """Return the parameters of every process, as NumPy arrays in the structure given."""
+        structure = self._prepared().structure
+        processes = {"discrete": state.discrete, **state.flows}
+        return {name: structure.unflatten(np.asarray(p.params)) for name, p in processes.items()}
+
+    def to_arrays(self, state: PairedState) -> dict[str, np.ndarray]:
+        """Return the state as named NumPy arrays, bit for bit."""
+        leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+        return {_path_name(path): np.asarray(leaf) for path, leaf in leaves}
+
+    def from_arrays(self, arrays: Mapping[str, Any], params: PyTree) -> PairedState:
+        """Return the state saved by `to_arrays`.
+
+        Args:
+            arrays: what `to_arrays` returned.
+            params: parameters with the structure of the run's, for instance its initial ones.
+
+        Raises `ValueError` naming the array that is missing, left over, or of another shape or
+        dtype than this run's: it belongs to another run.
+        """
+        structure = ParamStructure.of(params, self.options.dtype)
+        self._use_program(structure)
+        if "discrete.basis" not in arrays:
+            raise ValueError("saved state must hold 'discrete.basis', it is missing")
+        k = np.shape(arrays["discrete.basis"])[0]
+        expected = self._abstract_state(structure, k)
+        leaves, treedef = jax.tree_util.tree_flatten_with_path(expected)
+        names = {_path_name(path): leaf for path, leaf in leaves}
+        if names.keys() != arrays.keys():
+            differing = sorted(names.keys() ^ arrays.keys())
+            raise ValueError(f"saved state must hold this run's arrays, differs in {differing}")
+        for name, leaf in names.items():
+            found = np.asarray(arrays[name])
+            if (found.shape, found.dtype) != (leaf.shape, leaf.dtype):
+                raise ValueError(
+                    f"saved {name} must be {leaf.dtype}{list(leaf.shape)}, "
+                    f"got {found.dtype}{list(found.shape)}"
+                )
+        with self._mode():
+            values = [jnp.asarray(np.asarray(arrays[name])) for name in names]
+        return jax.tree_util.tree_unflatten(treedef, values)
+
+    @property
+    def compile_s(self) -> float:
+        """Seconds that this run spent compiling; 0 where its programs were already there."""
+        return 0.0 if self._program is None else self._program.compile_s - self._compile_s_before
+
+    @property
+    def num_params(self) -> int:
+        """Number of parameters d; known once the run was started."""
+        return self._prepared().structure.size
+
+    def _prepared(self) -> PairedProgram:
+        if self._program is None:
+            raise RuntimeError("the run must be started first: call start or from_arrays")
+        return self._program
+
+    def _use_program(self, structure: ParamStructure) -> PairedProgram:
+        problem, options = self.problem, self.options
+        program = _program(
+            problem.loss,
+            problem.outputs,
+            problem.accuracy,
+            structure,
+            options.flow_options(),
+            options.flows,
+            options.record_every,
+        )
+        if program is not self._program:
+            _check_loss(program, self._inputs)
+            self._program, self._compile_s_before = program, program.compile_s
+        return program
+
+    def _abstract_state(self, structure: ParamStructure, k: int) -> PairedState:
+        with self._mode():
+            flat = jnp.zeros(structure.size, structure.dtype)
+            zero = jnp.zeros((), jnp.int32)
+            return jax.eval_shape(
+                lambda: self._prepared().start_state(
+                    self._traced_rule(), self._inputs, flat, _start_numbers(zero, zero, 0, 1.0), k
+                )
+            )
+
+    def _traced_rule(self) -> UpdateRule:
+        return jax.tree.map(lambda x: jnp.asarray(x, self.options.dtype), self.rule)
+
+    @staticmethod
+    def _mode() -> contextlib.AbstractContextManager[None]:
+        # 64-bit mode for the k x k algebra; `curvature` switches it off again around a float32 loss
+        return float_mode("float64")
+
+
+@dataclass(frozen=True)
+class PairedResult:
+    """What `run_paired` returns.
+
+    Attributes:
+        steps: the `steps` table of `cflows_ray.schema` without `run_id`.
+        final: parameters of every process at the last step, in the structure of `params`.
+        status: "finished" or "diverged".
+        status_detail: why, and which flows stopped; None if there is nothing to say.
+        wall_s: seconds in all, of which `compile_s` were spent compiling.
+    """
+
+    steps: pd.DataFrame
+    final: dict[str, PyTree]
+    status: str
+    status_detail: str | None
+    wall_s: float
+    compile_s: float
+
+
+def run_paired(
+    loss_fn: Callable[[PyTree], Array],
+    params: PyTree,
+    rule: UpdateRule,
+    *,
+    steps: int = 1000,
+    flows: Sequence[str] = ("stable", "central"),
+    warmup: int = 0,
+    num_eigs: int = 4,
+    substeps: int = 4,
+    seed: int = 0,
+    dtype: str = "float32",
+    record_every: int = 1,
+) -> PairedResult:
+    """Run an optimizer and its flows side by side from one point.
+
+    Args:
+        loss_fn: `loss_fn(params) -> scalar`, three times differentiable. Keep the function: a
+            second call with the same one, whatever learning rate, β₂, ε or seed, compiles nothing.
+        params: any pytree of floating-point arrays.
+        rule: `GradientDescent`, `ScalarRMSProp` or `RMSProp`.
+        steps: optimizer steps after the common starting point.
+        flows: processes beside the optimizer: "stable", "central", "midpoint".
+        warmup: optimizer steps before the common starting point.
+        num_eigs: tracked directions at the start; grows so that every effective eigenvalue above
+            1.5 is tracked.
+        substeps: Euler substeps of the central flow per optimizer step.
+        seed: of the eigensolver's random starting block.
+        dtype: "float32" or "float64".
+        record_every: optimizer steps between rows.
+
+    Raises `ValueError` naming the argument that cannot be used, before anything is compiled. What
+    depends on the data (divergence, a stopped flow) is a status in the result.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from cflows_ray import run_paired, GradientDescent
+        >>> result = run_paired(
+        ...     lambda p: 0.5 * p["y"] * p["x"] ** 2 - p["y"],
+        ...     {"x": jnp.array(0.2), "y": jnp.array(0.5)},
+        ...     GradientDescent(lr=1.0), steps=60,
+        ... )
+        >>> central = result.steps[result.steps.process == "central"].iloc[-1]
+        >>> round(float(central.sigma_trace), 3)  # 2c, here c = 1
+        2.0
+    """
+    if not callable(loss_fn):
+        raise ValueError(f"loss_fn must be callable, got {loss_fn!r}")
+    begin = time.perf_counter()
+    options = PairedOptions(
+        flows=check_flows(flows),
+        num_eigs=num_eigs,
+        substeps=substeps,
+        dtype=dtype,
+        record_every=record_every,
+    )
+    run = PairedRun(Problem(_without_data(_Identity(loss_fn))), rule, options)
+    state = run.start(params, steps=steps, warmup=warmup, seed=seed)
+    state, rows = run.advance(state, steps)
+    status, detail = run.outcome(state)
+    wall_s = time.perf_counter() - begin
+    return PairedResult(rows, run.final(state), status, detail, wall_s, run.compile_s)
+
+
+class _Identity:
+    """Compares a callable by identity, so that one with a custom or no hash can key a cache."""
+
+    def __init__(self, function: Callable) -> None:
+        self.function = function
+
+    def __hash__(self) -> int:
+        return id(self.function)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Identity) and self.function is other.function
+
+
+@functools.lru_cache(maxsize=32)
+def _without_data(loss_fn: _Identity) -> Callable[[PyTree, PyTree], Array]:
+    """Return one and the same `loss(params, data)` for one `loss_fn(params)`."""
+    return lambda params, _: loss_fn.function(params)
+
+
+@functools.lru_cache(maxsize=32)
+def _program(*key: Any) -> PairedProgram:
+    return PairedProgram(*key)
+
+
+def _start_numbers(warmup: Any, steps: Any, seed: Any, divergence_factor: Any) -> dict[str, Array]:
+    return {
+        "warmup": jnp.asarray(warmup, jnp.int32),
+        "steps": jnp.asarray(steps, jnp.int32),
+        "seed": jnp.asarray(seed, jnp.int64),
+        "divergence_factor": jnp.asarray(divergence_factor, jnp.float64),
+    }
+
+
+def _check_loss(program: PairedProgram, inputs: Inputs) -> None:
+    """Raise `ValueError` unless the loss returns one floating-point number."""
+    structure = program.structure
+    with float_mode(structure.dtype):
+        flat = jax.ShapeDtypeStruct((structure.size,), structure.dtype)
+        value = jax.eval_shape(lambda w: program.loss(structure.unflatten(w), inputs.data), flat)
+    shape = getattr(value, "shape", None)
+    if shape != ():
+        raise ValueError(f"loss_fn must return a scalar, got {shape_of(value)}")
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        raise ValueError(f"loss_fn must return a floating-point number, got {value.dtype}")
+
+
+def shape_of(value: Any) -> str:
+    """Describe what a loss returned, for an error message."""
+    if hasattr(value, "shape"):
+        return f"an array of shape {value.shape}"
+    return f"a {type(value).__name__}"
+
+
+def _cast_floats(tree: PyTree, dtype: str) -> PyTree:
+    """Cast floating-point leaves to the run's dtype; leave integers alone."""
+
+    def cast(leaf: Any) -> np.ndarray:
+        array = np.asarray(leaf)
+        return array.astype(dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
+
+    return jax.tree.map(cast, tree)
+
+
+def _path_name(path: tuple) -> str:
+    return ".".join(str(getattr(p, "name", getattr(p, "key", getattr(p, "idx", p)))) for p in path)

@@ -1,0 +1,93 @@
+"""From a chunk's device buffers to rows of the `steps` table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cflows_ray.flows.base import ABSENT
+from cflows_ray.schema import STEP_STATUSES, column_names
+
+COLUMNS = [name for name in column_names("steps") if name != "run_id"]
+
+# fields of a row that stand in the table under their own names
+RECORDED = (
+    "train_loss",
+    "train_loss_predicted",
+    "grad_norm_sq",
+    "grad_norm_sq_predicted",
+    "sigma_trace",
+    "eig_residual",
+    "sdcp_residual",
+)
+MEASURED = (
+    "distance_to_discrete",
+    "distance_to_midpoint",
+    "distance_from_start",
+    "nu_rel_error",
+    "output_distance",
+    "train_accuracy",
+    "test_loss",
+    "test_accuracy",
+)
+
+
+def steps_frame(rows: dict[str, Any], num_rows: int) -> pd.DataFrame:
+    """Return the filled part of the buffers as a frame, ordered by step and process.
+
+    Args:
+        rows: `Row` of NumPy buffers by process, leading axis the buffer's capacity.
+        num_rows: rows filled, the same for every process.
+
+    Undefined numbers are missing (null in Parquet); rows of a process that had stopped before are
+    left out.
+    """
+    frames = []
+    for order, (process, row) in enumerate(rows.items()):
+        present = np.flatnonzero(row.record.status[:num_rows] != ABSENT)
+        frame = _process_frame(process, row, present)
+        frames.append(frame.assign(_order=order))
+    stacked = pd.concat(frames, ignore_index=True)
+    stacked = stacked.sort_values(["step", "_order"], kind="stable", ignore_index=True)
+    return stacked[COLUMNS]
+
+
+def _process_frame(process: str, row: Any, present: np.ndarray) -> pd.DataFrame:
+    record = row.record
+    num_critical = record.num_critical[present]
+    columns: dict[str, Any] = {
+        "step": row.step[present].astype(np.int64),
+        "process": pd.array([process] * len(present), dtype="str"),
+        "effective_sharpness": record.effective_eigs[present][:, 0].astype(np.float64),
+        "effective_eigs": _lists(record.effective_eigs[present]),
+        "num_critical": pd.array(num_critical, dtype="Int64"),
+        "sigma_eigs": _lists(record.sigma_eigs[present], num_critical),
+        "displacement_sq": _lists(record.displacement_sq[present], num_critical),
+        "num_gradients": row.counts.gradients[present].astype(np.int64),
+        "num_hvps": row.counts.hvps[present].astype(np.int64),
+        "num_third_derivatives": row.counts.third_derivatives[present].astype(np.int64),
+        "status": pd.array([STEP_STATUSES[s] for s in record.status[present]], dtype="str"),
+    }
+    columns["num_critical"][num_critical < 0] = pd.NA
+    columns |= {name: getattr(record, name)[present].astype(np.float64) for name in RECORDED}
+    columns |= {name: getattr(row, name)[present].astype(np.float64) for name in MEASURED}
+    if process != "central":
+        for name in ("sigma_eigs", "displacement_sq"):
+            columns[name] = _nothing(len(present))
+    return pd.DataFrame(columns)
+
+
+def _lists(values: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
+    """Return an object column of float64 arrays without NaN; None where there was nothing at all."""
+    column = _nothing(len(values))
+    for i, value in enumerate(values.astype(np.float64)):
+        known = value[~np.isnan(value)]
+        if len(known) or (counts is not None and counts[i] == 0):
+            column[i] = known
+    return column
+
+
+def _nothing(length: int) -> np.ndarray:
+    return np.full(length, None, dtype=object)
