@@ -277,7 +277,10 @@ class Execution:
         gpus_per_run: GPUs, or the fraction of one, that a run holds; None for 1 if there are GPUs.
         memory_gb_per_run: memory that a run reserves; 0 for none.
         max_failures: how often a run is tried again after a lost process or machine; -1 for ever.
-        autoscaling: do not refuse a request that the cluster can't meet yet; None to find out.
+        autoscaling: do not refuse a run that fits on no machine yet; clusters of Ray's own launcher
+            are known to grow without this.
+        address: Ray cluster to use ("auto", host:port); None for the one that this machine belongs
+            to, or else a private one on this machine.
         compile_cache: folder for compiled programs; None for the user's cache, "" for none.
     """
 
@@ -289,7 +292,8 @@ class Execution:
     gpus_per_run: float | None = None
     memory_gb_per_run: float = 0.0
     max_failures: int = 5
-    autoscaling: bool | None = None
+    autoscaling: bool = False
+    address: str | None = None
     compile_cache: str | None = None
 
     def __post_init__(self) -> None:

@@ -1,0 +1,306 @@
+"""The command line of a study: `main(SWEEP)` at the end of its file.
+
+Everything is checked before Ray is even imported. A mistake gets one line and exit code 2.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, get_type_hints
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from cflows_ray.config import ConfigError, SweepConfig
+from cflows_ray.display import Display, duration
+from cflows_ray.lock import SweepLocked
+from cflows_ray.plan import make_plan
+from cflows_ray.results import OtherSchema, Results
+from cflows_ray.schema import RUN_STATUSES
+from cflows_ray.storage import Storage, StorageError
+
+
+def _as_study(metavar: str) -> Any:
+    """Describe an option that, left out, is as the study says."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
+
+
+_Numbers = Annotated[tuple[float, ...] | None, _as_study("NUMBER ...")]
+_Integers = Annotated[tuple[int, ...] | None, _as_study("INTEGER ...")]
+_Names = Annotated[tuple[str, ...] | None, _as_study("NAME ...")]
+_Number = Annotated[float | None, _as_study("NUMBER")]
+_Integer = Annotated[int | None, _as_study("INTEGER")]
+_Text = Annotated[str | None, _as_study("TEXT")]
+_Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line can change. Whatever is left out is as the study says."""
+
+    only: _Names = None
+    """Keep the grids with these workloads, rules or criteria."""
+    lrs: _Numbers = None
+    """Learning rates, instead of every grid's own."""
+    seeds: _Integers = None
+    """Seeds of the initial parameters."""
+    steps: _Integer = None
+    """Optimizer steps of every run."""
+    flows: _Names = None
+    """Processes beside the optimizer: midpoint, stable, central."""
+    dtype: _Text = None
+    """Floating-point type: float32 or float64."""
+    name: _Text = None
+    """Name of the sweep: its folder in the storage."""
+
+    storage: _Text = None
+    """Folder or URI (s3://bucket/folder) for results and checkpoints."""
+    workers: _Integer = None
+    """Most runs at the same time."""
+    cpus: _Number = None
+    """CPU cores for each run."""
+    gpus: _Number = None
+    """GPUs, or the fraction of one, for each run; one if there are any."""
+    memory_gb: _Number = None
+    """Memory for each run, in GiB."""
+    chunk_steps: _Integer = None
+    """Optimizer steps between two looks at a run."""
+    checkpoint_every: _Integer = None
+    """Chunks between two checkpoints."""
+    max_failures: _Integer = None
+    """How often a run starts again after a lost process or machine; -1: for ever."""
+    address: _Text = None
+    """Ray cluster to use: auto, or HOST:PORT; a private one on this machine if there is none."""
+    autoscaling: _Flag = False
+    """Do not refuse a run that fits on no machine yet: the cluster grows by itself."""
+
+    smoke_test: _Flag = False
+    """A short trial of everything: a run per workload, criterion and rule, a few steps."""
+    dry_run: _Flag = False
+    """Say what would run, what is done and how long it may take; start nothing."""
+    retry_failed: _Flag = False
+    """Try failed runs again."""
+
+
+def main(sweep: SweepConfig, arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a study's command line and exit.
+
+    Exit codes: 0, every run has ended with a result; 1, some have failed, were given up or storage
+    can't be written; 2, a mistake in the request; 130, stopped by a person.
+    """
+    console = Console(highlight=False)
+    try:
+        options = parse(sweep, sys.argv[1:] if arguments is None else list(arguments))
+        code = launch(apply(sweep, options), options, console)
+    except (ConfigError, OtherSchema, SweepLocked) as error:
+        code = _complain(error, 2)
+    except StorageError as error:
+        code = _complain(error, 1)
+    except KeyboardInterrupt:
+        code = _complain("stopped at once; launch again to go on from the last checkpoints", 130)
+    sys.exit(code)
+
+
+def _complain(error: object, code: int) -> int:
+    """Print one line for a person; return the exit code."""
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    return code
+
+
+def parse(sweep: SweepConfig, arguments: list[str]) -> Options:
+    """Parse a command line; raises `ConfigError` in one line for a mistake."""
+    if arguments[:1] == ["--"]:  # left over by `ray submit cluster.yaml study.py -- --flag`
+        arguments = arguments[1:]
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(
+                tyro.conf.configure(tyro.conf.AvoidSubcommands)(Options),
+                args=arguments,
+                prog=Path(sys.argv[0]).name if sys.argv[0] else sweep.name,
+                description=_description(sweep),
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise  # --help
+        raise ConfigError(_one_line(complaint.getvalue())) from None
+
+
+def _one_line(box: str) -> str:
+    """Return what tyro says in a box of several lines, in one line."""
+    text = " ".join(re.sub(r"[\u2500-\u257f]+", " ", box).split())
+    value = re.search(r"Error parsing --([\w-]+): .*?(?:arguments:|from) (\[.*?\])", text)
+    if value:
+        kind = _kinds().get(value[1].replace("-", "_"), "another value")
+        return f"{value[1]} must be {kind}, got {value[2][1:-1]}"
+    text = re.split(r"Argument helptext|For full helptext|─", text)[0].strip()
+    missing = re.search(r"Missing value for argument '--([\w-]+)'", text)
+    if missing:
+        return f"{missing[1]} must be {_kinds()[missing[1].replace('-', '_')]}, got nothing"
+    unknown = re.search(r"Unrecognized options: (.*)", text)
+    if unknown:
+        return f"options must be among those that --help lists, got {unknown[1]}"
+    return text or "the command line could not be understood; see --help"
+
+
+def _kinds() -> dict[str, str]:
+    """Return what the values of each option must be, in words."""
+    words = {_Numbers: "numbers", _Integers: "integers", _Names: "names", _Number: "a number"}
+    words |= {_Integer: "an integer", _Text: "a text"}
+    return {
+        name: words.get(kind, "given without a value")
+        for name, kind in get_type_hints(Options, include_extras=True).items()
+    }
+
+
+def _description(sweep: SweepConfig) -> str:
+    """Return what --help says about a study."""
+    kinds = sorted({f"{g.workload} with {g.rule}" for g in sweep.grids})
+    return (
+        f"Sweep {sweep.name!r}: {len(sweep.runs)} runs ({', '.join(kinds)}; seeds "
+        f"{', '.join(map(str, sweep.seeds))}; {sweep.steps} steps), results in "
+        f"{sweep.execution.storage}/{sweep.name}. Launch the same command again to go on after any "
+        "interruption: runs that have ended are skipped. An option left out is as the study says."
+    )
+
+
+def apply(sweep: SweepConfig, options: Options) -> SweepConfig:
+    """Return the sweep with what the command line changes.
+
+    Raises `ConfigError` for a value that is not allowed.
+    """
+    if options.only is not None:
+        sweep = sweep.only(options.only)
+    grids = sweep.grids
+    own: dict[str, object] = {} if options.lrs is None else {"lrs": options.lrs}
+    # What is given here holds for every grid, also for those that have a value of their own.
+    shared: dict[str, object] = {
+        name: value
+        for name in ("seeds", "steps", "flows", "dtype")
+        if (value := getattr(options, name)) is not None
+    }
+    grids = tuple(replace(g, **own, **dict.fromkeys(shared)) for g in grids)  # type: ignore[arg-type]
+    names = {
+        "storage": "storage",
+        "workers": "workers",
+        "cpus": "cpus_per_run",
+        "gpus": "gpus_per_run",
+        "memory_gb": "memory_gb_per_run",
+        "chunk_steps": "chunk_steps",
+        "checkpoint_every": "checkpoint_every",
+        "max_failures": "max_failures",
+        "address": "address",
+    }
+    execution: dict[str, Any] = {
+        field: value for o, field in names.items() if (value := getattr(options, o)) is not None
+    }
+    if options.autoscaling:
+        execution["autoscaling"] = True
+    sweep = replace(
+        sweep,
+        name=options.name or sweep.name,
+        grids=grids,
+        execution=replace(sweep.execution, **execution),
+        **shared,  # type: ignore[arg-type]
+    )
+    return sweep.smoke() if options.smoke_test else sweep
+
+
+def launch(sweep: SweepConfig, options: Options, console: Console) -> int:
+    """Say what is to do, do it, say what came of it; return the exit code."""
+    storage = Storage(sweep.execution.storage, sweep.name)
+    plan = make_plan(sweep, storage, options.retry_failed)
+    _say(console, f"{sweep.name} in {storage.location}")
+    for line in plan.lines(sweep.execution.workers):
+        _say(console, f"  {line}")
+    if options.dry_run:
+        for run in plan.todo:
+            _say(console, f"  would run {run.run_id}  {run}")
+        return 0
+    from cflows_ray.tune import run_sweep  # imports Ray: not before all is checked
+
+    ended = {run_id: row["status"] for run_id, row in plan.ended.items()}
+    display = Display(sweep.name, sweep.runs, ended, console)
+    outcome = run_sweep(sweep, plan, storage, display, commit=commit())
+    rows = Results(storage).finished()
+    asked = [rows[run.run_id] for run in sweep.runs if run.run_id in rows]
+    console.print(summary_table(asked, len(sweep.runs)))
+    for reason in outcome.lost.values():
+        _say(console, f"given up after too many faults: {reason}")
+    again = " ".join(["python", *sys.argv])
+    if outcome.storage_error is not None:
+        raise StorageError(f"{outcome.storage_error}; mend that, then go on with: {again}")
+    _say(console, f"results: {storage.location}")
+    if len(asked) < len(sweep.runs):
+        _say(console, f"{len(sweep.runs) - len(asked)} runs are not done; go on with: {again}")
+        return 130 if outcome.interrupted else 1
+    _say(console, f"analyse: python -m analysis {_for_person(storage)}")
+    return 1 if any(row["status"] == "failed" for row in asked) else 0
+
+
+def summary_table(rows: Sequence[dict[str, Any]], total: int) -> Table:
+    """Return a table of ended runs: how many ended how, by workload and rule."""
+    table = Table(box=None, padding=(0, 2, 0, 0), title_justify="left")
+    for name in ("workload", "criterion", "rule"):
+        table.add_column(name)
+    for name in (*RUN_STATUSES, "computing"):
+        table.add_column(name, justify="right")
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["workload"], row["criterion"], row["rule"]), []).append(row)
+    for key, members in groups.items():
+        counts = [sum(r["status"] == status for r in members) for status in RUN_STATUSES]
+        wall_s = sum(r["wall_s"] or 0.0 for r in members)
+        table.add_row(*key, *[str(n) if n else "" for n in counts], duration(wall_s))
+    if len(rows) < total:
+        table.caption = f"{total - len(rows)} of {total} runs have not ended"
+    return table
+
+
+def commit() -> str | None:
+    """Return the commit of this package's checkout, marked if it was changed; None outside git."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        head = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10
+        )
+        if head.returncode or not _is_ours(git):
+            return None
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "--untracked-files=no"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head.stdout.strip() + ("-changed" if changed.stdout.strip() else "")
+
+
+def _is_ours(git: list[str]) -> bool:
+    """Whether the git checkout around this file tracks it (not: a venv inside another project)."""
+    found = subprocess.run(
+        [*git, "ls-files", "--error-unmatch", str(Path(__file__))], capture_output=True, timeout=10
+    )
+    return found.returncode == 0
+
+
+def _for_person(storage: Storage) -> str:
+    """Return the sweep's folder as short as it can be typed here."""
+    if not storage.is_local:
+        return storage.location
+    with contextlib.suppress(ValueError):
+        return str(Path(storage.location).relative_to(Path.cwd()))
+    return storage.location
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, soft_wrap=True)

@@ -1,0 +1,209 @@
+"""What a person sees while a sweep runs: a calm live view, or plain lines.
+
+Knows neither Ray nor storage: it is told what happens to each run and draws it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from cflows_ray.config import RunConfig
+
+MAX_ROWS = 12
+PLAIN_EVERY_S = 10.0
+RATE_WINDOW_S = 60.0
+
+
+@dataclass
+class RunView:
+    """What is known of one run."""
+
+    config: RunConfig
+    status: str = "waiting"
+    step: int = 0
+    train_loss: float | None = None
+    effective_sharpness: float | None = None
+
+
+class Display:
+    """The live view of a sweep.
+
+    Args:
+        name: of the sweep.
+        runs: all runs that the sweep asks for.
+        ended: status of those that had ended before.
+        console: where to draw.
+
+    Example:
+        >>> run = RunConfig(workload="saddle_2d", rule="gradient_descent", lr=0.2)
+        >>> display = Display("example", [run], {run.run_id: "finished"})
+        >>> display.summary()
+        '1/1 runs done'
+    """
+
+    def __init__(
+        self,
+        name: str,
+        runs: Iterable[RunConfig],
+        ended: Mapping[str, str],
+        console: Console | None = None,
+    ) -> None:
+        self.console = console or Console()
+        self._name = name
+        self._views = {run.run_id: RunView(run) for run in runs}
+        for run_id, status in ended.items():
+            if run_id in self._views:
+                self._views[run_id].status = status
+        self._history: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
+        self._steps_here = 0
+        self._last_plain = 0.0
+        self._last_line = ""
+        self._live: Live | None = None
+
+    # Telling --------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to draw."""
+        if self.console.is_terminal:
+            self._live = Live(
+                get_renderable=self._render, console=self.console, refresh_per_second=2
+            )
+            self._live.start()
+
+    def stop(self) -> None:
+        """Draw for the last time."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+        else:
+            self.tick(force=True)
+
+    def started(self, run_id: str) -> None:
+        """Take note that a run has got a process."""
+        self._views[run_id].status = "running"
+
+    def progressed(self, run_id: str, result: Mapping[str, Any]) -> None:
+        """Take note of a chunk; `result` has the fields of `session.Progress`."""
+        view = self._views[run_id]
+        self._steps_here += int(result["advanced"])
+        view.step = int(result["step"])
+        view.status = str(result["status"])
+        view.train_loss = result.get("train_loss")
+        view.effective_sharpness = result.get("effective_sharpness")
+        self._history.append((time.monotonic(), self._steps_here))
+        while len(self._history) > 2 and self._history[0][0] < time.monotonic() - RATE_WINDOW_S:
+            self._history.popleft()
+
+    def waits(self, run_id: str) -> None:
+        """Take note that a run has lost its process or was stopped, and goes on later."""
+        self._views[run_id].status = "waiting"
+
+    def note(self, text: str) -> None:
+        """Say something once, above the live view."""
+        self.console.print(Text(text), highlight=False, soft_wrap=True)
+
+    def tick(self, force: bool = False) -> None:
+        """Where no live view can be drawn: print a line now and then, if anything changed."""
+        if self._live is not None:
+            return
+        line = f"{self._name}: {self.summary()}"
+        due = time.monotonic() - self._last_plain >= PLAIN_EVERY_S
+        if (due or force) and line != self._last_line:
+            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+            self._last_plain, self._last_line = time.monotonic(), line
+
+    # Counting -------------------------------------------------------------------------------
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of runs by status."""
+        result: dict[str, int] = {}
+        for view in list(self._views.values()):
+            result[view.status] = result.get(view.status, 0) + 1
+        return result
+
+    def steps_per_second(self) -> float | None:
+        """Return optimizer steps a second over the last minute, all runs together."""
+        (t0, n0), (t1, n1) = self._history[0], self._history[-1]
+        return (n1 - n0) / (t1 - t0) if t1 > t0 and n1 > n0 else None
+
+    def seconds_left(self) -> float | None:
+        """Return the time left if it goes on like this."""
+        rate = self.steps_per_second()
+        open_views = [v for v in self._views.values() if v.status in ("waiting", "running")]
+        left = sum(view.config.steps - view.step for view in open_views)
+        return left / rate if rate and left else None
+
+    def summary(self) -> str:
+        """Return the state of the sweep in one line."""
+        counts = self.counts()
+        done = sum(counts.get(s, 0) for s in ("finished", "diverged", "failed"))
+        parts = [f"{done}/{len(self._views)} runs done"]
+        for status in ("running", "failed", "diverged"):
+            if counts.get(status):
+                parts.append(f"{counts[status]} {status}")
+        rate, left = self.steps_per_second(), self.seconds_left()
+        if rate and counts.get("running"):
+            parts.append(f"{rate:.3g} steps/s")
+        if left is not None and counts.get("running"):
+            parts.append(f"about {duration(left)} left")
+        return ", ".join(parts)
+
+    # Drawing --------------------------------------------------------------------------------
+
+    def _render(self) -> Group:
+        counts = self.counts()
+        done = sum(counts.get(s, 0) for s in ("finished", "diverged", "failed"))
+        head = Table.grid(padding=(0, 1))
+        head.add_row(
+            Text(self._name, style="bold"),
+            ProgressBar(total=max(1, len(self._views)), completed=done, width=24),
+            Text(self.summary()),
+        )
+        running = [v for v in list(self._views.values()) if v.status == "running"]
+        if not running:
+            return Group(head)
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        for title in ("workload", "rule", "lr", "seed", "step", "loss", "effective sharpness"):
+            left = title in ("workload", "rule")
+            table.add_column(title, justify="left" if left else "right", no_wrap=True)
+        for view in running[:MAX_ROWS]:
+            table.add_row(
+                view.config.workload,
+                view.config.rule,
+                f"{view.config.lr:g}",
+                str(view.config.seed),
+                f"{view.step}/{view.config.steps}",
+                _number(view.train_loss, ".4g"),
+                _number(view.effective_sharpness, ".3f"),
+            )
+        if len(running) > MAX_ROWS:
+            table.add_row(f"and {len(running) - MAX_ROWS} more")
+        return Group(head, table)
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in words, to the precision of a glance.
+
+    Example:
+        >>> duration(40), duration(150), duration(9000)
+        ('40 s', '3 min', '2.5 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)

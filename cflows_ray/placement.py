@@ -1,0 +1,102 @@
+"""Does a run fit on the cluster? Compares what is asked with what is there; knows no Ray.
+
+Ray waits for ever for resources that no machine has, so a request that can't be met is refused
+before anything is scheduled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cflows_ray.config import ConfigError, Execution
+
+GIB = 1024**3
+
+
+def autoscaling_nodes(bootstrap: Path | None = None) -> list[dict[str, float]]:
+    """Return the resources of the node types that a cluster may start; empty without autoscaling.
+
+    Ray's cluster launcher leaves its configuration on the head node, in a file that exists nowhere
+    else.
+    """
+    path = bootstrap or Path("~/ray_bootstrap_config.yaml").expanduser()
+    if not path.exists():
+        return []
+    import yaml
+
+    cluster = yaml.safe_load(path.read_text())
+    types = cluster.get("available_node_types", {}).values()
+    return [dict(t.get("resources", {})) for t in types if t.get("max_workers", 1)]
+
+
+def resources_per_run(
+    execution: Execution, nodes: Iterable[Mapping[str, float]]
+) -> dict[str, float]:
+    """Return what one run holds: a GPU if any node has one and nothing else was asked.
+
+    Example:
+        >>> resources_per_run(Execution(), [{"CPU": 8.0, "GPU": 1.0}])
+        {'cpu': 1.0, 'gpu': 1.0}
+    """
+    gpus = execution.gpus_per_run
+    if gpus is None:
+        gpus = 1.0 if any(node.get("GPU", 0) > 0 for node in nodes) else 0.0
+    resources = {"cpu": float(execution.cpus_per_run)}
+    if gpus:
+        resources["gpu"] = float(gpus)
+    if execution.memory_gb_per_run:
+        resources["memory"] = execution.memory_gb_per_run * GIB
+    return resources
+
+
+def check_fits(resources: Mapping[str, float], nodes: Iterable[Mapping[str, float]]) -> None:
+    """Raise `ConfigError` if no node could ever hold one run.
+
+    Example:
+        >>> check_fits({"cpu": 1.0, "gpu": 2.0}, [{"CPU": 8.0, "GPU": 1.0}])
+        Traceback (most recent call last):
+        ...
+        cflows_ray.config.ConfigError: resources of a run must fit on one machine, got ...
+    """
+    nodes = list(nodes)
+    names = {"cpu": "CPU", "gpu": "GPU", "memory": "memory"}
+    need = {names[k]: v for k, v in resources.items() if v > 0}
+    if any(all(node.get(k, 0) >= v for k, v in need.items()) for node in nodes):
+        return
+    there = sorted({_words(node) for node in nodes}) or ["no machine"]
+    raise ConfigError(
+        f"resources of a run must fit on one machine, got {_words(need)}; "
+        f"there is: {'; '.join(there)}"
+    )
+
+
+def runs_at_once(resources: Mapping[str, float], nodes: Iterable[Mapping[str, float]]) -> int:
+    """Return how many runs the nodes hold at the same time."""
+    names = {"cpu": "CPU", "gpu": "GPU", "memory": "memory"}
+    total = 0
+    for node in nodes:
+        fits = [node.get(names[k], 0) / v for k, v in resources.items() if v > 0]
+        total += int(min(fits) + 1e-9) if fits else 0
+    return total
+
+
+def _words(node: Mapping[str, Any]) -> str:
+    """Return a node's resources in words."""
+    parts = [f"{node.get(name, 0):g} {name}" for name in ("CPU", "GPU")]
+    if node.get("memory"):
+        parts.append(f"{node['memory'] / GIB:.1f} GiB memory")
+    return ", ".join(parts)
+
+
+def in_words(resources: Mapping[str, float]) -> str:
+    """Return what a run holds, in words.
+
+    Example:
+        >>> in_words({"cpu": 1.0, "gpu": 0.5})
+        '1 CPU core, 0.5 GPU'
+    """
+    units = {"cpu": "CPU core", "gpu": "GPU", "memory": "GiB memory"}
+    values = {k: v / GIB if k == "memory" else v for k, v in resources.items()}
+    return ", ".join(f"{v:g} {units[k]}" for k, v in values.items())

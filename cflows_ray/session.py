@@ -1,0 +1,312 @@
+"""One run on storage: advance it chunk by chunk, so that it can die at any moment and go on.
+
+Knows neither Ray nor how numbers are made; it ties a paired run to its rows and checkpoints. The
+order of writing is what makes a run exact after a fault: rows first, then the checkpoint that says
+which parts precede it. A run that starts from a checkpoint deletes all other parts and computes
+them again, bit for bit.
+
+    rows -> checkpoint -> ... -> rows -> last checkpoint ("ended") -> merge -> row in `runs`
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import platform
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from cflows_ray.checkpoint import FOLDER, Checkpoint, Checkpoints
+from cflows_ray.config import RunConfig
+from cflows_ray.results import Results, ResultsDamaged, steps_table
+from cflows_ray.storage import Storage, StorageError
+
+PACKAGES = ("cflows-ray", "jax", "jaxlib", "numpy", "flax", "optax", "ray", "orbax-checkpoint")
+# Errors of the machine, not of the run: left to whoever retries.
+MACHINE_ERRORS = (MemoryError, StorageError)
+MACHINE_ERROR_NAMES = ("JaxRuntimeError", "XlaRuntimeError")
+
+
+class Superseded(RuntimeError):
+    """Another process has taken this run over; this one must not write any more."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+        step, steps: optimizer steps done and asked for.
+        status: "running", or how the run ended.
+        detail: why, if there is something to say.
+        advanced: optimizer steps done by this chunk.
+        train_loss, effective_sharpness: of the optimizer at its last recorded step, if known.
+    """
+
+    step: int
+    steps: int
+    status: str
+    detail: str | None = None
+    advanced: int = 0
+    train_loss: float | None = None
+    effective_sharpness: float | None = None
+
+
+def build_paired(config: RunConfig) -> tuple[Any, Any]:
+    """Return the paired run of a configuration and its state at the start."""
+    from cflows_ray.pairing import PairedOptions, PairedRun
+    from cflows_ray.rules import RULES
+    from cflows_ray.workloads import build_workload
+
+    workload = build_workload(config.workload, config.criterion, **config.workload_options)
+    rule = RULES[config.rule](**config.rule_parameters())
+    names = ("flows", "num_eigs", "substeps", "dtype", "record_every")
+    options = PairedOptions(**{name: getattr(config, name) for name in names})
+    paired = PairedRun(workload.problem, rule, options)
+    params = workload.init(config.seed)
+    state = paired.start(params, steps=config.steps, warmup=config.warmup, seed=config.seed)
+    return paired, state
+
+
+class RunSession:
+    """A run being carried out by this process.
+
+    Attributes:
+        notes: what a person should know: from where the run resumed, what was unusable.
+
+    Args:
+        config: the run.
+        sweep: name of the sweep, for the `runs` table.
+        storage: the sweep's folder.
+        chunk_steps: optimizer steps in one `advance`.
+        checkpoint_every: chunks between checkpoints.
+        commit: commit of the code, for the `runs` table.
+        build: makes the paired run and its first state.
+
+    Raises `StorageError` if storage can't be read or written.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        sweep: str,
+        storage: Storage,
+        chunk_steps: int,
+        checkpoint_every: int = 1,
+        commit: str | None = None,
+        build: Callable[[RunConfig], tuple[Any, Any]] = build_paired,
+    ) -> None:
+        self.config = config
+        self.notes: list[str] = []
+        self._sweep = sweep
+        self._storage = storage
+        self._chunk_steps = chunk_steps
+        self._checkpoint_every = checkpoint_every
+        self._commit = commit
+        self._build = build
+        self._results = Results(storage)
+        self._checkpoints = Checkpoints(storage, config.run_id)
+        self._token = uuid.uuid4().hex
+        self._owner = f"{FOLDER}/{config.run_id}/owner"
+        self._paired: Any = None
+        self._state: Any = None
+        self._chunks_since_checkpoint = 0
+        self._tables: list[pa.Table] = []
+        self._facts: dict[str, Any] = {"parts": [], "rows": 0, "wall_s": 0.0, "compile_s": 0.0}
+        self._last: dict[str, float] = {}
+        self._advanced = 0
+        self._restored: Checkpoint | None = None
+        self._restore()
+
+    # Starting -------------------------------------------------------------------------------
+
+    def _restore(self) -> None:
+        """Find the last usable checkpoint and put the rows back to where it was taken."""
+        self._storage.write(self._owner, self._token.encode())
+        checkpoint, notes = self._checkpoints.latest()
+        self.notes += notes
+        if (
+            checkpoint is not None
+            and "ended" not in checkpoint.facts
+            and not self._results.rewind(self.config.run_id, checkpoint.facts["parts"])
+        ):
+            self.notes.append("rows that the checkpoint relies on are gone")
+            checkpoint = None
+        if checkpoint is None:
+            self._start_over("starts over" if self.notes else None)
+            return
+        self._restored = checkpoint
+        self._facts = dict(checkpoint.facts)
+        self.notes.append(f"resumes at step {checkpoint.step}")
+
+    def _start_over(self, note: str | None) -> None:
+        """Forget all rows and checkpoints."""
+        self._results.rewind(self.config.run_id, [])
+        for name in self._checkpoints.names():
+            self._storage.delete(f"{FOLDER}/{self.config.run_id}/{name}")
+        self._restored, self._paired, self._state = None, None, None
+        self._tables, self._chunks_since_checkpoint = [], 0
+        self._facts = {"parts": [], "rows": 0, "wall_s": 0.0, "compile_s": 0.0}
+        if note:
+            self.notes.append(note)
+
+    def _prepare(self) -> None:
+        """Build the paired run; put it into the checkpoint's state."""
+        paired, state = self._build(self.config)
+        if self._restored is not None:
+            try:
+                state = paired.from_arrays(self._restored.arrays)
+            except (ValueError, TypeError, KeyError) as error:
+                # Written by another version of the code, say: never go on from half a state.
+                self._start_over(f"checkpoint does not fit ({error}); starts over")
+        self._paired, self._state = paired, state
+
+    # Going on -------------------------------------------------------------------------------
+
+    def advance(self) -> Progress:
+        """Compute one chunk, record it, and end the run if that was the last.
+
+        Whatever goes wrong inside the computation is a result (status "failed"); errors of the
+        machine and of storage are raised.
+        """
+        if self._results.has_run(self.config.run_id):
+            self._checkpoints.clear()
+            return self._progress("finished", "ended before")
+        if "ended" in self._facts:
+            return self._finish()
+        self._advanced = 0
+        begin = time.perf_counter()
+        compiled_before = getattr(self._paired, "compile_s", 0.0)
+        try:
+            if self._paired is None:
+                self._prepare()
+                compiled_before = 0.0
+            before = self._step()
+            self._state, frame = self._paired.advance(self._state, self._chunk_steps)
+            if len(frame):
+                self._tables.append(steps_table(self.config.run_id, frame))
+                self._remember(frame)
+            self._advanced = self._step() - before
+            done = self._paired.is_done(self._state)
+        except MACHINE_ERRORS:
+            raise
+        except Exception as error:
+            if type(error).__name__ in MACHINE_ERROR_NAMES:
+                raise
+            first_line = (str(error).strip().splitlines() or [""])[0]
+            return self._end("failed", f"{type(error).__name__}: {first_line}".removesuffix(": "))
+        self._facts["wall_s"] += time.perf_counter() - begin
+        self._facts["compile_s"] += getattr(self._paired, "compile_s", 0.0) - compiled_before
+        if done:
+            return self._end(*self._paired.outcome(self._state))
+        self._chunks_since_checkpoint += 1
+        if self._chunks_since_checkpoint >= self._checkpoint_every:
+            self.save()
+        return self._progress("running")
+
+    def save(self) -> None:
+        """Write the rows since the last checkpoint, then a checkpoint."""
+        if self._paired is None or (not self._chunks_since_checkpoint and not self._tables):
+            return
+        self._save()
+
+    def _save(self) -> None:
+        self._check_owner()
+        if self._tables:
+            part = self._results.write_part(self.config.run_id, self._tables)
+            self._facts["rows"] += sum(table.num_rows for table in self._tables)
+            self._facts["parts"] = [*self._facts["parts"], part]
+            self._tables = []
+        arrays = {} if self._state is None else self._paired.to_arrays(self._state)
+        self._checkpoints.save(Checkpoint(self._step(), arrays, dict(self._facts)))
+        self._chunks_since_checkpoint = 0
+
+    def _end(self, status: str, detail: str | None) -> Progress:
+        """Write the last rows and a checkpoint that says how the run ended; then finish."""
+        self._facts["ended"] = [status, detail]
+        self._facts["num_params"] = getattr(self._paired, "num_params", None)
+        self._facts["step"] = self._step()
+        self._facts["device"] = _device()
+        self._save()
+        return self._finish()
+
+    def _finish(self) -> Progress:
+        """Merge the rows, write the run's own row, delete the checkpoints. Can be repeated."""
+        status, detail = self._facts["ended"]
+        self._check_owner()
+        try:
+            self._results.merge(self.config.run_id, self._facts["parts"], self._facts["rows"])
+        except ResultsDamaged as error:
+            self._start_over(f"{error}; starts over")
+            return self._progress("running")
+        self._results.write_run(
+            {
+                **self.config.row(),
+                "sweep": self._sweep,
+                "num_params": self._facts["num_params"],
+                "status": status,
+                "status_detail": detail,
+                "wall_s": self._facts["wall_s"],
+                "compile_s": self._facts["compile_s"],
+                "device": self._facts["device"],
+                "versions": json.dumps(versions(), sort_keys=True),
+                "commit": self._commit,
+            }
+        )
+        self._checkpoints.clear()
+        return self._progress(status, detail)
+
+    # Looking --------------------------------------------------------------------------------
+
+    def _check_owner(self) -> None:
+        """Raise `Superseded` if another process has opened this run since."""
+        try:
+            owner = self._storage.read(self._owner).decode()
+        except FileNotFoundError:
+            owner = "nobody: the run has ended"
+        if owner != self._token:
+            raise Superseded(f"run {self.config.run_id} was taken over by another process")
+
+    def _step(self) -> int:
+        if self._state is not None:
+            return int(self._paired.step(self._state))
+        return self._restored.step if self._restored is not None else 0
+
+    def _remember(self, frame: pd.DataFrame) -> None:
+        """Keep the optimizer's last values for the live view."""
+        discrete = frame[frame["process"] == "discrete"]
+        if len(discrete):
+            self._last = {
+                name: float(discrete[name].iloc[-1])
+                for name in ("train_loss", "effective_sharpness")
+                if not pd.isna(discrete[name].iloc[-1])
+            }
+
+    def _progress(self, status: str, detail: str | None = None) -> Progress:
+        step = self._facts.get("step", self._step()) if status != "running" else self._step()
+        return Progress(step, self.config.steps, status, detail, self._advanced, **self._last)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that numbers depend on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def _device() -> str:
+    """Return kind of the device that JAX computes on."""
+    import jax
+
+    device = jax.devices()[0]
+    return f"{device.platform}: {device.device_kind}"

@@ -1,0 +1,415 @@
+"""Sweeps under Ray Tune; the only importer of Ray.
+
+One trial is one actor that carries out one run, chunk by chunk; Tune schedules trials, places
+them, and starts them again after a lost process or machine. What makes a run exact after any
+fault lies in `session.py`: a trial finds its own last checkpoint on storage, wherever and by
+whomever it is started. So Tune itself keeps nothing that matters (its own state goes to a
+temporary folder), and a sweep whose driver was killed is simply launched again.
+
+The driver never imports JAX.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+# Ray reads these when it is imported or started; a user's own settings win.
+for _name, _value in {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours lets the chunk finish first
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's own state is never used
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+import ray  # noqa: E402
+from ray import tune  # noqa: E402
+
+from cflows_ray.checkpoint import Checkpoints  # noqa: E402
+from cflows_ray.config import Execution, RunConfig, SweepConfig  # noqa: E402
+from cflows_ray.display import Display  # noqa: E402
+from cflows_ray.lock import SweepLock  # noqa: E402
+from cflows_ray.placement import (  # noqa: E402
+    autoscaling_nodes,
+    check_fits,
+    in_words,
+    resources_per_run,
+    runs_at_once,
+)
+from cflows_ray.plan import Plan  # noqa: E402
+from cflows_ray.process import prepare_process  # noqa: E402
+from cflows_ray.results import Results  # noqa: E402
+from cflows_ray.session import RunSession, versions  # noqa: E402
+from cflows_ray.storage import Storage, StorageError, is_uri  # noqa: E402
+
+STORAGE_FAILED = "storage failed"
+
+
+class PairedTrial(tune.Trainable):
+    """One run as a Tune trial; `config` holds the run and how to carry it out, as plain values.
+
+    An actor is used for many runs in turn, so that programs compiled for one serve the next.
+    """
+
+    session: RunSession | None = None
+    open_session = staticmethod(RunSession)  # tests put fault injection here
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Take a run; it is opened by the first `step`, whose errors are results."""
+        self._settings = config
+        prepare_process(
+            gpus=config["gpus"] if _has_gpu() else 0.0,
+            cpus=config["cpus"],
+            compile_cache=config["compile_cache"],
+        )
+
+    def step(self) -> dict[str, Any]:
+        """Compute one chunk. Errors of storage that no retry mends end the trial, not the actor."""
+        try:
+            if self.session is None:
+                self.session = self._open()
+            notes, self.session.notes = self.session.notes, []
+            progress = self.session.advance()
+        except StorageError as error:
+            self.session = None
+            if not error.lasting:
+                raise
+            return {"done": True, "status": STORAGE_FAILED, "detail": str(error)}
+        notes += self.session.notes
+        self.session.notes = []
+        done = progress.status != "running"
+        if done:
+            self.session = None
+        return {**asdict(progress), "done": done, "notes": notes}
+
+    def _open(self) -> RunSession:
+        settings = self._settings
+        return self.open_session(
+            RunConfig(**json.loads(settings["run"])),
+            sweep=settings["sweep"],
+            storage=Storage(settings["storage"], settings["sweep"]),
+            chunk_steps=settings["chunk_steps"],
+            checkpoint_every=settings["checkpoint_every"],
+            commit=settings["commit"],
+        )
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Leave the run resumable and take another."""
+        self.cleanup()
+        self._settings = new_config
+        return True
+
+    def cleanup(self) -> None:
+        """Leave an unfinished run resumable: called when the trial is stopped."""
+        session, self.session = self.session, None
+        if session is not None:
+            # Whatever can't be saved is computed again from the checkpoint before.
+            with contextlib.suppress(Exception):
+                session.save()
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Do nothing: the session keeps its own checkpoints."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Do nothing: the session finds its own checkpoints."""
+
+
+def _has_gpu() -> bool:
+    """Whether Ray gave this actor a GPU."""
+    return bool(ray.get_runtime_context().get_accelerator_ids().get("GPU"))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a launch ended.
+
+    Attributes:
+        interrupted: a person stopped it; everything is resumable.
+        storage_error: why results could not be written, if that stopped it.
+        lost: reasons by run id of runs that were given up after too many faults.
+    """
+
+    interrupted: bool = False
+    storage_error: str | None = None
+    lost: dict[str, str] = field(default_factory=dict)
+
+
+class _Watcher(tune.Callback):
+    """Passes what Tune reports to the display, and remembers what the launch must know."""
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+        self.running: set[str] = set()  # trial ids
+        self.lost: dict[str, str] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Give Tune nothing to save: a launch is never restored from its state."""
+        return {}
+
+    def on_step_end(self, **info: Any) -> None:  # type: ignore[override]  # noqa: ARG002
+        """Draw, where that does not happen by itself."""
+        self._display.tick()
+
+    def on_trial_start(self, *, trial: Any, **info: Any) -> None:  # type: ignore[override]  # noqa: ARG002
+        """Note that a run has a process."""
+        self.running.add(trial.trial_id)
+        self._display.started(_run(trial).run_id)
+
+    def on_trial_result(self, *, trial: Any, result: dict[str, Any], **info: Any) -> None:  # type: ignore[override]  # noqa: ARG002
+        """Note a chunk."""
+        run = _run(trial)
+        if result["status"] == STORAGE_FAILED:
+            self._display.waits(run.run_id)
+            return
+        self._display.progressed(run.run_id, result)
+        for note in result["notes"]:
+            self._display.note(f"{run}: {note}")
+        if result["status"] in ("failed", "diverged"):
+            self._display.note(
+                f"{run}: {result['status']}: {result['detail'] or 'no reason given'}"
+            )
+
+    def on_trial_complete(self, *, trial: Any, **info: Any) -> None:  # type: ignore[override]  # noqa: ARG002
+        """Note that a run has no process any more."""
+        self.running.discard(trial.trial_id)
+
+    def on_trial_recover(self, *, trial: Any, **info: Any) -> None:  # type: ignore[override]  # noqa: ARG002
+        """Note that a run has lost its process and will be started again."""
+        self.running.discard(trial.trial_id)
+        run = _run(trial)
+        self._display.waits(run.run_id)
+        self._display.note(f"{run}: process lost, will go on from its last checkpoint")
+
+    def on_trial_error(self, *, trial: Any, **info: Any) -> None:  # type: ignore[override]  # noqa: ARG002
+        """Note that a run was given up."""
+        self.running.discard(trial.trial_id)
+        run = _run(trial)
+        lines = str(trial.get_error() or "process lost").strip().splitlines()
+        self.lost[run.run_id] = f"{run}: {lines[-1]}"
+        self._display.waits(run.run_id)
+        self._display.note(f"{run}: given up: {lines[-1]}")
+
+
+class _Stopper(tune.Stopper):
+    """Ends a launch: each running trial at the end of its chunk, then all that wait."""
+
+    def __init__(self, watcher: _Watcher) -> None:
+        self._watcher = watcher
+        self._waiting: set[str] = set()
+        self.requested = False
+        self.storage_error: str | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Give Tune nothing to save: a launch is never restored from its state."""
+        return {}
+
+    def request(self) -> None:
+        """Ask for the end; running trials finish their chunk first."""
+        if not self.requested:
+            self._waiting = set(self._watcher.running)
+            self.requested = True
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Whether a trial stops at this result."""
+        if result.get("status") == STORAGE_FAILED:
+            # Every other run would meet the same wall; none of them has lost anything.
+            self.storage_error = str(result["detail"])
+            self.request()
+        self._waiting.discard(trial_id)
+        return self.requested
+
+    def stop_all(self) -> bool:
+        """Whether no trial is to run any more."""
+        return self.requested and not (self._waiting & self._watcher.running)
+
+
+def _run(trial: Any) -> RunConfig:
+    """Return the run that a trial carries out."""
+    return RunConfig(**json.loads(trial.config["run"]))
+
+
+def run_sweep(
+    sweep: SweepConfig,
+    plan: Plan,
+    storage: Storage,
+    display: Display,
+    *,
+    commit: str | None = None,
+    trainable: type[PairedTrial] = PairedTrial,
+) -> Outcome:
+    """Carry out what `plan` says is to do, on a Ray cluster.
+
+    Ctrl-C (or SIGTERM) once lets every running trial finish its chunk and save; twice stops at
+    once, which costs the chunks that are running.
+
+    Raises `ConfigError` for resources that no machine has, `SweepLocked` if another driver works
+    on the sweep, `StorageError` if its folder can't be written.
+    """
+    results = Results(storage)
+    lock = SweepLock(storage)
+    lock.acquire()
+    try:
+        record = {**sweep.to_json(), "versions": versions(), "commit": commit}
+        results.write_sweep(
+            {**record, "launched": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+        )
+        results.tidy(plan.ended)
+        for run in plan.retried:
+            results.forget_run(run.run_id)
+            Checkpoints(storage, run.run_id).clear()
+        if not plan.todo:
+            return Outcome()
+        with _cluster(sweep.execution):
+            nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
+            possible = nodes + autoscaling_nodes()
+            resources = resources_per_run(sweep.execution, possible)
+            if not sweep.execution.autoscaling:
+                check_fits(resources, possible)
+            at_once = min(max(1, runs_at_once(resources, nodes)), len(plan.todo))
+            at_once = min(at_once, sweep.execution.workers or at_once)
+            display.note(f"{at_once} at a time, each with {in_words(resources)}")
+            return _fit(sweep, plan, display, lock, resources, commit, trainable)
+    finally:
+        lock.release()
+
+
+def _fit(
+    sweep: SweepConfig,
+    plan: Plan,
+    display: Display,
+    lock: SweepLock,
+    resources: dict[str, float],
+    commit: str | None,
+    trainable: type[PairedTrial],
+) -> Outcome:
+    """Run Tune over the plan's runs."""
+    execution = sweep.execution
+    storage = (
+        execution.storage
+        if is_uri(execution.storage)
+        else os.path.abspath(os.path.expanduser(execution.storage))
+    )
+    space = {
+        # As text, or else Tune would take it apart.
+        "run": tune.grid_search([json.dumps(run.to_json()) for run in plan.todo]),
+        "sweep": sweep.name,
+        "storage": storage,
+        "chunk_steps": execution.chunk_steps,
+        "checkpoint_every": execution.checkpoint_every,
+        "commit": commit,
+        "cpus": resources["cpu"],
+        "gpus": resources.get("gpu", 0.0),
+        "compile_cache": execution.compile_cache,
+    }
+    watcher = _Watcher(display)
+    stopper = _Stopper(watcher)
+    with tempfile.TemporaryDirectory(
+        prefix="cflows_ray-tune-", ignore_cleanup_errors=True
+    ) as folder:
+        tuner = tune.Tuner(
+            tune.with_resources(trainable, resources),
+            param_space=space,
+            tune_config=tune.TuneConfig(
+                max_concurrent_trials=execution.workers,
+                reuse_actors=True,
+                trial_name_creator=lambda trial: _run(trial).run_id,
+                trial_dirname_creator=lambda trial: _run(trial).run_id,
+            ),
+            run_config=tune.RunConfig(
+                name=sweep.name,
+                storage_path=folder,
+                verbose=0,
+                callbacks=[watcher],
+                stop=stopper,
+                failure_config=tune.FailureConfig(max_failures=execution.max_failures),
+            ),
+        )
+        display.start()
+        try:
+            with _signals(stopper, display), _watch_lock(lock, stopper, display):
+                tuner.fit()
+        finally:
+            display.stop()
+    interrupted = stopper.requested and stopper.storage_error is None
+    return Outcome(interrupted, stopper.storage_error, watcher.lost)
+
+
+@contextlib.contextmanager
+def _cluster(execution: Execution) -> Iterator[None]:
+    """Connect to the cluster that this machine belongs to, or start a private one."""
+    if ray.is_initialized():  # a caller's own cluster, as in tests and notebooks
+        yield
+        return
+    address = execution.address or os.environ.get("RAY_ADDRESS")
+    if address is None and Path("~/ray_bootstrap_config.yaml").expanduser().exists():
+        address = "auto"
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is not None:
+        ray.init(address=address, **quiet)
+    else:
+        # Private and local: no dashboard, and no authentication token left in the home folder.
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+        ray.init(address="local", include_dashboard=False, object_store_memory=100 * 2**20, **quiet)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _signals(stopper: _Stopper, display: Display) -> Iterator[None]:
+    """Turn the first Ctrl-C or SIGTERM into a request to stop; the second one stops at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def handle(number: int, frame: Any) -> None:  # noqa: ARG001
+        if stopper.requested:
+            raise KeyboardInterrupt
+        stopper.request()
+        display.note("stopping: running chunks finish and are saved (Ctrl-C again: stop at once)")
+
+    for number in before:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _watch_lock(lock: SweepLock, stopper: _Stopper, display: Display) -> Iterator[None]:
+    """Stop if another driver takes the sweep over (after this one was suspended for long, say)."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(1.0):
+            if lock.lost.is_set():
+                display.note("another driver has taken this sweep over; stopping")
+                stopper.request()
+                return
+
+    thread = threading.Thread(target=watch, name="watch-lock", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
