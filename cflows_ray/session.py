@@ -130,6 +130,8 @@ class RunSession:
 
     def _restore(self) -> None:
         """Find the last usable checkpoint and put the rows back to where it was taken."""
+        if self._results.has_run(self.config.run_id):
+            return  # died between its row and its end; `advance` says so
         self._storage.write(self._owner, self._token.encode())
         checkpoint, notes = self._checkpoints.latest()
         self.notes += notes

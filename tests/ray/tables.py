@@ -1,0 +1,58 @@
+"""Reading and comparing a sweep's tables, cell by cell."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cflows_ray.schema import arrow_schema
+
+# What may differ between a disturbed and an undisturbed sweep: how long it took, and where.
+MAY_DIFFER = ("wall_s", "compile_s", "device", "versions", "commit")
+
+
+def read_tables(sweep: Path) -> dict[str, pa.Table]:
+    """Read both tables as a stranger would: every file that does not begin with "_" or "."."""
+    result = {}
+    for table in ("runs", "steps"):
+        files = sorted(p for p in sweep.glob(f"{table}/**/*.parquet") if p.name[0] not in "_.")
+        tables = [pq.read_table(pa.BufferReader(p.read_bytes())) for p in files]
+        schema = arrow_schema(table)
+        result[table] = pa.concat_tables(tables) if tables else schema.empty_table()
+    runs, steps = result["runs"], result["steps"]
+    return {
+        "runs": runs.sort_by("run_id").drop_columns(list(MAY_DIFFER)),
+        "steps": steps.sort_by(
+            [("run_id", "ascending"), ("step", "ascending"), ("process", "ascending")]
+        ),
+    }
+
+
+def assert_same_tables(left: Path, right: Path) -> None:
+    """Compare both tables of two sweeps bit for bit; NaN equals NaN, null only null."""
+    for name, table in read_tables(left).items():
+        other = read_tables(right)[name]
+        assert table.schema == other.schema
+        assert table.num_rows == other.num_rows, (
+            f"{name}: {table.num_rows} and {other.num_rows} rows"
+        )
+        for column in table.column_names:
+            a, b = table[column].to_pylist(), other[column].to_pylist()
+            wrong = [i for i, (x, y) in enumerate(zip(a, b, strict=True)) if not _same(x, y)]
+            assert not wrong, (
+                f"{name}.{column} differs in rows {wrong[:5]}: {a[wrong[0]]} {b[wrong[0]]}"
+            )
+
+
+def _same(x: Any, y: Any) -> bool:
+    if isinstance(x, list) and isinstance(y, list):
+        return len(x) == len(y) and all(_same(a, b) for a, b in zip(x, y, strict=True))
+    if isinstance(x, float) and isinstance(y, float):
+        if math.isnan(x) or math.isnan(y):
+            return math.isnan(x) and math.isnan(y)
+        return x == y and math.copysign(1, x) == math.copysign(1, y)
+    return bool(x == y)
