@@ -1,0 +1,158 @@
+"""Over seeds, learning rates and workloads: `summarize` and the cells that it makes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.columns import CONFIGURATION, KEYS, METRICS, metric
+from analysis.intervals import mean_interval
+from analysis.survival import median_horizon
+
+DEFAULT_METRICS = tuple(m.name for m in METRICS)
+_STATISTICS = (
+    "n", "mean", "median", "sd", "q25", "q75", "ci_low", "ci_high", "ci_method",
+    "n_runs", "n_diverged", "n_failed", "n_stopped", "n_censored",
+)  # fmt: skip
+
+
+def cell_keys(accuracy: pd.DataFrame) -> list[str]:
+    """Columns that make a cell of runs differing in their seed only.
+
+    Workload, criterion, rule and learning rate, and whatever else varies in this frame within
+    them: runs with another `beta2` or number of substeps are never pooled by accident.
+    """
+    base = [k for k in KEYS if k != "workload_options"]
+    groups = accuracy.groupby(base, observed=True, dropna=False)
+    others = [c for c in CONFIGURATION if c not in base and c in accuracy]
+    # Compared as text because the columns mix types and nulls.
+    varying = [
+        c
+        for c in others
+        if (groups[c].agg(lambda v: v.astype("str").fillna("").nunique()) > 1).any()
+    ]
+    return [*base, *varying]
+
+
+def summarize(
+    accuracy: pd.DataFrame,
+    by: Sequence[str] | None = None,
+    metrics: Sequence[str] | None = None,
+    *,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Statistics of each metric over the runs of each cell: one row per cell × flow × metric.
+
+    Args:
+        accuracy: from `analysis.accuracy`.
+        by: columns that make a cell; by default those of `cell_keys` (one cell per configuration,
+            over seeds). Fewer columns pool over learning rates or workloads.
+        metrics: which; by default all.
+        seed: of the bootstrap.
+
+    Returns columns `by`, `flow`, `metric`, `unit`; `n` (runs the statistics are of: finished, and
+    the metric defined), `mean`, `median`, `sd`, `q25`, `q75`, `ci_low`, `ci_high` (95%, of the
+    mean) and `ci_method` (`bca`, `t`, `exact`, `none`; see `intervals.mean_interval`); and the
+    counts `n_runs`, `n_diverged`, `n_failed` (of the runs) and `n_stopped` (of the flow). Diverged
+    and failed runs are counted but not averaged. For `horizon`, `median` and its limits are
+    Kaplan-Meier's (`ci_method` `kaplan-meier`), `n_censored` counts runs that ended first, and
+    mean, sd and quartiles, which censoring leaves undefined, are NaN.
+
+    Raises `ValueError` for a column or metric that does not exist.
+
+    >>> frame = accuracy(load(example_sweep))
+    >>> table = summarize(frame, by=["rule"], metrics=["final_distance"])
+    >>> table[["rule", "flow", "n", "mean"]].round(3)
+                   rule     flow  n   mean
+    0  gradient_descent  central  4  0.030
+    1  gradient_descent   stable  4  0.375
+    2           rmsprop  central  2  0.030
+    3           rmsprop   stable  2  0.375
+    """
+    wanted = [metric(name) for name in (DEFAULT_METRICS if metrics is None else metrics)]
+    keys = cell_keys(accuracy) if by is None else check_by(accuracy, by)
+    rows = []
+    for cell, group in cells(accuracy, [*keys, "flow"]):
+        status = group["run_status"].astype("str")
+        counts = {
+            "n_runs": len(group),
+            "n_diverged": int((status == "diverged").sum()),
+            "n_failed": int((status == "failed").sum()),
+            "n_stopped": int((group["flow_status"].astype("str") == "stopped").sum()),
+        }
+        finished = group[status == "finished"]
+        for m in wanted:
+            statistics = (
+                _horizon_statistics(finished)
+                if m.name == "horizon"
+                else _statistics(finished[m.name].to_numpy(), seed, non_negative=m.is_error)
+            )
+            rows.append(cell | {"metric": m.name, "unit": m.unit} | statistics | counts)
+    frame = pd.DataFrame(rows, columns=[*keys, "flow", "metric", "unit", *_STATISTICS])
+    frame["n_censored"] = frame["n_censored"].astype("Int64")
+    return keep_dtypes(frame, accuracy, [*keys, "flow"])
+
+
+def cells(frame: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """Iterate over a frame's groups in key order, with the keys as a dict; null is a key too."""
+    if not by:
+        yield {}, frame
+        return
+    for key, group in frame.groupby(list(by), observed=True, dropna=False, sort=True):
+        yield dict(zip(by, key if isinstance(key, tuple) else (key,), strict=True)), group
+
+
+def check_by(accuracy: pd.DataFrame, by: Sequence[str]) -> list[str]:
+    """`by` as a list of existing columns. Raises `ValueError` naming the first that is not."""
+    names = [by] if isinstance(by, str) else list(by)
+    for name in names:
+        if name not in accuracy or name == "flow":
+            raise ValueError(f"by: no column {name!r} to group by; e.g. {list(KEYS)}")
+    return names
+
+
+def keep_dtypes(frame: pd.DataFrame, source: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Give key columns back the (categorical) types that they had."""
+    for name in columns:
+        if name in frame and name in source:
+            frame[name] = frame[name].astype(source[name].dtype)
+    frame.attrs = {"units": dict(source.attrs.get("units", {}))}
+    return frame
+
+
+def _statistics(values: np.ndarray, seed: int, *, non_negative: bool) -> dict[str, Any]:
+    data = values[np.isfinite(values)]
+    if len(data) == 0:
+        return {"n": 0, "ci_method": "none"}
+    low, high, method = mean_interval(data, seed=seed)
+    if non_negative:
+        low = max(low, 0.0)  # an error cannot be negative: cutting there loses no coverage
+    q25, median, q75 = np.quantile(data, [0.25, 0.5, 0.75])
+    return {
+        "n": len(data),
+        "mean": float(data.mean()),
+        "median": float(median),
+        "sd": float(data.std(ddof=1)) if len(data) > 1 else np.nan,
+        "q25": float(q25),
+        "q75": float(q75),
+        "ci_low": low,
+        "ci_high": high,
+        "ci_method": method,
+    }
+
+
+def _horizon_statistics(group: pd.DataFrame) -> dict[str, Any]:
+    known = group[group["horizon"].notna()]
+    observed = known["horizon_observed"].fillna(False).to_numpy(dtype=bool)
+    median, low, high = median_horizon(known["horizon"].to_numpy(), observed)
+    return {
+        "n": len(known),
+        "median": median,
+        "ci_low": low,
+        "ci_high": high,
+        "ci_method": "kaplan-meier" if len(known) > 1 else "none",
+        "n_censored": int((~observed).sum()),
+    }

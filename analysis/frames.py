@@ -1,0 +1,33 @@
+"""Arrow tables to pandas frames that keep units and categories."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pyarrow as pa
+
+from cflows_ray.schema import TABLES
+
+_CATEGORIES = {
+    "runs": ("sweep", "workload", "criterion", "rule", "schedule", "flows", "dtype", "status"),
+    "steps": ("run_id", "process", "status"),
+}
+_NULLABLE = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
+
+
+def to_frame(table: pa.Table, name: str) -> pd.DataFrame:
+    """Frame of an Arrow table of kind `name` (`runs` or `steps`).
+
+    Names that repeat (rule, process, ...) become categorical, integers that may be null `Int64`;
+    `frame.attrs["units"]` maps each column to its unit.
+    """
+    for column in _CATEGORIES[name]:
+        index = table.schema.get_field_index(column)
+        if index >= 0 and not pa.types.is_dictionary(table.schema.field(index).type):
+            encoded = table.column(index).combine_chunks().dictionary_encode()
+            table = table.set_column(index, column, encoded)
+    frame = table.to_pandas(types_mapper=_NULLABLE.get)
+    if "step" in frame:
+        frame["step"] = frame["step"].astype("int64")
+    units = {c.name: c.unit for c in TABLES[name] if c.name in frame}
+    frame.attrs = {"units": units}
+    return frame

@@ -1,0 +1,198 @@
+"""Figures of one run: loss, effective eigenvalues, distance, variances.
+
+Every function takes the `steps` rows of one run and optionally Axes, and returns the Axes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from analysis.metrics import EDGE, relative_distance
+from analysis.scoring import predicted, total, variance_series
+from analysis.smoothing import DEFAULT_BANDWIDTH, time_average
+from analysis.style import DIRECTIONS, GREY, INK, axes_or_new, colour, finish, note
+from analysis.trace import Trace, trace_from_table
+from cflows_ray.schema import arrow_schema
+
+STEPS_LABEL = "optimizer step"
+
+
+def plot_loss(
+    steps: pd.DataFrame, ax: Axes | None = None, *, bandwidth: float = DEFAULT_BANDWIDTH
+) -> Axes:
+    """Training loss: the optimizer's, its time average, and what each flow predicts for it.
+
+    >>> results = load(example_sweep)
+    >>> ax = plot_loss(results.run_steps("gr001s0"))
+    >>> ax.get_ylabel()
+    'training loss'
+    """
+    ax, trace = axes_or_new(ax), run_trace(steps)
+    optimizer = trace.scored("discrete")
+    step = optimizer["step"]
+    ax.plot(step, optimizer["train_loss"], color=GREY, lw=0.6, alpha=0.7, label="optimizer")
+    average = time_average(step, optimizer["train_loss"], bandwidth)
+    ax.plot(step, average, color=INK, lw=2.2, label="its time average")
+    for flow in trace.flows:
+        columns = trace.scored(flow)
+        prediction = predicted(columns, "train_loss")
+        differs = np.nanmax(np.abs(prediction - columns["train_loss"]), initial=0.0) > 0
+        ax.plot(
+            columns["step"], columns["train_loss"], color=colour(flow), lw=1.2, label=f"{flow} flow"
+        )
+        if differs:
+            ax.plot(
+                columns["step"], prediction, color=colour(flow), lw=1.8, ls=(0, (4, 1.5)),
+                label=f"{flow} flow's prediction",
+            )  # fmt: skip
+    _mark_stops(ax, trace, "train_loss")
+    if np.nanmin(optimizer["train_loss"], initial=np.inf) > 0:
+        ax.set_yscale("log")
+    return finish(ax, xlabel=STEPS_LABEL, ylabel="training loss", title="Loss")
+
+
+def plot_sharpness(
+    steps: pd.DataFrame, ax: Axes | None = None, *, bandwidth: float = DEFAULT_BANDWIDTH
+) -> Axes:
+    """Effective eigenvalues of the optimizer and the flows, with the edge of stability at 2.
+
+    >>> plot_sharpness(load(example_sweep).run_steps("gr001s0")).get_ylabel()
+    'effective eigenvalues'
+    """
+    ax, trace = axes_or_new(ax), run_trace(steps)
+    optimizer = trace.scored("discrete")
+    step, eigs = optimizer["step"], optimizer["effective_eigs"]
+    for j in range(eigs.shape[1]):
+        label = "optimizer" if j == 0 else None
+        ax.plot(step, eigs[:, j], color=GREY, lw=0.5, alpha=0.6, label=label)
+    average = time_average(step, optimizer["effective_sharpness"], bandwidth)
+    ax.plot(step, average, color=INK, lw=2.0, label="its sharpness, time average")
+    for flow in reversed(trace.flows):
+        columns = trace.scored(flow)
+        many = flow != "stable"  # the stable flow's further eigenvalues only hide the rest
+        values = columns["effective_eigs"] if many else columns["effective_sharpness"][:, None]
+        for j in range(values.shape[1]):
+            label = f"{flow} flow" if j == 0 else None
+            ax.plot(columns["step"], values[:, j], color=colour(flow), lw=1.3, label=label)
+    ax.axhline(EDGE, color=INK, lw=1.0, ls="--")
+    ax.annotate(
+        "edge of stability", (1.0, EDGE), xycoords=("axes fraction", "data"), xytext=(-2, 3),
+        textcoords="offset points", ha="right", fontsize=8.5, color=INK,
+    )  # fmt: skip
+    shown = np.concatenate([average[np.isfinite(average)], [EDGE]])
+    ax.set_ylim(min(0.0, float(np.nanmin(shown))), 1.6 * float(np.max(shown)))
+    return finish(ax, xlabel=STEPS_LABEL, ylabel="effective eigenvalues", title="Curvature")
+
+
+def plot_distance(steps: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Relative distance of each flow to the optimizer, and to its midpoints (dotted).
+
+    >>> plot_distance(load(example_sweep).run_steps("gr001s0")).get_yscale()
+    'log'
+    """
+    ax, trace = axes_or_new(ax), run_trace(steps)
+    optimizer = trace.scored("discrete")
+    for flow in trace.flows:
+        columns = trace.scored(flow)
+        _, here, there = np.intersect1d(
+            columns["step"], optimizer["step"], assume_unique=True, return_indices=True
+        )
+        start = optimizer["distance_from_start"][there]
+        for column, style, label in (
+            ("distance_to_discrete", "-", f"{flow} flow to optimizer"),
+            ("distance_to_midpoint", ":", f"{flow} flow to midpoints"),
+        ):
+            relative = relative_distance(columns[column][here], start)
+            ax.plot(
+                columns["step"][here], relative, color=colour(flow), lw=1.4, ls=style, label=label
+            )
+    ax.set_yscale("log")
+    return finish(
+        ax, xlabel=STEPS_LABEL, ylabel="distance / optimizer's path", title="Distance in weights"
+    )
+
+
+def plot_variance(
+    steps: pd.DataFrame,
+    ax: Axes | None = None,
+    *,
+    bandwidth: float = DEFAULT_BANDWIDTH,
+    directions: int = 3,
+) -> Axes:
+    """Variance of the oscillation along Σ's first eigenvectors: predicted (dashed) and measured.
+
+    Measured is the time average of the squared displacement (Gaussian kernel).
+
+    >>> plot_variance(load(example_sweep).run_steps("gr001s0")).get_title(loc="left")
+    'Oscillation variance'
+    """
+    ax, trace = axes_or_new(ax), run_trace(steps)
+    drawn = False
+    for flow in trace.flows:
+        columns = trace.scored(flow)
+        variances = columns["sigma_eigs"]
+        _, measured = variance_series(columns, bandwidth)
+        for j in range(min(directions, measured.shape[1])):
+            tint = DIRECTIONS[j % len(DIRECTIONS)]
+            ax.plot(
+                columns["step"], measured[:, j], color=tint, lw=2.2, alpha=0.45,
+                label=f"measured, direction {j + 1}",
+            )  # fmt: skip
+            ax.plot(
+                columns["step"], np.where(variances[:, j] > 0, variances[:, j], np.nan), color=tint,
+                lw=1.3, ls=(0, (4, 1.5)), label=f"{flow} flow, direction {j + 1}",
+            )  # fmt: skip
+            drawn = drawn or bool(np.isfinite(measured[:, j]).any())
+        positive = total(measured)[total(measured) > 0]
+        if len(positive):
+            ax.set_yscale("log")
+            ax.set_ylim(bottom=float(np.min(positive)) * 1e-2)
+    if not drawn:
+        note(ax, "no averaging window lies within the steps that have a predicted variance")
+    return finish(
+        ax, xlabel=STEPS_LABEL, ylabel="variance in P's metric (loss)", title="Oscillation variance"
+    )
+
+
+def run_figure(steps: pd.DataFrame, title: str, *, bandwidth: float = DEFAULT_BANDWIDTH) -> Figure:
+    """Draw the four figures of one run on one page."""
+    figure = Figure(figsize=(12.0, 7.6), layout="constrained")
+    axes = figure.subplots(2, 2)
+    plot_loss(steps, axes[0, 0], bandwidth=bandwidth)
+    plot_sharpness(steps, axes[0, 1], bandwidth=bandwidth)
+    plot_distance(steps, axes[1, 0])
+    plot_variance(steps, axes[1, 1], bandwidth=bandwidth)
+    figure.suptitle(title, fontsize=12, x=0.01, ha="left", color=INK)
+    return figure
+
+
+def run_trace(steps: pd.DataFrame) -> Trace:
+    """Trace of the frame of one run. Raises `ValueError` unless it is the frame of one run."""
+    needed = {"run_id", "step", "process"} - set(steps.columns)
+    if needed:
+        raise ValueError(f"steps: the frame lacks the columns {sorted(needed)}")
+    ids = steps["run_id"].astype("str").unique()
+    if len(ids) != 1:
+        raise ValueError(f"steps: must hold the rows of one run, got {len(ids)}")
+    schema = arrow_schema("steps")
+    fields = [f for f in schema if f.name in steps]
+    plain = steps[[f.name for f in fields]].astype(
+        {n: "str" for n in ("run_id", "process", "status") if n in steps}
+    )
+    return trace_from_table(
+        str(ids[0]), pa.Table.from_pandas(plain, schema=pa.schema(fields), preserve_index=False)
+    )
+
+
+def _mark_stops(ax: Axes, trace: Trace, column: str) -> None:
+    """Put a cross where a flow stopped."""
+    for flow in trace.flows:
+        columns = trace.scored(flow)
+        values: NDArray[np.float64] = columns[column]
+        if trace.ending(flow) == "stopped" and len(values):
+            ax.plot(columns["step"][-1], values[-1], "x", color=colour(flow), ms=7, mew=2)

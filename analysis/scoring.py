@@ -1,0 +1,322 @@
+"""From trajectories to numbers: one row of metrics per run and flow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis import metrics
+from analysis.columns import CONFIGURATION, METRICS, SMOOTHED
+from analysis.smoothing import DEFAULT_BANDWIDTH, half_window, time_average
+from analysis.tables import Results
+from analysis.trace import REFERENCES, Floats, Trace
+
+COLUMNS_READ = (
+    "train_loss", "train_loss_predicted", "grad_norm_sq", "grad_norm_sq_predicted",
+    "effective_sharpness", "num_critical", "sigma_eigs", "displacement_sq", "distance_to_discrete",
+    "distance_to_midpoint", "distance_from_start", "nu_rel_error", "output_distance",
+    "train_accuracy", "test_loss", "test_accuracy", "status",
+)  # fmt: skip
+
+_UNCONVERGED = ("eig_unconverged", "sdcp_unconverged")
+Columns = Mapping[str, NDArray]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How runs are scored: bandwidth (steps), horizon tolerance, and which flows (None: all)."""
+
+    bandwidth: float = DEFAULT_BANDWIDTH
+    tolerance: float = metrics.DEFAULT_TOLERANCE
+    flows: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        half_window(self.bandwidth)
+        if not self.tolerance > 0:
+            raise ValueError(f"tolerance must be > 0, got {self.tolerance}")
+
+
+def accuracy(
+    results: Results,
+    *,
+    bandwidth: float = DEFAULT_BANDWIDTH,
+    tolerance: float = metrics.DEFAULT_TOLERANCE,
+    flows: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """How accurately each flow predicted each run: one row per run × flow.
+
+    Runs are streamed, so memory does not grow with the sweep. The columns are the run's
+    configuration, `flow`, `run_status`, `flow_status` (`ok`, `stopped`, `no_data`), `last_step`
+    (last step that the flow was scored at), the metrics of `columns.METRICS` (units in
+    `frame.attrs["units"]`), and `horizon_observed` (false: censored). Undefined metrics are NaN.
+
+    Args:
+        results: from `load`. Runs that are still running are left out.
+        bandwidth: of the Gaussian time average, in steps.
+        tolerance: relative distance at which a prediction counts as lost.
+        flows: processes to score; by default all but `discrete` and `midpoint`.
+
+    A run that diverged or a flow that stopped is scored up to there, without the last row. A run
+    without readable steps gets its rows with NaN metrics and `flow_status` `no_data`.
+
+    >>> frame = accuracy(load(example_sweep))
+    >>> frame.query("rule == 'rmsprop' and seed == 0")[["flow", "final_distance"]].round(3)
+           flow  final_distance
+    8   central            0.02
+    9    stable            0.25
+    """
+    options = Options(bandwidth, tolerance, None if flows is None else tuple(flows))
+    rows = []
+    missing = ended_runs(results)
+    for trace in results.traces(COLUMNS_READ):
+        if trace.run_id in missing:
+            run = missing.pop(trace.run_id)
+            rows += [identity(trace.run_id, run) | row for row in score(trace, options)]
+    for run_id, run in missing.items():
+        rows += [identity(run_id, run) | row for row in no_data_rows(run, options)]
+    return accuracy_frame(rows)
+
+
+def bandwidth_sensitivity(
+    results: Results, bandwidths: Sequence[float] = (5.0, 10.0, 20.0)
+) -> pd.DataFrame:
+    """How much the smoothed metrics depend on the bandwidth: mean over finished runs.
+
+    One row per flow × metric, one column per bandwidth (steps), and `spread`: the largest over the
+    smallest of them, minus 1.
+
+    >>> table = bandwidth_sensitivity(load(example_sweep), bandwidths=(5, 10))
+    >>> bool(table.loc[("central", "log_loss_error"), "spread"] < 0.01)
+    True
+    """
+    finished = set(results.runs.loc[results.runs["status"] == "finished", "run_id"])
+    rows: list[dict[str, Any]] = []
+    for trace in results.traces(COLUMNS_READ):
+        if trace.run_id in finished:
+            rows += sensitivity_rows(trace, bandwidths)
+    return sensitivity_table(rows)
+
+
+def sensitivity_rows(trace: Trace, bandwidths: Sequence[float]) -> list[dict[str, Any]]:
+    """Score one run at several bandwidths: rows of flow, bandwidth and the smoothed metrics."""
+    return [
+        {"flow": row["flow"], "bandwidth": float(b)} | {name: row[name] for name in SMOOTHED}
+        for b in bandwidths
+        for row in score(trace, Options(bandwidth=b))
+    ]
+
+
+def sensitivity_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Table of `bandwidth_sensitivity` from the rows of `sensitivity_rows`."""
+    frame = pd.DataFrame(rows, columns=["flow", "bandwidth", *SMOOTHED])
+    long = frame.melt(["flow", "bandwidth"], var_name="metric").dropna(subset="value")
+    table = long.pivot_table(index=["flow", "metric"], columns="bandwidth", values="value")
+    if len(table.columns):
+        low, high = table.min(axis=1), table.max(axis=1)
+        table["spread"] = np.where(low > 0, high / low.where(low > 0) - 1, np.nan)
+    return table
+
+
+def score(trace: Trace, options: Options) -> Iterator[dict[str, Any]]:
+    """Metrics of every flow of one run."""
+    if "discrete" not in trace.processes:
+        return
+    optimizer = trace.scored("discrete")
+    averages = _averages(optimizer, options.bandwidth)
+    stable = trace.scored("stable") if "stable" in trace.processes else None
+    for flow in sorted(trace.flows if options.flows is None else options.flows):
+        if flow not in trace.processes:
+            continue
+        columns = trace.scored(flow)
+        common, here, there = np.intersect1d(
+            columns["step"], optimizer["step"], assume_unique=True, return_indices=True
+        )
+        mine = {name: values[here] for name, values in columns.items()}
+        real = {name: values[there] for name, values in (optimizer | averages).items()}
+        stopped = trace.ending(flow) == "stopped"
+        row: dict[str, Any] = {
+            "flow": flow,
+            "flow_status": "stopped" if stopped else "ok" if len(common) else "no_data",
+            "last_step": float(common[-1]) if len(common) else np.nan,
+        }
+        row |= _distances(common, mine, real, options, stopped=stopped)
+        row |= _ratios(columns, stable)
+        row |= _predictions(mine, real)
+        row |= _variances(mine, options.bandwidth)
+        row |= _edge(common, mine, real)
+        yield row
+
+
+def ended_runs(results: Results) -> dict[str, Mapping[str, Any]]:
+    """Select the runs that have ended, by run id."""
+    runs = results.runs[results.runs["status"].astype("str") != "running"]
+    rows: list[Any] = runs.to_dict("records")
+    return {str(row["run_id"]): row for row in rows}
+
+
+def accuracy_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Frame of `accuracy` from rows of identity and metrics, sorted, with units and categories."""
+    names = [m.name for m in METRICS]
+    identity = ["run_id", "sweep", *CONFIGURATION, "seed"]
+    order = [*identity, "flow", "run_status", "flow_status", "last_step", *names]
+    order.insert(order.index("horizon") + 1, "horizon_observed")
+    order.insert(order.index("covariance_r2") + 1, "covariance_points")
+    frame = pd.DataFrame(rows, columns=order)
+    for name in (*names, "lr", "beta2", "eps", "last_step", "covariance_points"):
+        frame[name] = frame[name].astype("float64")
+    frame["horizon_observed"] = frame["horizon_observed"].astype("boolean")
+    categories = ["sweep", "workload", "criterion", "rule", "schedule", "flow"]
+    for name in (*categories, "run_status", "flow_status"):
+        frame[name] = frame[name].astype("category")
+    keys = ["sweep", "workload", "workload_options", "criterion", "rule", "lr", "seed", "run_id"]
+    frame = frame.sort_values([*keys, "flow"], kind="stable", ignore_index=True)
+    frame.attrs["units"] = {m.name: m.unit for m in METRICS} | {"last_step": "steps"}
+    return frame
+
+
+def identity(run_id: str, run: Mapping[str, Any]) -> dict[str, Any]:
+    """Make the columns of `accuracy` that say which run a row is about."""
+    names = ["sweep", *CONFIGURATION, "seed"]
+    return {"run_id": run_id, "run_status": run["status"]} | {n: run[n] for n in names}
+
+
+def no_data_rows(run: Mapping[str, Any], options: Options) -> list[dict[str, Any]]:
+    """Rows for a run that has no readable steps, so that it is counted all the same."""
+    listed = str(run["flows"]).split(",") if pd.notna(run["flows"]) else []
+    flows = [f for f in listed if f and f not in REFERENCES]
+    wanted = flows if options.flows is None else [f for f in options.flows if f in flows]
+    return [{"flow": f, "flow_status": "no_data"} for f in sorted(wanted)]
+
+
+def _averages(optimizer: Columns, bandwidth: float) -> dict[str, NDArray]:
+    names = (
+        "train_loss", "grad_norm_sq", "effective_sharpness", "train_accuracy", "test_loss",
+        "test_accuracy",
+    )  # fmt: skip
+    step = optimizer["step"]
+    return {f"{n}_average": time_average(step, optimizer[n], bandwidth) for n in names}
+
+
+def _distances(
+    step: NDArray, mine: Columns, real: Columns, options: Options, *, stopped: bool
+) -> dict[str, Any]:
+    at_edge = real["effective_sharpness_average"] >= metrics.EDGE_THRESHOLD
+    row: dict[str, Any] = {}
+    for column, suffix in (("distance_to_discrete", ""), ("distance_to_midpoint", "_midpoint")):
+        relative = metrics.relative_distance(mine[column], real["distance_from_start"])
+        row[f"final_distance{suffix}"] = metrics.final_value(relative)
+        row[f"mean_distance{suffix}"] = metrics.mean_value(relative)
+        row[f"edge_distance{suffix}"] = metrics.mean_value(relative, where=at_edge)
+        if not suffix:
+            row["horizon"], row["horizon_observed"] = metrics.prediction_horizon(
+                step, relative, tolerance=options.tolerance, stopped=stopped
+            )
+    return row
+
+
+def _ratios(columns: Columns, stable: Columns | None) -> dict[str, float]:
+    """Distances over the stable flow's at the last step where both are defined."""
+    row = {"ratio_to_stable": np.nan, "ratio_to_stable_midpoint": np.nan}
+    if stable is None:
+        return row
+    _, here, there = np.intersect1d(
+        columns["step"], stable["step"], assume_unique=True, return_indices=True
+    )
+    for column, name in (
+        ("distance_to_discrete", "ratio_to_stable"),
+        ("distance_to_midpoint", "ratio_to_stable_midpoint"),
+    ):
+        row[name] = metrics.final_value(
+            metrics.relative_distance(columns[column][here], stable[column][there])
+        )
+    return row
+
+
+def predicted(columns: Columns, name: str) -> Floats:
+    """Take a flow's prediction of a time average: the `_predicted` column, else its own value."""
+    prediction = columns[f"{name}_predicted"]
+    return np.where(np.isnan(prediction), columns[name], prediction)
+
+
+def _predictions(mine: Columns, real: Columns) -> dict[str, float]:
+    return {
+        "log_loss_error": metrics.log_error(
+            predicted(mine, "train_loss"), real["train_loss_average"]
+        ),
+        "sharpness_error": metrics.absolute_error(
+            mine["effective_sharpness"], real["effective_sharpness_average"]
+        ),
+        "grad_norm_error": metrics.log_error(
+            predicted(mine, "grad_norm_sq"), real["grad_norm_sq_average"]
+        ),
+        "nu_error": metrics.mean_value(mine["nu_rel_error"]),
+        "output_error": metrics.mean_value(mine["output_distance"]),
+        "train_accuracy_error": metrics.absolute_error(
+            mine["train_accuracy"], real["train_accuracy_average"]
+        ),
+        "test_accuracy_error": metrics.absolute_error(
+            mine["test_accuracy"], real["test_accuracy_average"]
+        ),
+        "test_loss_error": metrics.log_error(mine["test_loss"], real["test_loss_average"]),
+    }
+
+
+def _variances(mine: Columns, bandwidth: float) -> dict[str, float]:
+    variances, measured = variance_series(mine, bandwidth)
+    window = 2 * half_window(bandwidth) + 1
+    fit = metrics.log_log_fit(*independent(mine["step"], variances, measured, window))
+    return {
+        "variance_error": metrics.relative_error(total(variances), total(measured)),
+        "covariance_slope": fit.slope,
+        "covariance_r2": fit.r2,
+        "covariance_points": float(fit.points),
+    }
+
+
+def variance_series(columns: Columns, bandwidth: float) -> tuple[Floats, Floats]:
+    """Predicted variances and time-averaged squared displacements along Σ's eigenvectors.
+
+    Both (n, k), in the unit of the loss (P's metric), NaN where there is no such direction or no
+    time average.
+    """
+    variances, displacement = columns["sigma_eigs"], columns["displacement_sq"]
+    k = min(variances.shape[1], displacement.shape[1])
+    variances, displacement = variances[:, :k], displacement[:, :k]
+    measured = time_average(columns["step"], displacement, bandwidth)
+    return np.where(np.isfinite(measured), variances, np.nan), measured
+
+
+def independent(
+    step: NDArray, variances: Floats, measured: Floats, window: int
+) -> tuple[Floats, Floats]:
+    """Every so-many-th row, so that no two averaging windows overlap."""
+    if len(step) < 2:
+        return variances, measured
+    every = max(1, int(np.ceil(window / (step[1] - step[0]))))
+    rows = np.flatnonzero(np.isfinite(measured).any(axis=1))[::every]
+    return variances[rows], measured[rows]
+
+
+def total(values: Floats) -> Floats:
+    """Sum over directions of an (n, k) array; NaN where none is defined."""
+    some = np.isfinite(values).any(axis=1)
+    return np.where(some, np.nansum(values, axis=1), np.nan)
+
+
+def _edge(step: NDArray, mine: Columns, real: Columns) -> dict[str, float]:
+    average = real["effective_sharpness_average"]
+    status = mine["status"]
+    return {
+        "edge_fraction": metrics.edge_fraction(average),
+        "mean_num_critical": metrics.mean_value(mine["num_critical"]),
+        "near_edge_steps": metrics.steps_near_edge(step, mine["effective_sharpness"]),
+        "near_edge_steps_optimizer": metrics.steps_near_edge(step, average),
+        "unconverged_fraction": (
+            float(np.isin(status, _UNCONVERGED).mean()) if len(status) else np.nan
+        ),
+    }

@@ -1,0 +1,306 @@
+"""Opening a results folder: `load` and the `Results` that it returns.
+
+The `runs` table is read at once (one row per run). The `steps` table can be larger than memory: it
+is read whole only when `Results.steps` is asked for; everything else in this package streams it run
+by run through `Results.traces` or `Results.iter_steps`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from analysis.frames import to_frame
+from analysis.storage import (
+    ResultsError,
+    SweepFolder,
+    check_files,
+    find_sweeps,
+    first_line,
+    open_location,
+    read_sweep_json,
+)
+from analysis.trace import Trace, trace_from_table
+from analysis.where import Condition, parse_where, to_expression
+from cflows_ray.schema import arrow_schema, column_names
+
+Where = Mapping[str, Any] | Sequence[tuple[str, str, Any]]
+
+_KEYS = ("run_id", "step", "process")
+_LOOKAHEAD = 2  # runs read ahead of the one being worked on: bounds memory
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """A results folder, opened: the table `runs`, and `steps` on demand.
+
+    Attributes:
+        location: the path or URI that was opened.
+        runs: one row per run, schema `runs`. A run without a row on storage has status `running`.
+        sweeps: contents of each sweep's `sweep.json`, by the name of its folder.
+
+    Made by `load`; see there for an example.
+    """
+
+    location: str
+    runs: pd.DataFrame
+    sweeps: dict[str, dict[str, Any]]
+    _filesystem: Any = field(repr=False)
+    _step_files: dict[str, tuple[str, ...]] = field(repr=False)
+    _conditions: tuple[Condition, ...] = field(repr=False)
+    _columns: tuple[str, ...] | None = field(repr=False)
+    _skip: bool = field(repr=False)
+    _problems: dict[str, str] = field(repr=False)
+
+    @cached_property
+    def steps(self) -> pd.DataFrame:
+        """The whole table `steps` in memory; use `iter_steps` where it does not fit."""
+        tables = [table for _, table in self._tables(self._columns)]
+        schema = _projected(self._columns)
+        whole = pa.concat_tables(tables) if tables else schema.empty_table()
+        return to_frame(whole, "steps")
+
+    @property
+    def problems(self) -> pd.DataFrame:
+        """Files that were left out and why: columns `file`, `problem`."""
+        return pd.DataFrame(
+            {"file": list(self._problems), "problem": list(self._problems.values())}, dtype="str"
+        )
+
+    def iter_steps(self, columns: Iterable[str] | None = None) -> Iterator[pd.DataFrame]:
+        """Frames of the table `steps`, one per run, without ever holding them all.
+
+        `columns` overrides the projection given to `load`; `run_id`, `step` and `process` are
+        always there.
+        """
+        wanted = self._columns if columns is None else _check_columns(columns)
+        for _, table in self._tables(wanted):
+            yield to_frame(table, "steps")
+
+    def traces(self, columns: Iterable[str] | None = None) -> Iterator[Trace]:
+        """Iterate over runs as NumPy arrays per process, one `Trace` each; the fast way."""
+        wanted = None if columns is None else _check_columns([*columns, "status"])
+        for run_id, table in self._tables(wanted):
+            yield trace_from_table(run_id, table)
+
+    def trace(self, run_id: str) -> Trace:
+        """Read the trace of one run. Raises `KeyError` if it has no steps."""
+        if run_id not in self._step_files:
+            raise KeyError(f"no steps of run {run_id!r} in {self.location}")
+        return trace_from_table(run_id, self._read_run(run_id, None))
+
+    def run_steps(self, run_id: str) -> pd.DataFrame:
+        """Read the rows of `steps` of one run. Raises `KeyError` if it has none."""
+        if run_id not in self._step_files:
+            raise KeyError(f"no steps of run {run_id!r} in {self.location}")
+        return to_frame(self._read_run(run_id, None), "steps")
+
+    def _tables(self, columns: tuple[str, ...] | None) -> Iterator[tuple[str, pa.Table]]:
+        """Arrow tables run by run, read a bounded number of runs ahead in one thread."""
+        run_ids = [str(r) for r in self.runs["run_id"] if str(r) in self._step_files]
+        with ThreadPoolExecutor(1) as pool:
+            queue: list[tuple[str, Future[pa.Table]]] = []
+            for run_id in [*run_ids, *[None] * _LOOKAHEAD]:
+                if run_id is not None:
+                    queue.append((run_id, pool.submit(self._read_run, run_id, columns)))
+                if queue and (run_id is None or len(queue) > _LOOKAHEAD):
+                    ready, future = queue.pop(0)
+                    try:
+                        table = future.result()
+                    except ResultsError as error:
+                        if not self._skip:
+                            raise
+                        file, _, problem = str(error).partition(": ")
+                        self._problems[file] = problem
+                        continue
+                    yield ready, table
+
+    def _read_run(self, run_id: str, columns: tuple[str, ...] | None) -> pa.Table:
+        """All parts of one run, filtered; raises `ResultsError` naming the first bad part."""
+        files = list(self._step_files[run_id])
+        try:
+            table = self._read_files(files, columns)
+        except (pa.ArrowException, OSError):
+            for file in files:
+                try:
+                    self._read_files([file], columns)
+                except (pa.ArrowException, OSError) as error:
+                    raise ResultsError(f"{file}: is corrupt: {first_line(error)}") from error
+            raise
+        _check_rows(table, run_id, files[0].rsplit("/", 1)[0])
+        return table
+
+    def _read_files(self, files: list[str], columns: tuple[str, ...] | None) -> pa.Table:
+        names = list(_projected(columns).names)
+        source = ds.dataset(
+            files, schema=arrow_schema("steps"), format="parquet", filesystem=self._filesystem
+        )
+        return source.to_table(columns=names, filter=to_expression(self._conditions))
+
+
+def load(
+    path_or_uri: str | os.PathLike[str],
+    *,
+    sweep: str | Sequence[str] | None = None,
+    where: Where | None = None,
+    columns: Iterable[str] | None = None,
+    on_bad_file: str = "raise",
+) -> Results:
+    """Open a results folder: one sweep's, or a folder of sweeps.
+
+    Args:
+        path_or_uri: local folder or any URI of `pyarrow.fs` (`s3://bucket/results/x`, `gs://...`).
+        sweep: keep the runs of this sweep, or of these.
+        where: row filter, pushed down to Parquet: `{"rule": "rmsprop", "lr": [0.1, 0.2]}` (equal
+            to, or one of) or `[("lr", ">", 0.01), ("process", "!=", "midpoint")]`. Columns of both
+            tables may be named; `run_id` and `status` mean those of `runs`.
+        columns: columns of `steps` to read for `Results.steps` (all by default); `run_id`, `step`
+            and `process` always come along. Metrics read what they need whatever is given here.
+        on_bad_file: "raise" a `ResultsError` at the first unreadable or foreign file, or "skip"
+            such files and list them in `Results.problems`.
+
+    Runs whose steps exist but that have not ended have status `running`; they are left out when
+    `where` or `sweep` asks about the configuration, which is not known yet.
+
+    Raises `FileNotFoundError` for a missing folder, `ResultsError` (one line) for a folder without
+    a sweep, an empty sweep, a bad file, or a filter or column that does not exist.
+
+    >>> results = load(example_sweep)
+    >>> results.runs[["rule", "lr", "seed", "status"]].head(2)
+                   rule    lr  seed    status
+    0  gradient_descent  0.01     0  finished
+    1  gradient_descent  0.01     1  finished
+    >>> rms = load(example_sweep, where={"rule": "rmsprop", "process": "central"},
+    ...            columns=["train_loss"])
+    >>> list(rms.steps.columns)
+    ['run_id', 'step', 'process', 'train_loss']
+    """
+    if on_bad_file not in ("raise", "skip"):
+        raise ValueError(f"on_bad_file must be 'raise' or 'skip', got {on_bad_file!r}")
+    run_conditions, step_conditions = parse_where(where)
+    wanted = None if columns is None else _check_columns(columns)
+    filesystem, path = open_location(path_or_uri)
+    found = find_sweeps(filesystem, path)
+    problems = _check_sweeps(found, skip=on_bad_file == "skip")
+    names = [sweep] if isinstance(sweep, str) else None if sweep is None else list(sweep)
+    if names is not None:
+        run_conditions = (*run_conditions, Condition("sweep", "in", tuple(names)))
+    runs = _read_runs(found, run_conditions, problems)
+    if names is not None and runs.num_rows == 0 and len(run_conditions) == 1:
+        known = sorted({s.name for s in found})
+        raise ResultsError(f"sweep: no run of {names} in {path}; sweeps there: {known}")
+    steps = {
+        run_id: files
+        for s in reversed(found)
+        for run_id, files in s.step_files.items()
+        if not any(f in problems for f in files)
+    }
+    if not run_conditions:
+        runs = _add_running(runs, found, steps)
+    frame = to_frame(runs, "runs")
+    return Results(
+        location=os.fspath(path_or_uri),
+        runs=_sorted_runs(frame),
+        sweeps={s.name: read_sweep_json(s) for s in found},
+        _filesystem=filesystem,
+        _step_files=steps,
+        _conditions=step_conditions,
+        _columns=wanted,
+        _skip=on_bad_file == "skip",
+        _problems=problems,
+    )
+
+
+def _check_columns(columns: Iterable[str]) -> tuple[str, ...]:
+    names = [columns] if isinstance(columns, str) else list(columns)
+    known = column_names("steps")
+    for name in names:
+        if name not in known:
+            raise ResultsError(f"columns: no column '{name}' in steps; there are {known}")
+    return tuple(names)
+
+
+def _projected(columns: tuple[str, ...] | None) -> pa.Schema:
+    schema = arrow_schema("steps")
+    if columns is None:
+        return schema
+    return pa.schema([f for f in schema if f.name in (*_KEYS, *columns)], metadata=schema.metadata)
+
+
+def _check_sweeps(found: list[SweepFolder], *, skip: bool) -> dict[str, str]:
+    problems: dict[str, str] = {}
+    for sweep in found:
+        problems |= check_files(sweep.filesystem, sweep.run_files, "runs")
+        parts = [file for files in sweep.step_files.values() for file in files]
+        problems |= check_files(sweep.filesystem, parts, "steps")
+    total = sum(len(s.run_files) + sum(map(len, s.step_files.values())) for s in found)
+    if problems and (not skip or len(problems) == total):
+        file, problem = next(iter(problems.items()))
+        more = f" (and {len(problems) - 1} more bad files)" if len(problems) > 1 else ""
+        raise ResultsError(f"{file}: {problem}{more}")
+    return problems
+
+
+def _read_runs(
+    found: list[SweepFolder], conditions: tuple[Condition, ...], problems: dict[str, str]
+) -> pa.Table:
+    """Rows of all good `runs` files; of a run that is in several sweeps, the first one's."""
+    schema = arrow_schema("runs")
+    tables = [schema.empty_table()]
+    for sweep in found:
+        files = [f for f in sweep.run_files if f not in problems]
+        if files:
+            source = ds.dataset(files, schema=schema, format="parquet", filesystem=sweep.filesystem)
+            try:
+                tables.append(source.to_table(filter=to_expression(conditions)))
+            except (pa.ArrowException, OSError) as error:
+                raise ResultsError(
+                    f"{sweep.path}/runs: corrupt file: {first_line(error)}"
+                ) from error
+    table = pa.concat_tables(tables)
+    first = pd.Series(table["run_id"].to_pylist(), dtype="str").drop_duplicates().index
+    return table.take(pa.array(first.to_numpy()))
+
+
+def _add_running(
+    runs: pa.Table, found: list[SweepFolder], steps: Mapping[str, tuple[str, ...]]
+) -> pa.Table:
+    """Append a row of status `running`, otherwise null, for each run with steps but no row."""
+    ended = set(runs["run_id"].to_pylist())
+    waiting = [
+        {"run_id": run_id, "sweep": sweep.name, "status": "running"}
+        for sweep in found
+        for run_id in sweep.step_files
+        if run_id in steps and run_id not in ended
+    ]
+    if not waiting:
+        return runs
+    return pa.concat_tables([runs, pa.Table.from_pylist(waiting, schema=runs.schema)])
+
+
+def _sorted_runs(frame: pd.DataFrame) -> pd.DataFrame:
+    order = ["sweep", "workload", "criterion", "rule", "lr", "seed", "run_id"]
+    attrs = frame.attrs
+    frame = frame.sort_values(order, kind="stable", ignore_index=True)
+    frame.attrs = attrs
+    return frame
+
+
+def _check_rows(table: pa.Table, run_id: str, folder: str) -> None:
+    """Refuse rows of another run and rows that are there twice."""
+    others = pc.unique(table["run_id"]).to_pylist()
+    if others not in ([], [run_id]):
+        other = next(o for o in others if o != run_id)
+        raise ResultsError(f"{folder}: holds rows of another run, {other!r}")
+    keys = pa.table({"step": table["step"], "process": table["process"]})
+    if keys.group_by(["step", "process"]).aggregate([]).num_rows < keys.num_rows:
+        raise ResultsError(f"{folder}: holds rows twice (same step and process)")

@@ -1,0 +1,217 @@
+"""Results folders whose true errors are known exactly.
+
+The optimizer moves away from its start at constant speed and every oscillation alternates in sign,
+so its time average is known; a flow is wrong by stated factors. `make_run` says what each metric
+must come out as.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cflows_ray.schema import arrow_schema
+
+SPEED = 0.01  # distance that the optimizer covers in a step
+LOSS, GRAD, SHARPNESS = 0.5, 2.0, 2.0
+VARIANCES = (0.03, 0.004)
+
+
+@dataclass(frozen=True)
+class FlowTruth:
+    """How wrong a flow is.
+
+    `distance`: relative distance to the optimizer, from step `distance_from` on (before: 1%).
+    The midpoint distance is half of it. `loss`, `grad`: error of the logarithm; `sharpness`:
+    absolute error; `nu`: relative error; `variance`: predicted over measured, None if the flow
+    predicts none; `stop`: the step of its last row, of status "stopped".
+    """
+
+    distance: float = 0.02
+    distance_from: int = 0
+    loss: float = 0.01
+    grad: float = 0.03
+    sharpness: float = 0.04
+    nu: float = 0.05
+    variance: float | None = None
+    stop: int | None = None
+
+
+CENTRAL = FlowTruth(variance=1.25)
+STABLE = FlowTruth(distance=0.25, loss=0.3, grad=0.9, sharpness=1.5, nu=0.4)
+
+
+@dataclass(frozen=True)
+class RunTruth:
+    """One run: its configuration, how it ended, and how wrong each flow was."""
+
+    run_id: str
+    rule: str = "gradient_descent"
+    lr: float = 0.01
+    seed: int = 0
+    workload: str = "digits_mlp"
+    criterion: str = "mse"
+    beta2: float | None = None
+    steps: int = 300
+    record_every: int = 1
+    status: str = "finished"
+    status_detail: str | None = None
+    edge_from: int = 0
+    flows: dict[str, FlowTruth] = field(
+        default_factory=lambda: {"central": CENTRAL, "stable": STABLE}
+    )
+
+
+def example_runs() -> list[RunTruth]:
+    """Two rules, two learning rates of the first, two seeds each; seed 1 is twice as wrong."""
+    runs = []
+    for rule, lrs, beta2 in (("gradient_descent", (0.01, 0.02), None), ("rmsprop", (0.001,), 0.99)):
+        for lr in lrs:
+            for seed in (0, 1):
+                central = replace(CENTRAL, distance=CENTRAL.distance * (1 + seed))
+                stable = replace(STABLE, distance=STABLE.distance * (1 + seed))
+                runs.append(
+                    RunTruth(
+                        run_id=f"{rule[:2]}{lr:g}s{seed}".replace(".", ""),
+                        rule=rule,
+                        lr=lr,
+                        seed=seed,
+                        beta2=beta2,
+                        flows={"central": central, "stable": stable},
+                    )
+                )
+    return runs
+
+
+def write_sweep(
+    root: Path, runs: Iterable[RunTruth], *, name: str = "example", parts: int = 3
+) -> Path:
+    """Write a sweep's folder; each run's steps in `parts` files. Returns the folder."""
+    folder = Path(root) / name
+    (folder / "runs").mkdir(parents=True)
+    (folder / "steps").mkdir()
+    for run in runs:
+        write_run(folder, run, sweep=name, parts=parts)
+    (folder / "sweep.json").write_text(json.dumps({"name": name, "commit": "abc1234"}))
+    return folder
+
+
+def write_run(folder: Path, run: RunTruth, *, sweep: str, parts: int = 3) -> None:
+    row = runs_row(run, sweep)
+    pq.write_table(
+        pa.Table.from_pylist([row], schema=arrow_schema("runs")),
+        folder / "runs" / f"{run.run_id}.parquet",
+    )
+    steps = steps_table(run)
+    place = folder / "steps" / f"run_id={run.run_id}"
+    place.mkdir()
+    step = steps["step"].to_numpy()
+    bounds = np.linspace(0, step.max() + 1, parts + 1).astype(int)
+    for first, last in pairwise(bounds):
+        part = steps.filter(pa.array((step >= first) & (step < last)))
+        pq.write_table(part, place / f"part-{first:08d}.parquet")
+
+
+def runs_row(run: RunTruth, sweep: str) -> dict[str, object]:
+    adaptive = run.rule != "gradient_descent"
+    return {
+        "run_id": run.run_id, "sweep": sweep, "workload": run.workload, "workload_options": "{}",
+        "criterion": run.criterion, "rule": run.rule, "lr": run.lr,
+        "beta2": run.beta2, "eps": 1e-8 if adaptive else None,
+        "bias_correction": False if adaptive else None, "schedule": "constant", "seed": run.seed,
+        "flows": ",".join(run.flows), "warmup": 15, "steps": run.steps, "substeps": 4,
+        "num_eigs": 4, "record_every": run.record_every, "dtype": "float32", "num_params": 433,
+        "status": run.status, "status_detail": run.status_detail, "wall_s": 6.5, "compile_s": 2.5,
+        "device": "cpu", "versions": '{"jax": "0.10.2"}', "commit": "abc1234",
+    }  # fmt: skip
+
+
+def steps_table(run: RunTruth) -> pa.Table:
+    """Make the `steps` table of a run, in the order (step, process)."""
+    parts = [_discrete(run), _midpoint(run)]
+    parts += [_flow(run, name, truth) for name, truth in run.flows.items()]
+    table = pa.concat_tables(parts)
+    return table.take(np.argsort(table["step"].to_numpy(), kind="stable"))
+
+
+def _discrete(run: RunTruth) -> pa.Table:
+    t = np.arange(0, run.steps + 1, run.record_every)
+    zigzag = np.where(t % 2 == 0, 1.0, -1.0)
+    status = ["ok"] * len(t)
+    if run.status == "diverged":
+        status[-1] = "diverged"
+    return _table(
+        run, "discrete", t, status,
+        train_loss=LOSS * (1 + 0.3 * zigzag), grad_norm_sq=GRAD * (1 + 0.5 * zigzag),
+        effective_sharpness=_sharpness(run, t) + 0.1 * zigzag,
+        effective_eigs=np.stack([_sharpness(run, t) + 0.1 * zigzag, 0 * t + 1.0], axis=1),
+        distance_from_start=SPEED * t, train_accuracy=0.8 + 0.05 * zigzag,
+        test_loss=LOSS * (1.2 + 0.3 * zigzag), test_accuracy=0.7 + 0.05 * zigzag,
+    )  # fmt: skip
+
+
+def _midpoint(run: RunTruth) -> pa.Table:
+    t = np.arange(run.record_every, run.steps, run.record_every)
+    return _table(run, "midpoint", t, ["ok"] * len(t), train_loss=0 * t + LOSS)
+
+
+def _flow(run: RunTruth, name: str, truth: FlowTruth) -> pa.Table:
+    t = np.arange(0, run.steps + 1, run.record_every)
+    status = ["ok"] * len(t)
+    if truth.stop is not None:
+        t = t[t <= truth.stop]
+        status = ["ok"] * (len(t) - 1) + ["stopped"]
+    one = np.ones(len(t))
+    zigzag = np.where(t % 2 == 0, 1.0, -1.0)
+    relative = np.where(t >= truth.distance_from, truth.distance, 0.01)
+    columns: dict[str, np.ndarray] = {
+        "train_loss": LOSS * one, "train_loss_predicted": LOSS * np.exp(truth.loss) * one,
+        "grad_norm_sq": GRAD * one, "grad_norm_sq_predicted": GRAD * np.exp(truth.grad) * one,
+        "effective_sharpness": _sharpness(run, t) + truth.sharpness,
+        "effective_eigs": np.stack([_sharpness(run, t) + truth.sharpness, one], axis=1),
+        "distance_to_discrete": relative * SPEED * t,
+        "distance_to_midpoint": 0.5 * relative * SPEED * t,
+        "distance_from_start": SPEED * t, "output_distance": 0.1 * one,
+        "train_accuracy": 0.82 * one, "test_loss": LOSS * 1.2 * one, "test_accuracy": 0.73 * one,
+        "eig_residual": 1e-6 * one,
+    }  # fmt: skip
+    if run.rule != "gradient_descent":
+        columns["nu_rel_error"] = truth.nu * one
+    if truth.variance is not None:
+        measured = np.outer(np.exp(t / 2000.0), VARIANCES)
+        columns["displacement_sq"] = measured * (1 + 0.4 * zigzag[:, None])
+        columns["sigma_eigs"] = truth.variance * measured
+        columns["num_critical"] = 2 * one
+        columns["sigma_trace"] = truth.variance * measured.sum(axis=1)
+    return _table(run, name, t, status, **columns)
+
+
+def _sharpness(run: RunTruth, t: np.ndarray) -> np.ndarray:
+    """1 before the edge of stability, 2 from then on."""
+    return np.where(t >= run.edge_from, SHARPNESS, 1.0)
+
+
+def _table(
+    run: RunTruth, process: str, t: np.ndarray, status: Sequence[str], **columns: np.ndarray
+) -> pa.Table:
+    n = len(t)
+    arrays = []
+    given = {"run_id": [run.run_id] * n, "step": t, "process": [process] * n, "status": status}
+    for column in arrow_schema("steps"):
+        value = given.get(column.name, columns.get(column.name))
+        if value is None:
+            arrays.append(pa.nulls(n, column.type))
+        elif np.ndim(value) == 2:
+            width = value.shape[1]
+            offsets = np.arange(0, n * width + 1, width, dtype=np.int32)
+            arrays.append(pa.ListArray.from_arrays(offsets, np.ravel(value)))
+        else:
+            arrays.append(pa.array(value).cast(column.type))
+    return pa.Table.from_arrays(arrays, schema=arrow_schema("steps"))

@@ -1,0 +1,149 @@
+"""Metrics of runs whose errors are known, and of runs that went wrong."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic import CENTRAL, STABLE, FlowTruth, RunTruth, write_sweep
+
+import analysis
+
+CLOSE = {"rel": 1e-3, "abs": 1e-4}
+
+
+def accuracy_of(tmp_path: Path, *runs: RunTruth, **options: object) -> pd.DataFrame:
+    results = analysis.load(write_sweep(tmp_path, runs))
+    return analysis.accuracy(results, **options).set_index(["run_id", "flow"])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("rule", ["gradient_descent", "rmsprop"])
+def test_every_metric_is_the_error_put_in(tmp_path: Path, rule: str) -> None:
+    frame = accuracy_of(tmp_path, RunTruth(run_id="a", rule=rule))
+    expected = {
+        "final_distance": 0.02, "mean_distance": 0.02, "edge_distance": 0.02,
+        "final_distance_midpoint": 0.01, "mean_distance_midpoint": 0.01,
+        "edge_distance_midpoint": 0.01, "ratio_to_stable": 0.08, "ratio_to_stable_midpoint": 0.08,
+        "log_loss_error": 0.01, "sharpness_error": 0.04, "grad_norm_error": 0.03,
+        "nu_error": 0.05 if rule == "rmsprop" else np.nan, "variance_error": 0.25,
+        "covariance_slope": 1.0, "covariance_r2": 1.0, "output_error": 0.1,
+        "train_accuracy_error": 0.02, "test_accuracy_error": 0.03, "test_loss_error": 0.0,
+        "edge_fraction": 1.0, "mean_num_critical": 2.0, "near_edge_steps": 301.0,
+        "near_edge_steps_optimizer": 221.0, "unconverged_fraction": 0.0,
+    }  # fmt: skip
+    row = frame.loc[("a", "central")]
+    got = {name: float(row[name]) for name in expected}
+    assert got == pytest.approx(expected, nan_ok=True, **CLOSE)
+
+
+def test_the_stable_flow_predicts_no_variance(tmp_path: Path) -> None:
+    row = accuracy_of(tmp_path, RunTruth(run_id="a")).loc[("a", "stable")]
+    assert row["final_distance"] == pytest.approx(0.25)
+    assert row["log_loss_error"] == pytest.approx(0.3, **CLOSE)
+    assert row["sharpness_error"] == pytest.approx(1.5, **CLOSE)
+    assert pd.isna(row["variance_error"])
+    assert row["ratio_to_stable"] == 1.0
+
+
+def test_horizon_observed_and_censored(tmp_path: Path) -> None:
+    late = FlowTruth(distance=0.06, distance_from=123)
+    frame = accuracy_of(
+        tmp_path, RunTruth(run_id="a", flows={"central": late, "stable": STABLE}), tolerance=0.05
+    )
+    assert tuple(frame.loc[("a", "central"), ["horizon", "horizon_observed"]]) == (123, True)
+    assert tuple(frame.loc[("a", "stable"), ["horizon", "horizon_observed"]]) == (1, True)
+    wide = accuracy_of(tmp_path / "wide", RunTruth(run_id="a"), tolerance=0.5)
+    assert tuple(wide.loc[("a", "central"), ["horizon", "horizon_observed"]]) == (300, False)
+
+
+def test_fraction_at_the_edge(tmp_path: Path) -> None:
+    # The average of a jump from 1 to 2 passes 1.95 a little after the jump, at 1.645 bandwidths.
+    row = accuracy_of(tmp_path, RunTruth(run_id="a", steps=1000, edge_from=500)).loc[
+        ("a", "central")
+    ]
+    entered = 500 + 1.645 * 10
+    assert row["edge_fraction"] == pytest.approx((960 - entered) / 921, abs=2 / 921)
+
+
+def test_time_mean_at_the_edge_uses_only_those_steps(tmp_path: Path) -> None:
+    flows = {"central": FlowTruth(distance=0.04, distance_from=480)}
+    run = RunTruth(run_id="a", steps=1000, edge_from=500, flows=flows)
+    row = accuracy_of(tmp_path, run).loc[("a", "central")]
+    assert row["edge_distance"] == pytest.approx(0.04)
+    assert row["mean_distance"] == pytest.approx((479 * 0.01 + 521 * 0.04) / 1000)
+    assert pd.isna(row["ratio_to_stable"])
+
+
+def test_a_stopped_flow_is_scored_up_to_its_stop(tmp_path: Path) -> None:
+    flows = {"central": CENTRAL, "stable": replace(STABLE, distance=0.04, stop=150)}
+    frame = accuracy_of(tmp_path, RunTruth(run_id="a", flows=flows))
+    stable, central = frame.loc[("a", "stable")], frame.loc[("a", "central")]
+    assert (stable["flow_status"], stable["last_step"]) == ("stopped", 149)
+    assert (stable["horizon"], stable["horizon_observed"]) == (149, True)
+    # Both distances are taken at step 149: 0.02 and 0.04 of the same path.
+    assert central["ratio_to_stable"] == pytest.approx(0.5)
+    assert central["last_step"] == 300
+
+
+def test_a_diverged_run_keeps_its_status(tmp_path: Path) -> None:
+    run = RunTruth(run_id="a", steps=120, status="diverged", status_detail="loss not finite")
+    frame = accuracy_of(tmp_path, run)
+    assert set(frame["run_status"]) == {"diverged"}
+    assert frame.loc[("a", "central"), "last_step"] == 119
+
+
+def test_a_short_run_has_no_time_averages(tmp_path: Path) -> None:
+    row = accuracy_of(tmp_path, RunTruth(run_id="a", steps=60)).loc[("a", "central")]
+    assert row["final_distance"] == pytest.approx(0.02)
+    for name in ("log_loss_error", "sharpness_error", "edge_fraction", "variance_error"):
+        assert pd.isna(row[name])
+
+
+def test_sparse_records(tmp_path: Path) -> None:
+    # Records every third step see both signs of the oscillation; every second would see only one.
+    row = accuracy_of(tmp_path, RunTruth(run_id="a", steps=600, record_every=3)).loc[
+        ("a", "central")
+    ]
+    assert row["log_loss_error"] == pytest.approx(0.01, abs=1e-3)
+    assert row["near_edge_steps"] == 603
+
+
+def test_a_run_without_steps_is_counted(tmp_path: Path) -> None:
+    import shutil
+
+    folder = write_sweep(tmp_path, [RunTruth(run_id="a"), RunTruth(run_id="b", seed=1)])
+    shutil.rmtree(folder / "steps" / "run_id=b")
+    frame = analysis.accuracy(analysis.load(folder)).set_index(["run_id", "flow"])
+    assert frame.loc["b", "flow_status"].tolist() == ["no_data", "no_data"]
+    assert frame.loc["b", "final_distance"].isna().all()
+
+
+def test_flows_can_be_chosen(tmp_path: Path) -> None:
+    frame = accuracy_of(tmp_path, RunTruth(run_id="a"), flows=["central"])
+    assert list(frame.index) == [("a", "central")]
+
+
+def test_frame_keeps_units_and_categories(tmp_path: Path) -> None:
+    frame = accuracy_of(tmp_path, RunTruth(run_id="a")).reset_index()
+    assert frame.attrs["units"]["horizon"] == "steps"
+    assert frame["rule"].dtype == "category"
+    assert frame["flow"].dtype == "category"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"bandwidth": 0}, "bandwidth must be a positive"), ({"tolerance": -1}, "tolerance must be")],
+)
+def test_bad_options(example_sweep: Path, options: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        analysis.accuracy(analysis.load(example_sweep), **options)  # type: ignore[arg-type]
+
+
+def test_bandwidth_sensitivity_of_a_slow_drift(example_sweep: Path) -> None:
+    table = analysis.bandwidth_sensitivity(analysis.load(example_sweep), bandwidths=(5, 10, 20))
+    assert list(table.columns) == [5.0, 10.0, 20.0, "spread"]
+    assert table.loc[("central", "variance_error"), 10.0] == pytest.approx(0.25, **CLOSE)
+    assert (table["spread"] < 1e-3).all()

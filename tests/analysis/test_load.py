@@ -1,0 +1,266 @@
+"""Opening results folders, whole and damaged."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from synthetic import RunTruth, example_runs, steps_table, write_sweep
+
+import analysis
+from analysis import ResultsError, load
+from cflows_ray.schema import arrow_schema, column_names
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A sweep of two runs that a test may damage."""
+    runs = [RunTruth(run_id=name, seed=i, steps=100) for i, name in enumerate(("aa", "bb"))]
+    return write_sweep(tmp_path, runs, name="sweep")
+
+
+def test_both_tables_come_back_whole(example_sweep: Path) -> None:
+    results = load(example_sweep)
+    assert list(results.runs.columns) == column_names("runs")
+    assert list(results.steps.columns) == column_names("steps")
+    runs = example_runs()
+    assert len(results.runs) == len(runs)
+    assert len(results.steps) == sum(steps_table(r).num_rows for r in runs)
+    written = steps_table(runs[0]).to_pandas()
+    mine = results.steps[results.steps["run_id"] == runs[0].run_id]
+    mine = mine.sort_values("step", kind="stable").reset_index(drop=True)
+    for column in ("train_loss", "distance_to_discrete", "num_critical"):
+        pd.testing.assert_series_equal(
+            mine[column].astype("float64"), written[column].astype("float64")
+        )
+
+
+def test_frames_keep_units_and_categories(example_sweep: Path) -> None:
+    results = load(example_sweep)
+    assert results.steps.attrs["units"]["train_loss"] == "loss"
+    assert results.runs.attrs["units"]["wall_s"] == "s"
+    assert results.steps["process"].dtype == "category"
+    assert results.runs["rule"].dtype == "category"
+    assert results.steps.query("process == 'central'").attrs == results.steps.attrs
+
+
+def test_null_stays_null(example_sweep: Path) -> None:
+    steps = load(example_sweep, where={"rule": "gradient_descent"}).steps
+    assert steps["nu_rel_error"].isna().all()
+    assert steps.loc[steps["process"] == "stable", "num_critical"].isna().all()
+
+
+def test_filters_reach_runs_and_steps(example_sweep: Path) -> None:
+    results = load(
+        example_sweep,
+        where=[("lr", ">", 0.005), ("process", "in", ["central"]), ("step", "<", 10)],
+        columns=["train_loss"],
+    )
+    assert set(results.runs["rule"]) == {"gradient_descent"}
+    assert list(results.steps.columns) == ["run_id", "step", "process", "train_loss"]
+    assert len(results.steps) == len(results.runs) * 10
+    assert set(results.steps["process"]) == {"central"}
+
+
+def test_files_of_filtered_runs_are_not_read(folder: Path) -> None:
+    part = next((folder / "steps" / "run_id=bb").iterdir())
+    results = load(folder, where={"seed": 0})
+    part.unlink()  # had it been read, this would be an error
+    assert set(results.steps["run_id"]) == {"aa"}
+
+
+def test_streaming_equals_whole(example_sweep: Path) -> None:
+    results = load(example_sweep)
+    streamed = pd.concat(list(results.iter_steps()), ignore_index=True)
+    assert len(streamed) == len(results.steps)
+    assert set(streamed["run_id"].astype("str")) == set(results.steps["run_id"].astype("str"))
+    one = next(results.iter_steps(columns=["train_loss"]))
+    assert list(one.columns) == ["run_id", "step", "process", "train_loss"]
+
+
+def test_a_run_without_a_row_is_running(folder: Path) -> None:
+    (folder / "runs" / "bb.parquet").unlink()
+    runs = load(folder).runs.set_index("run_id")
+    assert runs.loc["bb", "status"] == "running"
+    assert pd.isna(runs.loc["bb", "lr"])
+    assert set(analysis.accuracy(load(folder))["run_id"]) == {"aa"}
+
+
+def test_names_being_written_are_ignored(folder: Path) -> None:
+    (folder / "runs" / "_tmp.parquet").write_bytes(b"PAR1half")
+    (folder / "steps" / "run_id=aa" / ".part.parquet").write_bytes(b"")
+    (folder / "steps" / "_staging").mkdir()
+    (folder / "steps" / "_staging" / "x.parquet").write_bytes(b"")
+    assert len(load(folder).runs) == 2
+
+
+def test_a_folder_of_sweeps_and_the_sweep_filter(tmp_path: Path) -> None:
+    write_sweep(tmp_path, [RunTruth(run_id="a1", steps=40)], name="one")
+    write_sweep(tmp_path, [RunTruth(run_id="b1", steps=40)], name="two")
+    assert set(load(tmp_path).runs["sweep"]) == {"one", "two"}
+    assert set(load(tmp_path, sweep="two").runs["run_id"]) == {"b1"}
+    assert set(load(tmp_path, sweep=["one", "two"]).runs["run_id"]) == {"a1", "b1"}
+    with pytest.raises(ResultsError, match="three.*one.*two"):
+        load(tmp_path, sweep="three")
+
+
+def test_a_run_in_two_sweeps_counts_once(tmp_path: Path) -> None:
+    write_sweep(tmp_path, [RunTruth(run_id="same", steps=40)], name="one")
+    write_sweep(tmp_path, [RunTruth(run_id="same", steps=40)], name="two")
+    results = load(tmp_path)
+    assert len(results.runs) == 1
+    assert len(results.steps) == steps_table(RunTruth(run_id="same", steps=40)).num_rows
+
+
+def test_file_uri(example_sweep: Path) -> None:
+    assert len(load(example_sweep.as_uri()).runs) == len(example_runs())
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"results folder does not exist: .*nowhere"):
+        load(tmp_path / "nowhere")
+
+
+def test_a_file_is_not_a_folder(folder: Path) -> None:
+    with pytest.raises(ResultsError, match="is a file; give the folder"):
+        load(folder / "sweep.json")
+
+
+def test_a_folder_without_a_sweep(tmp_path: Path) -> None:
+    with pytest.raises(ResultsError, match="no sweep in"):
+        load(tmp_path)
+
+
+def test_an_empty_sweep(tmp_path: Path) -> None:
+    with pytest.raises(ResultsError, match="empty sweep: no run has written anything"):
+        load(write_sweep(tmp_path, []))
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ({"lrr": 0.1}, "no column 'lrr'; did you mean 'lr'"),
+        ([("lr", "~", 0.1)], "operator must be one of"),
+        (3, "where must be a mapping"),
+    ],
+)
+def test_bad_filters(example_sweep: Path, where: object, message: str) -> None:
+    with pytest.raises(ResultsError, match=message):
+        load(example_sweep, where=where)  # type: ignore[arg-type]
+
+
+def test_bad_column(example_sweep: Path) -> None:
+    with pytest.raises(ResultsError, match="no column 'loss' in steps"):
+        load(example_sweep, columns=["loss"])
+
+
+def _truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-200])
+
+
+def _foreign(file: Path) -> None:
+    pq.write_table(pa.table({"x": [1, 2]}), file)
+
+
+def _other_version(file: Path) -> None:
+    table = pq.read_table(file)
+    metadata = {**(table.schema.metadata or {}), b"cflows_ray.schema": b"99"}
+    pq.write_table(table.replace_schema_metadata(metadata), file)
+
+
+def _wrong_type(file: Path) -> None:
+    table = pq.read_table(file)
+    index = table.schema.get_field_index("status")
+    pq.write_table(table.set_column(index, "status", pa.array([1] * len(table))), file)
+
+
+DAMAGE = {
+    "truncated": (_truncate, "is truncated or half-written"),
+    "empty": (lambda f: f.write_bytes(b""), r"is empty \(0 bytes\)"),
+    "text": (lambda f: f.write_text("run_id,step\n" * 9), "is not a Parquet file"),
+    "foreign": (_foreign, "another schema: the table '.*' needs a column 'run_id'"),
+    "version": (_other_version, "has results schema '99'; this version reads schema '1'"),
+    "type": (_wrong_type, "column 'status' is int64, not string"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("table", ["runs", "steps"])
+def test_damaged_files(folder: Path, damage: str, table: str) -> None:
+    pattern = "runs/bb.parquet" if table == "runs" else "steps/run_id=bb/*.parquet"
+    file = next(folder.glob(pattern))
+    change, message = DAMAGE[damage]
+    change(file)
+    with pytest.raises(ResultsError, match=message) as caught:
+        load(folder)
+    assert str(file) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+    results = load(folder, on_bad_file="skip")
+    assert list(results.problems["file"]) == [str(file)]
+    frame = analysis.accuracy(results).set_index(["run_id", "flow"])
+    assert frame.loc[("aa", "central"), "final_distance"] == pytest.approx(0.02)
+    if table == "steps":
+        assert frame.loc[("bb", "central"), "flow_status"] == "no_data"
+
+
+def test_damaged_pages_are_found_when_read(folder: Path) -> None:
+    file = next((folder / "steps" / "run_id=bb").iterdir())
+    content = bytearray(file.read_bytes())
+    content[4 : len(content) // 2] = bytes(len(content) // 2 - 4)
+    file.write_bytes(bytes(content))
+    with pytest.raises(ResultsError, match="is corrupt") as caught:
+        _ = load(folder).steps
+    assert str(file) in str(caught.value)
+    results = load(folder, on_bad_file="skip")
+    assert set(results.steps["run_id"]) == {"aa"}
+    assert list(results.problems["file"]) == [str(file)]
+
+
+def test_when_every_file_is_bad_skipping_does_not_hide_it(folder: Path) -> None:
+    for file in folder.rglob("*.parquet"):
+        _foreign(file)
+    with pytest.raises(ResultsError, match=r"another schema.*more bad files"):
+        load(folder, on_bad_file="skip")
+
+
+def test_rows_that_are_there_twice(folder: Path) -> None:
+    place = folder / "steps" / "run_id=aa"
+    shutil.copy(place / "part-00000000.parquet", place / "part-00000001.parquet")
+    with pytest.raises(ResultsError, match="holds rows twice"):
+        analysis.accuracy(load(folder))
+
+
+def test_rows_of_another_run(folder: Path) -> None:
+    source = folder / "steps" / "run_id=bb" / "part-00000000.parquet"
+    shutil.copy(source, folder / "steps" / "run_id=aa" / "part-00000000.parquet")
+    with pytest.raises(ResultsError, match="rows of another run, 'bb'"):
+        analysis.accuracy(load(folder))
+
+
+def test_large_strings_and_further_columns_are_read(folder: Path) -> None:
+    for file in folder.rglob("*.parquet"):
+        table = pq.read_table(file, partitioning=None)
+        fields = [
+            pa.field(f.name, pa.large_string()) if f.type == pa.string() else f
+            for f in table.schema
+        ]
+        table = table.cast(pa.schema(fields)).append_column("extra", pa.nulls(len(table)))
+        pq.write_table(table, file)
+    results = load(folder)
+    assert results.steps["process"].nunique() == 4
+    assert "extra" not in results.steps
+
+
+def test_the_example_follows_the_schema(example_sweep: Path) -> None:
+    file = next(example_sweep.glob("steps/*/*.parquet"))
+    assert pq.read_schema(file).equals(arrow_schema("steps"))
+
+
+def test_bad_option(example_sweep: Path) -> None:
+    with pytest.raises(ValueError, match="on_bad_file must be 'raise' or 'skip', got 'warn'"):
+        load(example_sweep, on_bad_file="warn")
