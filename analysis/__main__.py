@@ -3,34 +3,45 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
-import analysis
 from analysis.console import accuracy_text
-from analysis.figures import write_run_figures
+from analysis.export import FORMATS, study_tables, write_tables
 from analysis.metrics import DEFAULT_TOLERANCE
+from analysis.report import write_report
 from analysis.smoothing import DEFAULT_BANDWIDTH
+from analysis.study import study
+from analysis.tables import load
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the accuracy table and write the figures; exit status 2 for a usage error."""
-    options = _parser().parse_args(arguments)
+    """Print the accuracy table, write report, figures and tables; exit status 2 on bad input."""
+    given = sys.argv[1:] if arguments is None else arguments
+    options = _parser().parse_args(given)
     try:
-        results = analysis.load(options.results, sweep=options.sweep, on_bad_file="skip")
-        accuracy = analysis.accuracy(
-            results, bandwidth=options.bandwidth, tolerance=options.tolerance
-        )
+        results = load(options.results, sweep=options.sweep, on_bad_file="skip")
+        found = study(results, bandwidth=options.bandwidth, tolerance=options.tolerance)
     except (FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(
-        accuracy_text(accuracy, results, bandwidth=options.bandwidth, tolerance=options.tolerance)
+        accuracy_text(
+            found.accuracy, results, bandwidth=options.bandwidth, tolerance=options.tolerance
+        )
     )
-    written = write_run_figures(results, accuracy, _out(options), bandwidth=options.bandwidth)
-    print(f"\n{len(written)} figures in {_out(options)}:")
-    for file in written:
-        print(f"  {file.name}")
+    folder = _out(options)
+    try:
+        for kind in options.format:
+            for file in write_tables(study_tables(found), folder / "tables", kind):
+                print(f"wrote {file}")
+        command = "python -m analysis " + shlex.join(given)
+        report = write_report(found, folder, command=command)
+    except OSError as error:
+        print(f"error: cannot write to {folder}: {error}", file=sys.stderr)
+        return 2
+    print(f"\nReport:  {report}\nFigures: {folder / 'figures'}")
     return 0
 
 
@@ -49,6 +60,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("results", help="folder or URI of a sweep, e.g. results/quickstart")
     parser.add_argument("--sweep", help="only this sweep of a folder of sweeps")
     parser.add_argument("--out", help="folder for what is written (default: RESULTS/report)")
+    parser.add_argument(
+        "--format", action="append", choices=FORMATS, default=[],
+        help="also write the tables in this format; may be given several times",
+    )  # fmt: skip
     parser.add_argument(
         "--bandwidth", type=float, default=DEFAULT_BANDWIDTH,
         help="of the Gaussian time average, in steps (default: %(default)g)",

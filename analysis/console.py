@@ -98,7 +98,7 @@ def accuracy_text(
         title = " · ".join(_keyword(k, v) for k, v in cell.items())
         lines += [title, *_aligned(heading, widths), rule, *_aligned(rows, widths), ""]
     lines += _legend(bandwidth, tolerance)
-    return "\n".join(lines + _warnings(accuracy, bandwidth))
+    return "\n".join(lines + warnings_of(accuracy, bandwidth))
 
 
 def overview(results: Results, accuracy: pd.DataFrame) -> list[str]:
@@ -190,7 +190,8 @@ def _legend(bandwidth: float, tolerance: float) -> list[str]:
     return lines
 
 
-def _warnings(accuracy: pd.DataFrame, bandwidth: float) -> list[str]:
+def warnings_of(accuracy: pd.DataFrame, bandwidth: float) -> list[str]:
+    """Say what a reader of the table must know: short runs, one seed, unconverged solvers."""
     lines = []
     finished = accuracy[accuracy["run_status"].astype("str") == "finished"]
     if finished.empty:

@@ -1,29 +1,25 @@
-"""Which runs to show, and writing their figures."""
+"""Whole figures: which runs to show, how panels are laid out, what files are called."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.aggregate import cells
-from analysis.plots import run_figure
+from analysis.plots import plot_distance, plot_loss, plot_sharpness, plot_variance
+from analysis.style import INK
+from analysis.sweep_plots import (
+    plot_accuracy,
+    plot_covariance,
+    plot_distance_spread,
+    plot_horizons,
+)
 from analysis.tables import Results
-
-DPI = 160
-
-
-def representative_run(accuracy: pd.DataFrame, metric: str = "final_distance") -> str | None:
-    """Run at the median of the first flow's metric (central, if there), among finished runs.
-
-    None if no finished run has the metric.
-
-    >>> representative_run(accuracy(load(example_sweep)).query("rule == 'rmsprop'"))
-    'rm0001s0'
-    """
-    ranked = ranked_runs(accuracy, metric)
-    return None if ranked.empty else str(ranked.index[(len(ranked) - 1) // 2])
 
 
 def ranked_runs(accuracy: pd.DataFrame, metric: str = "final_distance") -> pd.Series:
@@ -38,31 +34,139 @@ def ranked_runs(accuracy: pd.DataFrame, metric: str = "final_distance") -> pd.Se
 def run_title(accuracy: pd.DataFrame, run_id: str) -> str:
     """Describe a run in words, from its row of `accuracy`."""
     row = accuracy[accuracy["run_id"].astype("str") == run_id].iloc[0]
-    words = [row["workload"], row["criterion"], row["rule"]]
-    return " · ".join(map(str, words)) + f" · lr {row['lr']:g} · seed {row['seed']}"
+    return f"{row['rule']}, lr {row['lr']:g}, seed {row['seed']}"
 
 
-def write_run_figures(
-    results: Results, accuracy: pd.DataFrame, folder: Path, *, bandwidth: float
-) -> list[Path]:
-    """Write one PNG per workload, criterion and rule, and return the files.
+class FigureSet:
+    """Figures of one report, and the files that they are kept in.
 
-    Each shows loss, eigenvalues, distance and variance of the representative run.
+    Args:
+        folder: where PNG files go; names tell the figure and the cell.
     """
-    written = []
-    for cell, group in cells(accuracy, ["workload", "criterion", "rule"]):
-        run_id = representative_run(group)
-        if run_id is None:
-            continue
-        title = f"{run_title(group, run_id)} (median of {group['run_id'].nunique()} runs)"
-        figure = run_figure(results.run_steps(run_id), title, bandwidth=bandwidth)
-        written.append(save(figure, folder, "run_" + "_".join(str(v) for v in cell.values())))
-    return written
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files: list[Path] = []
+
+    def file(self, kind: str, rows: pd.DataFrame) -> Path:
+        """Name the file of a figure after the workload, criterion and rule of its rows."""
+        names = [kind]
+        for key in ("workload", "criterion", "rule"):
+            values = rows[key].astype("str").unique()
+            if len(values) == 1:
+                names.append(re.sub(r"[^A-Za-z0-9.-]+", "_", values[0]))
+        self.files.append(self.folder / ("-".join(names) + ".png"))
+        return self.files[-1]
+
+    def learning_rates(self, accuracy: pd.DataFrame, metrics: Sequence[str]) -> Figure:
+        """Draw a row per metric, a column per rule."""
+        rules = [(str(cell["rule"]), rows) for cell, rows in cells(accuracy, ["rule"])]
+        figure = _figure(len(rules), len(metrics), 4.0, 2.9)
+        axes = figure.subplots(len(metrics), len(rules), squeeze=False, sharex="col", sharey="row")
+        for j, (rule, rows) in enumerate(rules):
+            for i, metric in enumerate(metrics):
+                ax = plot_accuracy(rows, metric, axes[i, j])
+                _inner(ax, top=i == 0, bottom=i == len(metrics) - 1, left=j == 0, title=rule)
+        for i, metric in enumerate(metrics):
+            _share_limits(axes[i], accuracy, metric)
+        return figure
+
+    def distances(self, curves: pd.DataFrame, most: int) -> Figure:
+        """Draw a row per rule, a column per learning rate (at most `most`, evenly chosen)."""
+        rules = list(cells(curves, ["rule"]))
+        chosen = [_spread(sorted(rows["lr"].unique()), most) for _, rows in rules]
+        width = max(len(c) for c in chosen)
+        figure = _figure(width, len(rules), 3.6, 2.7)
+        axes = figure.subplots(len(rules), width, squeeze=False, sharey=True)
+        for i, ((cell, rows), rates) in enumerate(zip(rules, chosen, strict=True)):
+            for j in range(width):
+                if j >= len(rates):
+                    axes[i, j].set_visible(False)
+                    continue
+                ax = plot_distance_spread(rows[rows["lr"] == rates[j]], axes[i, j])
+                last = i == len(rules) - 1
+                _inner(
+                    ax, top=True, bottom=last, left=j == 0, title=f"{cell['rule']}, lr {rates[j]:g}"
+                )
+        return figure
+
+    def runs(self, results: Results, titles: Mapping[str, str], bandwidth: float) -> Figure:
+        """Draw loss above curvature, a column per run."""
+        figure = _figure(len(titles), 2, 4.6, 3.1)
+        axes = figure.subplots(2, len(titles), squeeze=False)
+        for j, (run_id, title) in enumerate(titles.items()):
+            steps = results.run_steps(run_id)
+            plot_loss(steps, axes[0, j], bandwidth=bandwidth).set_title(
+                title, fontsize=10, loc="left", color=INK
+            )
+            plot_sharpness(steps, axes[1, j], bandwidth=bandwidth).set_title("", loc="left")
+            for ax in (axes[0, j], axes[1, j]):
+                if j > 0 and (legend := ax.get_legend()) is not None:
+                    legend.remove()
+        return figure
+
+    def one_run(self, results: Results, run_id: str, bandwidth: float) -> Figure:
+        """Draw distance and variance of one run."""
+        steps = results.run_steps(run_id)
+        figure = _figure(2, 1, 6.2, 3.5)
+        left, right = figure.subplots(1, 2)
+        plot_distance(steps, left)
+        plot_variance(steps, right, bandwidth=bandwidth)
+        return figure
+
+    def covariances(self, points: pd.DataFrame) -> Figure:
+        """Draw measured against predicted variance, a panel per rule."""
+        rules = list(cells(points, ["rule"]))
+        figure = _figure(len(rules), 1, 4.2, 4.0)
+        axes = figure.subplots(1, len(rules), squeeze=False)
+        for j, (cell, rows) in enumerate(rules):
+            ax = plot_covariance(rows, axes[0, j])
+            ax.set_title(f"{cell['rule']}\n{ax.get_title(loc='left')}", fontsize=9, loc="left")
+            _inner(ax, top=True, bottom=True, left=j == 0)
+        return figure
+
+    def horizons(self, accuracy: pd.DataFrame) -> Figure:
+        """Draw Kaplan-Meier curves, a panel per rule."""
+        rules = list(cells(accuracy, ["rule"]))
+        figure = _figure(len(rules), 1, 4.2, 2.9)
+        axes = figure.subplots(1, len(rules), squeeze=False, sharey=True)
+        for j, (cell, rows) in enumerate(rules):
+            ax = plot_horizons(rows, axes[0, j])
+            _inner(ax, top=True, bottom=True, left=j == 0, title=str(cell["rule"]))
+        return figure
 
 
-def save(figure: Figure, folder: Path, name: str) -> Path:
-    """Write a figure as PNG at print resolution; returns the file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{name}.png"
-    figure.savefig(file, dpi=DPI)
-    return file
+def _figure(columns: int, rows: int, width: float, height: float) -> Figure:
+    # At least as wide as two panels, so that text stays in proportion on the page.
+    return Figure(figsize=(max(columns * width, 7.5), rows * height + 0.3), layout="constrained")
+
+
+def _inner(ax: object, *, top: bool, bottom: bool, left: bool, title: str | None = None) -> None:
+    """Keep titles on top, x labels at the bottom, y labels and the legend on the left."""
+    from matplotlib.axes import Axes
+
+    assert isinstance(ax, Axes)
+    if title is not None:
+        ax.set_title(title if top else "", fontsize=10, loc="left", color=INK)
+    if not bottom:
+        ax.set_xlabel("")
+    if not left:
+        ax.set_ylabel("")
+        if (legend := ax.get_legend()) is not None:
+            legend.remove()
+
+
+def _share_limits(row: np.ndarray, accuracy: pd.DataFrame, metric: str) -> None:
+    """Let panels of one row show all their runs on one scale."""
+    finished = accuracy[accuracy["run_status"].astype("str") == "finished"]
+    values = finished[metric].dropna().to_numpy()
+    if len(values) and np.all(values > 0):
+        for ax in row:
+            ax.set_ylim(values.min() / 1.6, values.max() * 1.6)
+
+
+def _spread(values: Sequence[float], most: int) -> list[float]:
+    """At most so many of sorted values, evenly chosen, both ends among them."""
+    if len(values) <= most:
+        return list(values)
+    return [values[i] for i in np.unique(np.linspace(0, len(values) - 1, most).round().astype(int))]

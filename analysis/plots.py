@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from analysis.metrics import EDGE, relative_distance
@@ -157,18 +156,6 @@ def plot_variance(
     return finish(
         ax, xlabel=STEPS_LABEL, ylabel="variance in P's metric (loss)", title="Oscillation variance"
     )
-
-
-def run_figure(steps: pd.DataFrame, title: str, *, bandwidth: float = DEFAULT_BANDWIDTH) -> Figure:
-    """Draw the four figures of one run on one page."""
-    figure = Figure(figsize=(12.0, 7.6), layout="constrained")
-    axes = figure.subplots(2, 2)
-    plot_loss(steps, axes[0, 0], bandwidth=bandwidth)
-    plot_sharpness(steps, axes[0, 1], bandwidth=bandwidth)
-    plot_distance(steps, axes[1, 0])
-    plot_variance(steps, axes[1, 1], bandwidth=bandwidth)
-    figure.suptitle(title, fontsize=12, x=0.01, ha="left", color=INK)
-    return figure
 
 
 def run_trace(steps: pd.DataFrame) -> Trace:

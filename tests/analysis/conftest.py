@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # for `synthetic`, whatever the 
 
 mpl.use("Agg")
 
-from synthetic import example_runs, write_sweep  # noqa: E402
+from synthetic import example_runs, write_sweep
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from cflows_ray.schema import arrow_schema, column_names
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A sweep of two runs that a test may damage."""
+    """Write a sweep of two runs that a test may damage."""
     runs = [RunTruth(run_id=name, seed=i, steps=100) for i, name in enumerate(("aa", "bb"))]
     return write_sweep(tmp_path, runs, name="sweep")
 
@@ -104,7 +104,7 @@ def test_a_folder_of_sweeps_and_the_sweep_filter(tmp_path: Path) -> None:
     assert set(load(tmp_path).runs["sweep"]) == {"one", "two"}
     assert set(load(tmp_path, sweep="two").runs["run_id"]) == {"b1"}
     assert set(load(tmp_path, sweep=["one", "two"]).runs["run_id"]) == {"a1", "b1"}
-    with pytest.raises(ResultsError, match="three.*one.*two"):
+    with pytest.raises(ResultsError, match=r"three.*one.*two"):
         load(tmp_path, sweep="three")
 
 

@@ -1,0 +1,168 @@
+"""Whether one flow is better than another, and how accuracy depends on the learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.aggregate import cells, check_by, keep_dtypes
+from analysis.columns import ERRORS, metric
+from analysis.intervals import holm, median_interval, trend, wilcoxon_p, wilson
+
+DEFAULT_BY = ("workload", "criterion", "rule")
+
+_COMPARISON = (
+    "metric", "n", "wins", "ties", "win_rate", "win_low", "win_high", "median_ratio", "ratio_low",
+    "ratio_high", "ratio_method", "p_value", "p_holm", "n_runs", "n_diverged", "n_failed",
+    "n_undefined", "n_stopped",
+)  # fmt: skip
+
+
+def compare(
+    accuracy: pd.DataFrame,
+    first: str,
+    second: str,
+    by: Sequence[str] | None = None,
+    metrics: Sequence[str] = ("final_distance",),
+    *,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Compare two flows on the same runs: one row per cell × metric.
+
+    Args:
+        accuracy: from `analysis.accuracy`.
+        first: flow that is asked about, e.g. "central".
+        second: flow that it is compared with, e.g. "stable".
+        by: columns that make a cell, by default workload, criterion and rule; `[]` for one cell.
+        metrics: errors to compare (smaller is better).
+        seed: of the bootstrap.
+
+    Returns columns `by`, `metric`; `n` pairs (finished runs where both errors are defined); `wins`
+    (first smaller), `ties`; `win_rate` = wins / n with its 95% Wilson interval; `median_ratio` of
+    first over second with a 95% bootstrap interval (none below n = 6); `p_value` of Wilcoxon's
+    signed-rank test on the log ratios (on the differences, if an error is zero) and `p_holm`,
+    corrected for all rows of this table; and counts of what is not in n: `n_diverged`, `n_failed`
+    and `n_undefined` of the `n_runs` runs, and `n_stopped`, runs in which either flow stopped (they
+    are compared at their last steps, which favours the flow that stopped).
+
+    The p-values take runs as independent. Runs of one seed at several learning rates share their
+    starting point, so treat p-values of cells that pool learning rates as optimistic.
+
+    Raises `ValueError` for a flow, column or metric that does not exist, or a metric that is no
+    error.
+
+    >>> frame = accuracy(load(example_sweep))
+    >>> compare(frame, "central", "stable", by=["rule"])[["rule", "n", "wins", "median_ratio"]]
+                   rule  n  wins  median_ratio
+    0  gradient_descent  4     4          0.08
+    1           rmsprop  2     2          0.08
+    """
+    flows = sorted(accuracy["flow"].astype("str").unique())
+    for name in (first, second):
+        if name not in flows:
+            raise ValueError(f"no flow {name!r} in the results; there are {flows}")
+    wanted = [metric(name).name for name in metrics]
+    for name in wanted:
+        if name not in ERRORS:
+            raise ValueError(f"metrics: only errors can be compared, got {name!r}")
+    keys = check_by(accuracy, DEFAULT_BY if by is None else by)
+    flow = accuracy["flow"].astype("str")
+    pairs = accuracy[flow == first].merge(
+        accuracy.loc[flow == second, ["run_id", "flow_status", *wanted]],
+        on="run_id", suffixes=("", "_second"),
+    )  # fmt: skip
+    rows = [
+        cell | {"metric": name} | _compare_cell(group, name, seed)
+        for cell, group in cells(pairs, keys)
+        for name in wanted
+    ]
+    frame = pd.DataFrame(rows, columns=[*keys, *_COMPARISON])
+    frame["p_holm"] = holm(frame["p_value"].to_numpy(dtype=np.float64))
+    frame.attrs = {}
+    return keep_dtypes(frame, accuracy, keys)
+
+
+def lr_trend(
+    accuracy: pd.DataFrame,
+    metrics: Sequence[str] = ("final_distance", "log_loss_error"),
+    by: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """How errors depend on the learning rate: one row per cell × flow × metric.
+
+    Columns `by` (by default workload, criterion, rule), `flow`, `metric`, `n`, `tau` (Kendall's
+    rank correlation with the learning rate), `p_value`, `p_holm` (corrected for all rows) and
+    `slope`: Theil-Sen slope of log error on log learning rate, so an error ∝ lr has slope 1. Of
+    finished runs only. NaN where there are fewer than two learning rates or four runs.
+
+    >>> trends = lr_trend(accuracy(load(example_sweep)), metrics=["final_distance"])
+    >>> trends.loc[trends["rule"] == "rmsprop", "tau"].isna().all()
+    np.True_
+    """
+    wanted = [metric(name).name for name in metrics]
+    keys = check_by(accuracy, DEFAULT_BY if by is None else by)
+    finished = accuracy[accuracy["run_status"].astype("str") == "finished"]
+    rows: list[dict[str, Any]] = []
+    for cell, group in cells(finished, [*keys, "flow"]):
+        for name in wanted:
+            found = trend(group["lr"].to_numpy(), group[name].to_numpy())
+            rows.append(cell | {"metric": name} | found._asdict())
+    frame = pd.DataFrame(rows, columns=[*keys, "flow", "metric", "n", "tau", "p_value", "slope"])
+    corrected = holm(frame["p_value"].to_numpy(dtype=np.float64))
+    frame.insert(len(frame.columns) - 1, "p_holm", corrected)
+    return keep_dtypes(frame, accuracy, [*keys, "flow"])
+
+
+def _compare_cell(pairs: pd.DataFrame, name: str, seed: int) -> dict[str, Any]:
+    status = pairs["run_status"].astype("str")
+    finished = pairs[status == "finished"]
+    a = finished[name].to_numpy(dtype=np.float64)
+    b = finished[f"{name}_second"].to_numpy(dtype=np.float64)
+    defined = np.isfinite(a) & np.isfinite(b)
+    a, b = a[defined], b[defined]
+    n, wins = len(a), int(np.sum(a < b))
+    low, high = wilson(wins, n)
+    stopped = (finished[["flow_status", "flow_status_second"]].astype("str") == "stopped").any(
+        axis=1
+    )
+    return {
+        "n": n,
+        "wins": wins,
+        "ties": int(np.sum(a == b)),
+        "win_rate": wins / n if n else np.nan,
+        "win_low": low,
+        "win_high": high,
+        **_ratio(a, b, seed),
+        "n_runs": len(pairs),
+        "n_diverged": int((status == "diverged").sum()),
+        "n_failed": int((status == "failed").sum()),
+        "n_undefined": int(len(finished) - n),
+        "n_stopped": int(stopped.sum()),
+    }
+
+
+def _ratio(a: np.ndarray, b: np.ndarray, seed: int) -> dict[str, Any]:
+    """Median of a/b with its interval, and Wilcoxon's p-value."""
+    if len(a) == 0:
+        return {"median_ratio": np.nan, "ratio_method": "none", "p_value": np.nan}
+    if np.all(a > 0) and np.all(b > 0):
+        logs = np.log(a / b)
+        found = median_interval(logs, seed=seed)
+        return {
+            "median_ratio": float(np.exp(np.median(logs))),
+            "ratio_low": float(np.exp(found.low)),
+            "ratio_high": float(np.exp(found.high)),
+            "ratio_method": found.method,
+            "p_value": wilcoxon_p(logs),
+        }
+    ratio = np.divide(a, b, out=np.full(len(a), np.nan), where=b > 0)
+    found = median_interval(ratio, seed=seed)
+    return {
+        "median_ratio": float(np.median(ratio[np.isfinite(ratio)])) if (b > 0).any() else np.nan,
+        "ratio_low": found.low,
+        "ratio_high": found.high,
+        "ratio_method": found.method,
+        "p_value": wilcoxon_p(a - b),
+    }

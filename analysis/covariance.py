@@ -1,0 +1,185 @@
+"""Predicted against measured oscillation variances, pooled over runs, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from analysis.aggregate import cells, keep_dtypes
+from analysis.compare import DEFAULT_BY
+from analysis.intervals import LEVEL, MIN_BOOTSTRAP, RESAMPLES, Interval
+from analysis.scoring import independent, variance_series
+from analysis.smoothing import half_window
+from analysis.tables import Results
+from analysis.trace import Trace
+
+_FIT = (
+    "n_runs", "points", "slope", "slope_low", "slope_high", "r2", "r2_low", "r2_high", "ci_method",
+)  # fmt: skip
+
+
+def variance_points(trace: Trace, bandwidth: float) -> list[dict[str, Any]]:
+    """Predicted and measured variances of one run: rows of flow, step, direction, both variances.
+
+    Only steps whose averaging windows do not overlap are taken, so that points are nearly
+    independent; directions are those of Σ's eigenvectors, the largest variance first.
+    """
+    window = 2 * half_window(bandwidth) + 1
+    rows = []
+    for flow in trace.flows:
+        columns = trace.scored(flow)
+        predicted, measured = variance_series(columns, bandwidth)
+        few, seen = independent(columns["step"], predicted, measured, window)
+        for i, j in np.argwhere((few > 0) & (seen > 0)):
+            rows.append(
+                {
+                    "run_id": trace.run_id,
+                    "flow": flow,
+                    "direction": int(j) + 1,
+                    "predicted": float(few[i, j]),
+                    "measured": float(seen[i, j]),
+                }
+            )
+    return rows
+
+
+def covariance_points(results: Results, *, bandwidth: float = 10.0) -> pd.DataFrame:
+    """Predicted and measured variances of all finished runs, with their configuration.
+
+    Columns of the cell (`workload`, `criterion`, `rule`, `lr`), `run_id`, `flow`, `direction`,
+    `predicted`, `measured` (both in the loss's unit: P's metric).
+
+    >>> points = covariance_points(load(example_sweep))
+    >>> (points["predicted"] / points["measured"]).round(2).unique().tolist()
+    [1.25]
+    """
+    finished = results.runs[results.runs["status"] == "finished"]
+    wanted = set(finished["run_id"])
+    columns = ("sigma_eigs", "displacement_sq", "status")
+    rows = [
+        row
+        for trace in results.traces(columns)
+        if trace.run_id in wanted
+        for row in variance_points(trace, bandwidth)
+    ]
+    return points_frame(rows, results.runs)
+
+
+def points_frame(rows: list[dict[str, Any]], runs: pd.DataFrame) -> pd.DataFrame:
+    """Frame of `covariance_points` from the rows of `variance_points`."""
+    names = ["run_id", "flow", "direction", "predicted", "measured"]
+    points = pd.DataFrame(rows, columns=names).astype({"run_id": "str", "flow": "category"})
+    configuration = runs[["run_id", "workload", "criterion", "rule", "lr"]]
+    frame = configuration.merge(points, on="run_id", how="right")
+    frame.attrs = {"units": {"predicted": "loss", "measured": "loss"}}
+    return frame
+
+
+def covariance_fit(
+    points: pd.DataFrame, by: Sequence[str] = DEFAULT_BY, *, seed: int = 0
+) -> pd.DataFrame:
+    """Fit log measured = a + slope · log predicted variance: one row per cell × flow.
+
+    Columns `by`, `flow`, `n_runs`, `points`, `slope`, `r2` and their 95% limits. Points of one run
+    hang together, so intervals come from runs, not from points: `bootstrap` over runs (percentile)
+    for at least 8, the `jackknife` over runs with Student's t (for R² on Fisher's z) for 2 to 7,
+    `none` for one.
+
+    >>> fit = covariance_fit(covariance_points(load(example_sweep)), by=["rule"])
+    >>> fit[["rule", "n_runs", "slope", "r2"]].round(3)
+                   rule  n_runs  slope   r2
+    0  gradient_descent       4    1.0  1.0
+    1           rmsprop       2    1.0  1.0
+    """
+    rows = []
+    for cell, group in cells(points, [*by, "flow"]):
+        sums = _sums_by_run(group)
+        if len(sums) == 0:
+            continue
+        slope, correlation = _fit(sums.sum(axis=0))
+        slope_ci, r2_ci = _limits(sums, seed)
+        rows.append(
+            cell
+            | {
+                "n_runs": len(sums),
+                "points": int(sums[:, 0].sum()),
+                "slope": float(slope),
+                "slope_low": slope_ci.low,
+                "slope_high": slope_ci.high,
+                "r2": float(correlation**2),
+                "r2_low": r2_ci.low,
+                "r2_high": r2_ci.high,
+                "ci_method": slope_ci.method,
+            }
+        )
+    frame = pd.DataFrame(rows, columns=[*by, "flow", *_FIT])
+    return keep_dtypes(frame, points, [*by, "flow"])
+
+
+def _sums_by_run(points: pd.DataFrame) -> NDArray[np.float64]:
+    """Per run: n, Σx, Σy, Σx², Σxy, Σy² of the logarithms, shape (runs, 6)."""
+    x = np.log(points["predicted"].to_numpy(dtype=np.float64))
+    y = np.log(points["measured"].to_numpy(dtype=np.float64))
+    if len(x) == 0:
+        return np.zeros((0, 6))
+    # Centred first: the sums of squares of large logarithms would lose digits.
+    x, y = x - x.mean(), y - y.mean()
+    table = pd.DataFrame(
+        {"n": np.ones(len(x)), "x": x, "y": y, "xx": x * x, "xy": x * y, "yy": y * y}
+    )
+    return table.groupby(points["run_id"].to_numpy()).sum().to_numpy()
+
+
+def _fit(sums: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Slope and correlation from sums (..., 6); NaN without spread or below three points."""
+    n, sx, sy, sxx, sxy, syy = np.moveaxis(np.asarray(sums, dtype=np.float64), -1, 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        var_x, var_y = sxx - sx**2 / n, syy - sy**2 / n
+        cov = sxy - sx * sy / n
+        enough = (n >= 3) & (var_x > 1e-12)
+        slope = np.where(enough, cov / var_x, np.nan)
+        correlation = np.where(enough & (var_y > 1e-12), cov / np.sqrt(var_x * var_y), np.nan)
+    return slope, np.clip(correlation, -1.0, 1.0)
+
+
+def _limits(sums: NDArray[np.float64], seed: int) -> tuple[Interval, Interval]:
+    runs = len(sums)
+    if runs < 2:
+        none = Interval(np.nan, np.nan, "none")
+        return none, none
+    if runs >= MIN_BOOTSTRAP:
+        draws = np.random.default_rng(seed).integers(0, runs, (RESAMPLES, runs))
+        slopes, correlations = _fit(sums[draws].sum(axis=1))
+        tails = [0.5 - LEVEL / 2, 0.5 + LEVEL / 2]
+        if not (np.isfinite(slopes).all() and np.isfinite(correlations).all()):
+            none = Interval(np.nan, np.nan, "none")
+            return none, none
+        low, high = np.quantile(slopes, tails)
+        low2, high2 = np.quantile(correlations**2, tails)
+        return (
+            Interval(float(low), float(high), "bootstrap"),
+            Interval(float(low2), float(high2), "bootstrap"),
+        )
+    slopes, correlations = _fit(sums.sum(axis=0) - sums)
+    slope, correlation = _fit(sums.sum(axis=0))
+    cap = 1 - 1e-12  # a perfect correlation has an infinite z
+    z = np.arctanh(np.clip(correlations, -cap, cap))
+    low, high = _jackknife(slopes, float(slope))
+    z_low, z_high = _jackknife(z, float(np.arctanh(np.clip(correlation, -cap, cap))))
+    squares = sorted((np.tanh(z_low) ** 2, np.tanh(z_high) ** 2))
+    if z_low < 0 < z_high:
+        squares[0] = 0.0
+    r2 = Interval(float(squares[0]), float(squares[1]), "jackknife")
+    return Interval(low, high, "jackknife"), r2
+
+
+def _jackknife(left_out: NDArray[np.float64], estimate: float) -> tuple[float, float]:
+    n = len(left_out)
+    error = np.sqrt((n - 1) / n * np.sum((left_out - left_out.mean()) ** 2))
+    half = float(stats.t.ppf(0.5 + LEVEL / 2, n - 1) * error)
+    return estimate - half, estimate + half

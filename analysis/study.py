@@ -1,0 +1,129 @@
+"""Everything that the report shows, gathered in one pass over the steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.covariance import points_frame, variance_points
+from analysis.metrics import DEFAULT_TOLERANCE, relative_distance
+from analysis.scoring import (
+    COLUMNS_READ,
+    Options,
+    accuracy_frame,
+    ended_runs,
+    identity,
+    no_data_rows,
+    score,
+    sensitivity_rows,
+    sensitivity_table,
+)
+from analysis.smoothing import DEFAULT_BANDWIDTH
+from analysis.tables import Results
+from analysis.trace import Trace
+
+CURVE_POINTS = 200  # of a run's distance curve: bounds memory, and a figure shows no more
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """What one pass over a results folder yields.
+
+    Attributes:
+        results: the folder.
+        accuracy: as from `analysis.accuracy`.
+        sensitivity: as from `analysis.bandwidth_sensitivity`, at half, once and twice the
+            bandwidth.
+        points: as from `covariance.covariance_points`.
+        curves: relative distance over time of finished runs, at most 200 steps each: columns
+            `run_id`, `workload`, `criterion`, `rule`, `lr`, `seed`, `flow`, `step`, `distance`.
+        bandwidth: of the time average, in steps.
+        tolerance: of the prediction horizon.
+    """
+
+    results: Results
+    accuracy: pd.DataFrame
+    sensitivity: pd.DataFrame
+    points: pd.DataFrame
+    curves: pd.DataFrame
+    bandwidth: float
+    tolerance: float
+
+
+def study(
+    results: Results,
+    *,
+    bandwidth: float = DEFAULT_BANDWIDTH,
+    tolerance: float = DEFAULT_TOLERANCE,
+) -> Study:
+    """Stream the steps once and gather every table and curve of the report.
+
+    Holds one run's steps at a time, and per run a few hundred numbers.
+
+    >>> found = study(load(example_sweep))
+    >>> len(found.accuracy), sorted(found.curves["flow"].unique())
+    (12, ['central', 'stable'])
+    """
+    options = Options(bandwidth, tolerance)
+    others = [bandwidth / 2, bandwidth * 2]
+    missing = ended_runs(results)
+    rows: list[dict[str, Any]] = []
+    sensitivity: list[dict[str, Any]] = []
+    points: list[dict[str, Any]] = []
+    curves: list[pd.DataFrame] = []
+    for trace in results.traces(COLUMNS_READ):
+        run = missing.pop(trace.run_id, None)
+        if run is None:
+            continue
+        scored = list(score(trace, options))
+        rows += [identity(trace.run_id, run) | row for row in scored]
+        if run["status"] == "finished":
+            sensitivity += [row | {"bandwidth": bandwidth} for row in scored]
+            sensitivity += sensitivity_rows(trace, others)
+            points += variance_points(trace, bandwidth)
+            curves.append(distance_curve(trace))
+    for run_id, run in missing.items():
+        rows += [identity(run_id, run) | row for row in no_data_rows(run, options)]
+    return Study(
+        results=results,
+        accuracy=accuracy_frame(rows),
+        sensitivity=sensitivity_table(sensitivity),
+        points=points_frame(points, results.runs),
+        curves=_curves_frame(curves, results.runs),
+        bandwidth=bandwidth,
+        tolerance=tolerance,
+    )
+
+
+def distance_curve(trace: Trace) -> pd.DataFrame:
+    """Relative distance of each flow over time, thinned: `run_id`, `flow`, `step`, `distance`."""
+    optimizer = trace.scored("discrete") if "discrete" in trace.processes else None
+    parts = []
+    for flow in trace.flows if optimizer is not None else []:
+        assert optimizer is not None  # for the type checker
+        columns = trace.scored(flow)
+        step, here, there = np.intersect1d(
+            columns["step"], optimizer["step"], assume_unique=True, return_indices=True
+        )
+        relative = relative_distance(
+            columns["distance_to_discrete"][here], optimizer["distance_from_start"][there]
+        )
+        every = max(1, -(-len(optimizer["step"]) // CURVE_POINTS))
+        parts.append(
+            pd.DataFrame({"flow": flow, "step": step[::every], "distance": relative[::every]})
+        )
+    if not parts:
+        return pd.DataFrame({"run_id": [], "flow": [], "step": [], "distance": []})
+    return pd.concat(parts, ignore_index=True).assign(run_id=trace.run_id)
+
+
+def _curves_frame(curves: list[pd.DataFrame], runs: pd.DataFrame) -> pd.DataFrame:
+    names = ["run_id", "workload", "criterion", "rule", "lr", "seed"]
+    if not curves:
+        return pd.DataFrame(columns=[*names, "flow", "step", "distance"])
+    frame = runs[names].merge(pd.concat(curves, ignore_index=True), on="run_id", how="right")
+    frame.attrs = {"units": {"step": "steps", "distance": ""}}
+    return frame

@@ -1,0 +1,159 @@
+"""Figures over many runs: accuracy against learning rate, distance over time, variances, horizons.
+
+Every function takes a frame and optionally Axes, and returns the Axes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from analysis.aggregate import cells, summarize
+from analysis.columns import metric as metric_named
+from analysis.covariance import covariance_fit
+from analysis.plots import STEPS_LABEL
+from analysis.style import INK, MARKERS, axes_or_new, colour, finish, note
+from analysis.survival import kaplan_meier
+
+
+def plot_accuracy(
+    accuracy: pd.DataFrame, metric: str = "final_distance", ax: Axes | None = None
+) -> Axes:
+    """One metric against the learning rate, per flow: mean, 95% band, and each finished run.
+
+    Give the rows of one rule and workload. Both axes are logarithmic if all values are positive.
+    The band is that of `summarize`; where it needs more seeds than there are, only the runs are
+    drawn.
+
+    >>> frame = accuracy(load(example_sweep))
+    >>> plot_accuracy(frame.query("rule == 'gradient_descent'")).get_xlabel()
+    'learning rate'
+    """
+    ax, chosen = axes_or_new(ax), metric_named(metric)
+    finished = accuracy[accuracy["run_status"].astype("str") == "finished"]
+    finished = finished[finished[metric].notna()]
+    summary = summarize(finished, by=["lr"], metrics=[metric])
+    for key, rows in cells(summary, ["flow"]):
+        flow = str(key["flow"])
+        values = finished[finished["flow"].astype("str") == flow]
+        tint = colour(flow)
+        middle = rows["median"] if metric == "horizon" else rows["mean"]
+        ax.plot(rows["lr"], middle, marker=MARKERS.get(flow, "D"), color=tint, lw=1.8, ms=5,
+                label=f"{flow} flow")  # fmt: skip
+        ax.fill_between(rows["lr"], rows["ci_low"], rows["ci_high"], color=tint, alpha=0.15, lw=0)
+        ax.plot(values["lr"], values[metric], ".", color=tint, ms=4, alpha=0.5)
+    if finished.empty:
+        note(ax, "no finished run has this metric")
+    else:
+        ax.set_xscale("log")
+        _limit(ax, finished[metric].to_numpy())
+    unit = f" ({chosen.unit})" if chosen.unit else ""
+    return finish(ax, xlabel="learning rate", ylabel=f"{chosen.label}{unit}")
+
+
+def plot_distance_spread(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Relative distance over time per flow: median over the runs, and their whole range.
+
+    Give the rows of one configuration of `Study.curves`, so that the runs differ in their seed.
+
+    >>> from analysis.study import study
+    >>> curves = study(load(example_sweep)).curves.query("rule == 'rmsprop'")
+    >>> plot_distance_spread(curves).get_yscale()
+    'log'
+    """
+    ax = axes_or_new(ax)
+    drawn = False
+    for key, rows in cells(curves.dropna(subset="distance"), ["flow"]):
+        flow = str(key["flow"])
+        over = rows.groupby("step")["distance"].agg(["min", "median", "max", "size"])
+        runs = rows["run_id"].nunique()
+        label = f"{flow} flow, {runs} seeds" if runs > 1 else f"{flow} flow, 1 seed"
+        ax.plot(over.index, over["median"], color=colour(flow), lw=1.6, label=label)
+        ax.fill_between(over.index, over["min"], over["max"], color=colour(flow), alpha=0.2, lw=0)
+        drawn = drawn or bool((over["median"] > 0).any())
+    if drawn:
+        ax.set_yscale("log")
+    else:
+        note(ax, "no finished run")
+    return finish(ax, xlabel=STEPS_LABEL, ylabel="distance / optimizer's path")
+
+
+def plot_covariance(points: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Measured against predicted variance, one point per direction and averaging window.
+
+    The line is where both agree; the title gives the fitted slope and R² with their intervals.
+
+    >>> from analysis.covariance import covariance_points
+    >>> plot_covariance(covariance_points(load(example_sweep))).get_title(loc="left")
+    'central: slope 1.00 [1.00, 1.00], R² 1.00 [1.00, 1.00]'
+    """
+    ax = axes_or_new(ax, (4.6, 4.4))
+    if points.empty:
+        note(ax, "no averaging window lies within the steps that have a predicted variance")
+        return finish(ax, xlabel="predicted variance (loss)", ylabel="measured variance (loss)")
+    titles = []
+    for key, rows in cells(points, ["flow"]):
+        flow = str(key["flow"])
+        ax.plot(rows["predicted"], rows["measured"], ".", color=colour(flow), ms=5, alpha=0.45,
+                label=f"{flow} flow")  # fmt: skip
+        fit = covariance_fit(rows, by=[]).iloc[0]
+        slope = _with_limits(fit["slope"], fit["slope_low"], fit["slope_high"])
+        r2 = _with_limits(fit["r2"], fit["r2_low"], fit["r2_high"])
+        titles.append(f"{flow}: slope {slope}, R² {r2}")
+    both = points[["predicted", "measured"]].to_numpy()
+    ends = [float(both.min()), float(both.max())]
+    ax.plot(ends, ends, color=INK, lw=1.0, ls="--", label="exact prediction")
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    title = "\n".join(titles)
+    return finish(
+        ax, xlabel="predicted variance (loss)", ylabel="measured variance (loss)", title=title
+    )
+
+
+def plot_horizons(accuracy: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Share of runs whose prediction still holds, over time (Kaplan-Meier, 95% band).
+
+    Ticks mark runs that ended while their prediction still held.
+
+    >>> plot_horizons(accuracy(load(example_sweep))).get_ylabel()
+    'share still predicted'
+    """
+    ax = axes_or_new(ax)
+    finished = accuracy[accuracy["run_status"].astype("str") == "finished"]
+    known = finished[finished["horizon"].notna()]
+    end = float(known["horizon"].max()) if len(known) else 1.0
+    for key, rows in cells(known, ["flow"]):
+        flow = str(key["flow"])
+        time = rows["horizon"].to_numpy()
+        observed = rows["horizon_observed"].fillna(False).to_numpy(dtype=bool)
+        curve = kaplan_meier(time, observed)
+        stretched = [np.append(v, v[-1]) for v in (curve.share, curve.low, curve.high)]
+        at = np.append(curve.time, end)
+        ax.step(at, stretched[0], where="post", color=colour(flow), lw=1.8,
+                label=f"{flow} flow, {len(rows)} runs")  # fmt: skip
+        ax.fill_between(at, stretched[1], stretched[2], step="post", color=colour(flow),
+                        alpha=0.15, lw=0)  # fmt: skip
+        cut = time[~observed]
+        heights = [curve.share[np.searchsorted(curve.time, t, side="right") - 1] for t in cut]
+        ax.plot(cut, heights, "|", color=colour(flow), ms=9, mew=1.5)
+    ax.set_ylim(-0.03, 1.05)
+    if known.empty:
+        note(ax, "no finished run")
+    return finish(ax, xlabel=STEPS_LABEL, ylabel="share still predicted")
+
+
+def _limit(ax: Axes, values: np.ndarray) -> None:
+    """Scale the y axis to the runs, not to bands that few seeds make wide."""
+    if np.all(values > 0):
+        ax.set_yscale("log")
+        ax.set_ylim(float(values.min()) / 1.6, float(values.max()) * 1.6)
+    else:
+        span = float(np.ptp(values)) or 1.0
+        ax.set_ylim(float(values.min()) - 0.1 * span, float(values.max()) + 0.1 * span)
+
+
+def _with_limits(value: float, low: float, high: float) -> str:
+    text = f"{value:.2f}"
+    return text if np.isnan(low) else f"{text} [{low:.2f}, {high:.2f}]"
