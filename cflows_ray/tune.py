@@ -15,9 +15,7 @@ import contextlib
 import json
 import logging
 import os
-import signal
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -42,6 +40,7 @@ from ray import tune  # noqa: E402
 from cflows_ray.checkpoint import Checkpoints  # noqa: E402
 from cflows_ray.config import Execution, RunConfig, SweepConfig  # noqa: E402
 from cflows_ray.display import Display  # noqa: E402
+from cflows_ray.interrupt import stop_if_lost, stop_on_signals  # noqa: E402
 from cflows_ray.lock import SweepLock  # noqa: E402
 from cflows_ray.placement import (  # noqa: E402
     autoscaling_nodes,
@@ -192,16 +191,29 @@ class _Watcher(tune.Callback):
         self.running.discard(trial.trial_id)
         run = _run(trial)
         self._display.waits(run.run_id)
-        self._display.note(f"{run}: process lost, will go on from its last checkpoint")
+        self._display.note(f"{run}: {_reason(trial)}; goes on from its last checkpoint")
 
     def on_trial_error(self, *, trial: Any, **info: Any) -> None:  # type: ignore[override]  # noqa: ARG002
         """Note that a run was given up."""
         self.running.discard(trial.trial_id)
         run = _run(trial)
-        lines = str(trial.get_error() or "process lost").strip().splitlines()
-        self.lost[run.run_id] = f"{run}: {lines[-1]}"
+        self.lost[run.run_id] = f"{run}: {_reason(trial)}"
         self._display.waits(run.run_id)
-        self._display.note(f"{run}: given up: {lines[-1]}")
+        self._display.note(f"{run}: {_reason(trial)}; given up")
+
+
+def _reason(trial: Any) -> str:
+    """Return why a trial's process failed, in one line."""
+    try:
+        error = ray.cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+    except (OSError, AttributeError, TypeError, ValueError, EOFError):
+        return "process lost"
+    if isinstance(error, ray.exceptions.RayTaskError):
+        cause = error.cause
+        return f"{type(cause).__name__}: {' '.join(str(cause).split())[:300]}"
+    if isinstance(error, ray.exceptions.OutOfMemoryError):
+        return "process killed for want of memory"
+    return "process lost"
 
 
 class _Stopper(tune.Stopper):
@@ -338,9 +350,10 @@ def _fit(
                 failure_config=tune.FailureConfig(max_failures=execution.max_failures),
             ),
         )
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the display says it all
         display.start()
         try:
-            with _signals(stopper, display), _watch_lock(lock, stopper, display):
+            with stop_on_signals(stopper, display), stop_if_lost(lock, stopper, display):
                 tuner.fit()
         finally:
             display.stop()
@@ -364,52 +377,7 @@ def _cluster(execution: Execution) -> Iterator[None]:
         # Private and local: no dashboard, and no authentication token left in the home folder.
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
         ray.init(address="local", include_dashboard=False, object_store_memory=100 * 2**20, **quiet)
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     try:
         yield
     finally:
         ray.shutdown()
-
-
-@contextlib.contextmanager
-def _signals(stopper: _Stopper, display: Display) -> Iterator[None]:
-    """Turn the first Ctrl-C or SIGTERM into a request to stop; the second one stops at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def handle(number: int, frame: Any) -> None:  # noqa: ARG001
-        if stopper.requested:
-            raise KeyboardInterrupt
-        stopper.request()
-        display.note("stopping: running chunks finish and are saved (Ctrl-C again: stop at once)")
-
-    for number in before:
-        signal.signal(number, handle)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _watch_lock(lock: SweepLock, stopper: _Stopper, display: Display) -> Iterator[None]:
-    """Stop if another driver takes the sweep over (after this one was suspended for long, say)."""
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.wait(1.0):
-            if lock.lost.is_set():
-                display.note("another driver has taken this sweep over; stopping")
-                stopper.request()
-                return
-
-    thread = threading.Thread(target=watch, name="watch-lock", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()

@@ -43,7 +43,8 @@ def finish(folder: Path, run: RunConfig = RUN, **settings: Any) -> RunSession:
 @pytest.fixture
 def on_event(
     monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Callable[[Callable[[str, str], None]], None]]:
+) -> Callable[[Any], None]:
+    """Set what is called around every change on storage."""
     return lambda hook: monkeypatch.setattr(storage_module, "on_event", hook)
 
 

@@ -1,0 +1,100 @@
+"""One small Ray cluster for all tests that need one, and helpers to launch sweeps on it."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from cflows_ray.config import Execution, Grid, SweepConfig
+from cflows_ray.display import Display
+from cflows_ray.plan import make_plan
+from cflows_ray.storage import Storage
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[None]:
+    """Start a private local cluster with two CPUs."""
+    from tests.ray import fake_run, faults  # noqa: F401  # sets Ray's environment
+
+    import ray  # isort: skip
+
+    for name in ("tests.ray.fake_run", "tests.ray.faults"):
+        # Workers can't import the tests; send them along.
+        ray.cloudpickle.register_pickle_by_value(sys.modules[name])
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        object_store_memory=100 * 2**20,
+        log_to_driver=False,
+        logging_level="error",
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def compile_cache(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return a folder for compiled programs that all sweeps of these tests share."""
+    return str(tmp_path_factory.mktemp("compiled"))
+
+
+class Launched:
+    """What a launch did and said."""
+
+    def __init__(self, outcome: Any, text: str, folder: Path) -> None:
+        self.outcome = outcome
+        self.text = text
+        self.folder = folder
+
+
+@pytest.fixture
+def launch(cluster: None) -> Callable[..., Launched]:  # noqa: ARG001
+    """Return a function that launches a sweep, as the command line does."""
+    from cflows_ray.tune import PairedTrial, run_sweep
+
+    def launch(
+        sweep: SweepConfig,
+        trainable: type[PairedTrial] = PairedTrial,
+        retry_failed: bool = False,
+    ) -> Launched:
+        storage = Storage(sweep.execution.storage, sweep.name)
+        plan = make_plan(sweep, storage, retry_failed)
+        console = Console(file=io.StringIO(), width=200)
+        ended = {run_id: row["status"] for run_id, row in plan.ended.items()}
+        display = Display(sweep.name, sweep.runs, ended, console)
+        outcome = run_sweep(sweep, plan, storage, display, trainable=trainable)
+        assert isinstance(console.file, io.StringIO)
+        return Launched(outcome, console.file.getvalue(), Path(storage.location))
+
+    return launch
+
+
+@pytest.fixture
+def small_sweep(tmp_path: Path, compile_cache: str) -> Callable[..., SweepConfig]:
+    """Return a function that makes a sweep of the two-parameter workload."""
+
+    def make(
+        lrs: tuple[float, ...] = (0.2, 0.19),
+        seeds: tuple[int, ...] = (0, 1),
+        storage: str | None = None,
+        name: str = "small",
+        **settings: Any,
+    ) -> SweepConfig:
+        given = {k: settings.pop(k) for k in ("steps", "warmup", "flows") if k in settings}
+        execution = {"chunk_steps": 10, "compile_cache": compile_cache, **settings}
+        return SweepConfig(
+            name=name,
+            grids=(Grid(workload="saddle_2d", rule="gradient_descent", lrs=lrs),),
+            seeds=seeds,
+            execution=Execution(storage=storage or str(tmp_path / "results"), **execution),
+            **{"steps": 45, "warmup": 3, **given},
+        )
+
+    return make

@@ -1,0 +1,160 @@
+"""Sweeps under Ray Tune, on one shared cluster."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cflows_ray.config import ConfigError, SweepConfig
+from cflows_ray.lock import SweepLock, SweepLocked
+from cflows_ray.plan import make_plan
+from cflows_ray.results import Results
+from cflows_ray.storage import Storage
+from tests.ray.conftest import Launched
+from tests.ray.fake_run import build_fake
+from tests.ray.tables import assert_same_tables, read_tables
+
+pytestmark = [pytest.mark.ray]
+Launch = Callable[..., Launched]
+MakeSweep = Callable[..., SweepConfig]
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Return folders of undisturbed sweeps by what they ran, filled by the first who needs one."""
+    return {"folder": tmp_path_factory.mktemp("undisturbed")}
+
+
+def reference(launch: Launch, sweep: SweepConfig, kept: dict[str, Path], **how: Any) -> Path:
+    """Return the tables of an undisturbed sweep of the same runs, computed once a session."""
+    key = ",".join(run.run_id for run in sweep.runs)
+    if key not in kept:
+        import dataclasses
+
+        folder = kept["folder"] / str(len(kept))
+        execution = dataclasses.replace(sweep.execution, storage=str(folder))
+        kept[key] = launch(dataclasses.replace(sweep, execution=execution), **how).folder
+    return kept[key]
+
+
+def fake_trial() -> Any:
+    from tests.ray.faults import plain_trial
+
+    return plain_trial(build_fake)
+
+
+def test_killed_actors_change_nothing(
+    launch: Launch, small_sweep: MakeSweep, undisturbed: dict[str, Path], tmp_path: Path
+) -> None:
+    """The real thing: SIGKILL of two actors in the middle, tables bit for bit the same."""
+    from tests.ray.faults import killed_trial
+
+    sweep = small_sweep()
+    expected = reference(launch, sweep, undisturbed)
+    kill_at = {sweep.runs[0].run_id: 9, sweep.runs[2].run_id: 14}
+    result = launch(sweep, killed_trial(kill_at, tmp_path))
+    assert {p.name for p in tmp_path.iterdir() if p.is_file()} == set(kill_at)
+    assert result.text.count("process lost") == 2
+    assert "resumes at step" in result.text
+    assert not result.outcome.lost
+    assert_same_tables(expected, result.folder)
+
+
+def test_the_tables_of_an_undisturbed_sweep(
+    launch: Launch, small_sweep: MakeSweep, undisturbed: dict[str, Path]
+) -> None:
+    sweep = small_sweep()
+    tables = read_tables(reference(launch, sweep, undisturbed))
+    runs = tables["runs"].to_pandas()
+    assert sorted(runs["run_id"]) == sorted(run.run_id for run in sweep.runs)
+    assert set(runs["status"]) == {"finished"}
+    assert set(zip(runs["lr"], runs["seed"], strict=True)) == {
+        (lr, seed) for lr in (0.2, 0.19) for seed in (0, 1)
+    }
+    steps = tables["steps"].to_pandas()
+    counts = steps.groupby(["run_id", "process"])["step"].agg(["count", "min", "max"])
+    assert {tuple(row) for row in counts.to_numpy()} == {(46, 0, 45)}
+    assert set(steps["process"]) == {"discrete", "midpoint", "stable", "central"}
+
+
+def test_relaunch_runs_only_what_is_missing(launch: Launch, small_sweep: MakeSweep) -> None:
+    sweep = small_sweep(lrs=(0.1, 0.2))
+    first = launch(sweep, fake_trial())
+    runs = first.folder / "runs"
+    before = {p.name: p.stat().st_mtime_ns for p in runs.iterdir()}
+    again = launch(sweep, fake_trial())
+    assert {p.name: p.stat().st_mtime_ns for p in runs.iterdir()} == before
+    assert "4/4 runs done" in again.text or again.text == ""
+    missing = sweep.runs[1].run_id
+    Results(Storage(str(first.folder))).forget_run(missing)
+    wider = small_sweep(lrs=(0.1, 0.3))
+    plan = make_plan(wider, Storage(str(first.folder)))
+    assert len(plan.ended) == 1
+    assert len(plan.fresh) == 3
+    assert len(plan.unasked) == 2
+    assert "2 ended runs on storage are no longer asked for" in " ".join(plan.lines())
+    launch(wider, fake_trial())
+    after = {p.name: p.stat().st_mtime_ns for p in runs.iterdir()}
+    assert len(after) == 6
+    kept = {name: time for name, time in before.items() if name != f"{missing}.parquet"}
+    assert {name: after[name] for name in kept} == kept
+
+
+def test_divergence_failure_and_machine_errors(launch: Launch, small_sweep: MakeSweep) -> None:
+    """The first two are results; the third is tried again, given up, and left for a re-launch."""
+    sweep = small_sweep(lrs=(0.1, 13.0, 17.0, 19.0), seeds=(0,), max_failures=1)
+    result = launch(sweep, fake_trial())
+    runs = read_tables(result.folder)["runs"].to_pandas().set_index("lr")
+    assert runs["status"].to_dict() == {0.1: "finished", 13.0: "diverged", 17.0: "failed"}
+    assert runs["status_detail"][17.0] == "FloatingPointError: seventeen is not a learning rate"
+    assert "MemoryError: not enough memory" in next(iter(result.outcome.lost.values()))
+    assert "given up" in result.text
+    plan = make_plan(sweep, Storage(str(result.folder)))
+    assert [run.lr for run in plan.todo] == [19.0]
+    plan = make_plan(sweep, Storage(str(result.folder)), retry_failed=True)
+    assert [run.lr for run in plan.todo] == [19.0, 17.0]
+
+
+def test_retry_failed(launch: Launch, small_sweep: MakeSweep) -> None:
+    sweep = small_sweep(lrs=(17.0,), seeds=(0,))
+    launch(sweep, fake_trial())
+    # The mistake is mended: the same run now works (here: the real workload at a large rate).
+    result = launch(small_sweep(lrs=(17.0,), seeds=(0,)), retry_failed=True)
+    status = read_tables(result.folder)["runs"].to_pandas()["status"][0]
+    assert status == "diverged"
+
+
+def test_a_request_that_cannot_be_met_is_refused(launch: Launch, small_sweep: MakeSweep) -> None:
+    sweep = small_sweep(gpus_per_run=2)
+    with pytest.raises(ConfigError, match=r"got 1 CPU, 2 GPU; there is: 2 CPU, 0 GPU"):
+        launch(sweep)
+    assert not Path(sweep.execution.storage, sweep.name, "runs").exists()
+
+
+def test_two_drivers(launch: Launch, small_sweep: MakeSweep) -> None:
+    sweep = small_sweep()
+    other = SweepLock(Storage(sweep.execution.storage, sweep.name))
+    other.acquire()
+    with pytest.raises(SweepLocked, match=r"another driver works on .*small \(process \d+ on"):
+        launch(sweep)
+    other.release()
+
+
+def test_lasting_storage_errors_stop_the_sweep(
+    launch: Launch, small_sweep: MakeSweep, undisturbed: dict[str, Path]
+) -> None:
+    """A disk that is full stops the sweep at once with one clear reason; mended, it goes on."""
+    from tests.ray.faults import full_disk_trial
+
+    sweep = small_sweep()
+    expected = reference(launch, sweep, undisturbed)
+    result = launch(sweep, full_disk_trial(sweep.runs[1].run_id))
+    assert "No space left on device" in result.outcome.storage_error
+    assert not result.outcome.interrupted
+    result = launch(sweep)
+    assert_same_tables(expected, result.folder)
+    shutil.rmtree(result.folder)
