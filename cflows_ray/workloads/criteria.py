@@ -64,7 +64,7 @@ def correct(outputs: Float[Array, "*n c"], targets: Shaped[Array, "*n"]) -> Bool
         return (outputs[..., 0] > 0) == (targets[..., 0] > 0)
     if jnp.issubdtype(targets.dtype, jnp.floating):
         targets = jnp.argmax(targets, axis=-1)
-    return jnp.argmax(outputs, axis=-1) == targets
+    return jnp.argmax(outputs, axis=-1).astype(targets.dtype) == targets
 
 
 CRITERIA: dict[str, Criterion] = {"mse": mse, "cross_entropy": cross_entropy}

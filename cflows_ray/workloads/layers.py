@@ -23,10 +23,20 @@ from cflows_ray.workloads.base import DataSet, Network
 Initializer = Callable[..., Array]
 
 gelu = partial(jax.nn.gelu, approximate=False)
-zeros = nn.initializers.zeros_init()
-ones = nn.initializers.ones_init()
 
 ACTIVATION_FUNCTIONS: dict[str, Callable[[Array], Array]] = {"gelu": gelu, "tanh": jnp.tanh}
+
+
+def zeros(key: Array, shape: tuple[int, ...]) -> Array:
+    """Initialise at zero (flax's own would be float64 where 64-bit mode is on)."""
+    del key
+    return jnp.zeros(shape, jnp.float32)
+
+
+def ones(key: Array, shape: tuple[int, ...]) -> Array:
+    """Initialise at one."""
+    del key
+    return jnp.ones(shape, jnp.float32)
 
 
 def uniform(bound: float) -> Initializer:
