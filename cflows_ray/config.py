@@ -16,12 +16,12 @@ import functools
 import hashlib
 import json
 import math
-import numbers
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from cflows_ray.checks import ConfigError, integer, learning_rate, number, one_of, require, sequence
 from cflows_ray.workloads import check_workload
 
 # The names and parameters of the plug-ins, repeated here because their own modules import JAX;
@@ -37,55 +37,10 @@ CRITERIA: tuple[str, ...] = ("mse", "cross_entropy")
 DTYPES: tuple[str, ...] = ("float32", "float64")
 SCHEDULES = '"constant", "linear_warmup:N", "cosine:N" or "cosine:N:FRACTION" with N >= 1'
 
+__all__ = ["ConfigError", "Execution", "Grid", "RunConfig", "SweepConfig"]
+
 # Settings of a run that a sweep sets for all its grids and a grid may set for itself.
 SHARED = ("steps", "warmup", "substeps", "num_eigs", "record_every", "flows", "dtype")
-
-
-class ConfigError(ValueError):
-    """A mistake in a configuration, in one line."""
-
-
-def _require(ok: bool, name: str, allowed: str, value: Any) -> None:
-    """Raise `ConfigError` naming a field unless `ok`."""
-    if not ok:
-        raise ConfigError(f"{name} must be {allowed}, got {value!r}")
-
-
-def _integer(name: str, value: Any, minimum: int) -> int:
-    """Return `value` as an int of at least `minimum`."""
-    ok = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    _require(ok and int(value) >= minimum, name, f"an integer >= {minimum}", value)
-    return int(value)
-
-
-def _number(name: str, value: Any, allowed: str, low: float, high: float = math.inf) -> float:
-    """Return `value` as a finite float with low <= value < high."""
-    ok = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    ok = ok and math.isfinite(value) and low <= value < high
-    _require(ok, name, allowed, value)
-    return float(value)
-
-
-def _learning_rate(name: str, value: Any) -> float:
-    """Return `value` as a learning rate."""
-    return _number(name, value, "a number > 0", low=math.ulp(0.0))
-
-
-def _one_of(name: str, value: Any, allowed: Iterable[str]) -> None:
-    """Check that `value` is one of the allowed words."""
-    allowed = list(allowed)
-    _require(value in allowed, name, f"one of {allowed}", value)
-
-
-def _tuple(name: str, value: Any) -> tuple[Any, ...]:
-    """Return a sequence as a non-empty tuple without repetitions; a single value is refused."""
-    ok = isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
-    _require(ok, name, "a sequence", value)
-    result: tuple[Any, ...] = tuple(value)
-    _require(len(result) > 0, name, "a non-empty sequence", value)
-    repeated = sorted({str(v) for v in result if result.count(v) > 1})
-    _require(not repeated, name, "free of repetitions", ", ".join(repeated))
-    return result
 
 
 def _check_flows(value: Any) -> tuple[str, ...]:
@@ -93,9 +48,9 @@ def _check_flows(value: Any) -> tuple[str, ...]:
 
     The order does not change a run, so it must not change the run id.
     """
-    names = _tuple("flows", value)
+    names = sequence("flows", value)
     for name in names:
-        _one_of("flows", name, FLOWS)
+        one_of("flows", name, FLOWS)
     return tuple(name for name in FLOWS if name in names)
 
 
@@ -111,12 +66,12 @@ def _check_schedule(value: Any) -> None:
             ok = 0 < float(fraction) <= 1
         except ValueError:
             ok = False
-    _require(ok, "schedule", SCHEDULES, value)
+    require(ok, "schedule", SCHEDULES, value)
 
 
 def _json_options(options: Any) -> dict[str, Any]:
     """Return a workload's options as plain JSON values, keys sorted."""
-    _require(isinstance(options, Mapping), "workload_options", "a mapping", options)
+    require(isinstance(options, Mapping), "workload_options", "a mapping", options)
     try:
         return dict(json.loads(json.dumps(options, sort_keys=True, allow_nan=False)))
     except (TypeError, ValueError):
@@ -159,38 +114,38 @@ class RunConfig:
         def put(name: str, value: Any) -> None:
             object.__setattr__(self, name, value)
 
-        _one_of("criterion", self.criterion, CRITERIA)
+        one_of("criterion", self.criterion, CRITERIA)
         put("workload_options", _json_options(self.workload_options))
         try:
             check_workload(self.workload, self.criterion, self.workload_options)
         except ValueError as error:
             raise ConfigError(str(error)) from None
-        _one_of("rule", self.rule, RULE_PARAMETERS)
-        put("lr", _learning_rate("lr", self.lr))
+        one_of("rule", self.rule, RULE_PARAMETERS)
+        put("lr", learning_rate("lr", self.lr))
         for name in RULE_DEFAULTS:
             put(name, self._rule_parameter(name))
         _check_schedule(self.schedule)
-        put("seed", _integer("seed", self.seed, 0))
+        put("seed", integer("seed", self.seed, 0))
         put("flows", _check_flows(self.flows))
-        put("warmup", _integer("warmup", self.warmup, 0))
+        put("warmup", integer("warmup", self.warmup, 0))
         for name in ("steps", "substeps", "num_eigs", "record_every"):
-            put(name, _integer(name, getattr(self, name), 1))
-        _one_of("dtype", self.dtype, DTYPES)
+            put(name, integer(name, getattr(self, name), 1))
+        one_of("dtype", self.dtype, DTYPES)
 
     def _rule_parameter(self, name: str) -> float | bool | None:
         """Return a checked parameter of the rule, or its default; None if the rule has none."""
         value = getattr(self, name)
         if name not in RULE_PARAMETERS[self.rule]:
-            _require(value is None, name, f"left out for {self.rule}", value)
+            require(value is None, name, f"left out for {self.rule}", value)
             return None
         if value is None:
             return RULE_DEFAULTS[name]
         if name == "bias_correction":
-            _require(isinstance(value, bool), name, "true or false", value)
+            require(isinstance(value, bool), name, "true or false", value)
             return bool(value)
         if name == "beta2":
-            return _number(name, value, "a number with 0 < beta2 < 1", math.ulp(0.0), 1.0)
-        return _number(name, value, "a number >= 0", 0.0)
+            return number(name, value, "a number with 0 < beta2 < 1", math.ulp(0.0), 1.0)
+        return number(name, value, "a number >= 0", 0.0)
 
     def to_json(self) -> dict[str, Any]:
         """Return the configuration as plain JSON values; `RunConfig(**...)` is the inverse."""
@@ -206,6 +161,13 @@ class RunConfig:
         """Hash of the whole configuration: 16 hexadecimal digits."""
         text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def kind(self) -> str:
+        """What decides the compiled program: the configuration without its traced numbers."""
+        traced = ("lr", "beta2", "eps", "seed", "steps", "warmup")
+        values = {k: v for k, v in self.to_json().items() if k not in traced}
+        return json.dumps(values, sort_keys=True)
 
     def rule_parameters(self) -> dict[str, Any]:
         """Return the keyword arguments of the rule's class."""
@@ -253,7 +215,7 @@ class Grid:
     dtype: str | None = None
 
     def __post_init__(self) -> None:
-        lrs = tuple(_learning_rate("lrs", lr) for lr in _tuple("lrs", self.lrs))
+        lrs = tuple(learning_rate("lrs", lr) for lr in sequence("lrs", self.lrs))
         object.__setattr__(self, "lrs", lrs)
         if self.seeds is not None:
             object.__setattr__(self, "seeds", _check_seeds(self.seeds))
@@ -261,7 +223,7 @@ class Grid:
 
 def _check_seeds(value: Any) -> tuple[int, ...]:
     """Return the seeds as a tuple of integers >= 0."""
-    return tuple(_integer("seeds", seed, 0) for seed in _tuple("seeds", value))
+    return tuple(integer("seeds", seed, 0) for seed in sequence("seeds", value))
 
 
 @dataclass(frozen=True)
@@ -297,18 +259,18 @@ class Execution:
     compile_cache: str | None = None
 
     def __post_init__(self) -> None:
-        _require(bool(str(self.storage).strip()), "storage", "a folder or URI", self.storage)
+        require(bool(str(self.storage).strip()), "storage", "a folder or URI", self.storage)
         for name in ("chunk_steps", "checkpoint_every"):
-            _integer(name, getattr(self, name), 1)
+            integer(name, getattr(self, name), 1)
         if self.workers is not None:
-            _integer("workers", self.workers, 1)
-        _integer("max_failures", self.max_failures, -1)
-        _number("cpus_per_run", self.cpus_per_run, "a number > 0", math.ulp(0.0))
-        _number("memory_gb_per_run", self.memory_gb_per_run, "a number >= 0", 0.0)
+            integer("workers", self.workers, 1)
+        integer("max_failures", self.max_failures, -1)
+        number("cpus_per_run", self.cpus_per_run, "a number > 0", math.ulp(0.0))
+        number("memory_gb_per_run", self.memory_gb_per_run, "a number >= 0", 0.0)
         if self.gpus_per_run is not None:
-            gpus = _number("gpus_per_run", self.gpus_per_run, "a number >= 0", 0.0)
+            gpus = number("gpus_per_run", self.gpus_per_run, "a number >= 0", 0.0)
             whole = gpus <= 1 or gpus == int(gpus)  # Ray has fractions only below one GPU
-            _require(whole, "gpus_per_run", "a fraction below 1 or a whole number", gpus)
+            require(whole, "gpus_per_run", "a fraction below 1 or a whole number", gpus)
 
 
 @dataclass(frozen=True)
@@ -337,8 +299,8 @@ class SweepConfig:
 
     def __post_init__(self) -> None:
         ok = isinstance(self.name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", self.name)
-        _require(bool(ok), "name", "letters, digits, '_', '-' and '.'", self.name)
-        object.__setattr__(self, "grids", _tuple("grids", self.grids))
+        require(bool(ok), "name", "letters, digits, '_', '-' and '.'", self.name)
+        object.__setattr__(self, "grids", sequence("grids", self.grids))
         object.__setattr__(self, "seeds", _check_seeds(self.seeds))
         _ = self.runs  # made now, so that every mistake shows now
 
@@ -378,7 +340,7 @@ class SweepConfig:
         known = sorted({n for g in self.grids for n in (g.workload, g.rule, g.criterion)})
         names = tuple(names)
         for name in names:
-            _one_of("only", name, known)
+            one_of("only", name, known)
         kept = tuple(g for g in self.grids if {g.workload, g.rule, g.criterion} & set(names))
         return replace(self, grids=kept)
 

@@ -36,8 +36,17 @@ class Plan:
 
     @property
     def todo(self) -> tuple[RunConfig, ...]:
-        """Runs to carry out; those that are half done first."""
-        return (*self.resumed, *self.fresh, *self.retried)
+        """Runs to carry out: one of each kind first, then those that are half done.
+
+        Runs of a kind share a compiled program, which others then find in the compilation cache
+        instead of compiling it at the same time.
+        """
+        runs = (*self.resumed, *self.fresh, *self.retried)
+        pioneers: dict[object, RunConfig] = {}
+        for run in runs:
+            pioneers.setdefault(run.kind, run)
+        first = {run.run_id for run in pioneers.values()}
+        return (*pioneers.values(), *(run for run in runs if run.run_id not in first))
 
     def count(self, status: str) -> int:
         """Return the number of ended runs with a status."""

@@ -18,6 +18,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from cflows_ray.checks import ConfigError
+
 # Errors that no retry mends: the whole sweep stops at once and can be continued once mended.
 LASTING_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -54,7 +56,7 @@ class Storage:
     Attributes:
         location: the folder or URI as a person would write it, made absolute if local.
 
-    Raises `StorageError` if the location is not one that pyarrow understands. Nothing is created
+    Raises `ConfigError` if the location is not one that pyarrow understands. Nothing is created
     before the first write.
 
     Example:
@@ -71,13 +73,14 @@ class Storage:
         try:
             self._fs, root = pafs.FileSystem.from_uri(location)
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise StorageError(
-                f"storage must be a folder or a URI, got {location!r}: {error}"
+            reason = " ".join(str(error).split())
+            raise ConfigError(
+                f"storage must be a folder or URI, got {location!r}: {reason}"
             ) from None
         self._root = posixpath.join(root, folder) if folder else root
         self.is_local = isinstance(self._fs, pafs.LocalFileSystem)
         base, _, query = location.partition("?")
-        self.location = posixpath.join(base, folder) + (f"?{query}" if query else "")
+        self.location = posixpath.join(base, folder).rstrip("/") + (f"?{query}" if query else "")
 
     def _path(self, path: str) -> str:
         return posixpath.join(self._root, path) if path else self._root

@@ -1,0 +1,55 @@
+"""Checks of single values; every error names the field, what is allowed and the value."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+class ConfigError(ValueError):
+    """A mistake in a configuration, in one line."""
+
+
+def require(ok: bool, name: str, allowed: str, value: Any) -> None:
+    """Raise `ConfigError` naming a field unless `ok`."""
+    if not ok:
+        raise ConfigError(f"{name} must be {allowed}, got {value!r}")
+
+
+def integer(name: str, value: Any, minimum: int) -> int:
+    """Return `value` as an int of at least `minimum`."""
+    ok = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    require(ok and int(value) >= minimum, name, f"an integer >= {minimum}", value)
+    return int(value)
+
+
+def number(name: str, value: Any, allowed: str, low: float, high: float = math.inf) -> float:
+    """Return `value` as a finite float with low <= value < high."""
+    ok = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    ok = ok and math.isfinite(value) and low <= value < high
+    require(ok, name, allowed, value)
+    return float(value)
+
+
+def learning_rate(name: str, value: Any) -> float:
+    """Return `value` as a learning rate."""
+    return number(name, value, "a number > 0", low=math.ulp(0.0))
+
+
+def one_of(name: str, value: Any, allowed: Iterable[str]) -> None:
+    """Check that `value` is one of the allowed words."""
+    allowed = list(allowed)
+    require(value in allowed, name, f"one of {allowed}", value)
+
+
+def sequence(name: str, value: Any) -> tuple[Any, ...]:
+    """Return a sequence as a non-empty tuple without repetitions; a single value is refused."""
+    ok = isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
+    require(ok, name, "a sequence", value)
+    result: tuple[Any, ...] = tuple(value)
+    require(len(result) > 0, name, "a non-empty sequence", value)
+    repeated = sorted({str(v) for v in result if result.count(v) > 1})
+    require(not repeated, name, "free of repetitions", ", ".join(repeated))
+    return result

@@ -1,0 +1,331 @@
+"""Configurations: what is refused and how it is said, run ids, and that nothing heavy is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cflows_ray import config as config_module
+from cflows_ray.cli import Options, apply, parse
+from cflows_ray.config import ConfigError, Execution, Grid, RunConfig, SweepConfig
+from cflows_ray.placement import autoscaling_nodes, check_fits, resources_per_run, runs_at_once
+from cflows_ray.schema import column_names
+
+RUN = RunConfig(workload="saddle_2d", rule="rmsprop", lr=0.2, steps=50)
+GRID = Grid(workload="saddle_2d", rule="gradient_descent", lrs=(0.1, 0.2))
+SWEEP = SweepConfig(name="example", grids=(GRID,), seeds=(0, 1), steps=50)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lr": -0.1}, "lr must be a number > 0, got -0.1"),
+        ({"lr": 0}, "lr must be a number > 0, got 0"),
+        ({"lr": "fast"}, "lr must be a number > 0, got 'fast'"),
+        ({"lr": True}, "lr must be a number > 0, got True"),
+        ({"lr": float("nan")}, "lr must be a number > 0, got nan"),
+        ({"lr": float("inf")}, "lr must be a number > 0, got inf"),
+        ({"workload": "nope"}, "workload must be one of .*, got 'nope'"),
+        ({"workload_options": {"nope": 1}}, "option 'nope' is unknown to workload 'saddle_2d'"),
+        ({"workload_options": {"c": object()}}, "workload_options must be numbers"),
+        ({"workload_options": 3}, "workload_options must be a mapping, got 3"),
+        ({"criterion": "hinge"}, "criterion must be one of .*'mse'.*, got 'hinge'"),
+        ({"rule": "adam"}, "rule must be one of .*'rmsprop'.*, got 'adam'"),
+        ({"rule": "gradient_descent", "beta2": 0.9}, "beta2 must be left out for gradient_descent"),
+        ({"beta2": 1.0}, "beta2 must be a number with 0 < beta2 < 1, got 1.0"),
+        ({"eps": -1e-8}, "eps must be a number >= 0, got -1e-08"),
+        ({"bias_correction": "yes"}, "bias_correction must be true or false, got 'yes'"),
+        ({"schedule": "linear"}, "schedule must be .*, got 'linear'"),
+        ({"schedule": "cosine:0"}, "schedule must be .*, got 'cosine:0'"),
+        ({"schedule": "cosine:10:2"}, "schedule must be .*, got 'cosine:10:2'"),
+        ({"seed": -1}, "seed must be an integer >= 0, got -1"),
+        ({"seed": 0.5}, "seed must be an integer >= 0, got 0.5"),
+        ({"flows": ("central", "orbital")}, "flows must be one of .*, got 'orbital'"),
+        ({"flows": ()}, r"flows must be a non-empty sequence, got \(\)"),
+        ({"flows": "central"}, "flows must be a sequence, got 'central'"),
+        ({"steps": 0}, "steps must be an integer >= 1, got 0"),
+        ({"warmup": -1}, "warmup must be an integer >= 0, got -1"),
+        ({"substeps": 0}, "substeps must be an integer >= 1, got 0"),
+        ({"num_eigs": 0}, "num_eigs must be an integer >= 1, got 0"),
+        ({"record_every": 0}, "record_every must be an integer >= 1, got 0"),
+        ({"dtype": "bfloat16"}, "dtype must be one of .*, got 'bfloat16'"),
+    ],
+)
+def test_bad_runs_are_refused_in_one_line(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{message}") as info:
+        dataclasses.replace(RUN, **changes)
+    assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: Grid("saddle_2d", "rmsprop", lrs=(0.1, -0.1)),
+            "lrs must be a number > 0, got -0.1",
+        ),
+        (lambda: Grid("saddle_2d", "rmsprop", lrs=0.1), "lrs must be a sequence, got 0.1"),  # type: ignore[arg-type]
+        (lambda: Grid("saddle_2d", "rmsprop", lrs=(0.1, 0.1)), "lrs must be free of repetitions"),
+        (lambda: dataclasses.replace(SWEEP, seeds=(0, 0)), "seeds must be free of repetitions"),
+        (lambda: dataclasses.replace(SWEEP, name="a b"), "name must be letters, .* got 'a b'"),
+        (lambda: dataclasses.replace(SWEEP, name="../x"), "name must be letters, .* got '../x'"),
+        (lambda: dataclasses.replace(SWEEP, grids=()), r"grids must be a non-empty sequence"),
+        (lambda: Execution(workers=0), "workers must be an integer >= 1, got 0"),
+        (lambda: Execution(gpus_per_run=1.5), "gpus_per_run must be a fraction below 1 or a whole"),
+        (lambda: Execution(cpus_per_run=0), "cpus_per_run must be a number > 0, got 0"),
+        (lambda: Execution(chunk_steps=0), "chunk_steps must be an integer >= 1, got 0"),
+        (lambda: Execution(storage=""), "storage must be a folder or URI, got ''"),
+    ],
+)
+def test_bad_sweeps_are_refused_in_one_line(make: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{message}") as info:
+        make()
+    assert "\n" not in str(info.value)
+
+
+def test_a_run_that_occurs_twice_is_refused() -> None:
+    other = Grid(workload="saddle_2d", rule="gradient_descent", lrs=(0.2, 0.3))
+    with pytest.raises(ConfigError, match=r"^grids must not give a run twice, got twice .*lr=0.2"):
+        dataclasses.replace(SWEEP, grids=(GRID, other))
+
+
+def test_the_run_id_is_a_hash_of_the_whole_configuration() -> None:
+    same = RunConfig(**json.loads(json.dumps(RUN.to_json())))
+    assert same == RUN
+    assert same.run_id == RUN.run_id
+    changes: dict[str, Any] = {
+        "workload": "digits_mlp",
+        "rule": "scalar_rmsprop",
+        "lr": 0.3,
+        "criterion": "cross_entropy",
+        "workload_options": {"c": 0.1},
+        "beta2": 0.9,
+        "eps": 1e-6,
+        "bias_correction": True,
+        "schedule": "cosine:10",
+        "seed": 1,
+        "flows": ("central",),
+        "warmup": 1,
+        "steps": 51,
+        "substeps": 2,
+        "num_eigs": 2,
+        "record_every": 2,
+        "dtype": "float64",
+    }
+    assert set(changes) == {f.name for f in dataclasses.fields(RunConfig)}
+    cross_entropy = {"workload": "digits_mlp"}  # the saddle has no criterion but its own
+    ids = {RUN.run_id}
+    for name, value in changes.items():
+        extra = cross_entropy if name == "criterion" else {}
+        ids.add(dataclasses.replace(RUN, **{**extra, name: value}).run_id)
+    assert len(ids) == 1 + len(changes)
+
+
+def test_equal_configurations_have_equal_ids() -> None:
+    """Defaults written out, orders and number types do not make another run."""
+    spelled = dataclasses.replace(RUN, beta2=0.99, eps=1e-8, bias_correction=False)
+    assert spelled.run_id == RUN.run_id
+    assert dataclasses.replace(RUN, lr=np.float64(0.2), steps=np.int64(50)).run_id == RUN.run_id
+    swapped = dataclasses.replace(RUN, flows=("central", "stable", "midpoint"))
+    assert swapped.run_id == RUN.run_id
+    a = dataclasses.replace(RUN, workload_options={"c": 0.1, "y0": 9.0})
+    b = dataclasses.replace(RUN, workload_options={"y0": 9.0, "c": 0.1})
+    assert a.run_id == b.run_id
+
+
+def test_the_run_id_never_changes_by_accident() -> None:
+    """A changed id would run every finished sweep again: say so in the changelog if it must be."""
+    assert RUN.run_id == "77bf47da69e6b90a"
+
+
+def test_execution_does_not_enter_the_run_id() -> None:
+    other = dataclasses.replace(SWEEP, name="other", execution=Execution(chunk_steps=3, workers=2))
+    assert [run.run_id for run in other.runs] == [run.run_id for run in SWEEP.runs]
+
+
+def test_the_row_has_the_columns_of_the_table() -> None:
+    own = {"sweep", "num_params", "status", "status_detail", "wall_s", "compile_s", "device"}
+    own |= {"versions", "commit"}
+    assert set(RUN.row()) == set(column_names("runs")) - own
+
+
+def test_names_agree_with_the_registries() -> None:
+    from cflows_ray.flows import FLOWS
+    from cflows_ray.rules import RULES
+    from cflows_ray.workloads.registry import CRITERIA
+
+    assert set(config_module.RULE_PARAMETERS) == set(RULES)
+    assert set(config_module.FLOWS) == set(FLOWS) - {"discrete"}
+    assert set(config_module.CRITERIA) == set(CRITERIA)
+    for name, parameters in config_module.RULE_PARAMETERS.items():
+        fields = {f.name: f.default for f in dataclasses.fields(RULES[name])}  # type: ignore[arg-type]
+        assert set(fields) == {"lr", "schedule", *parameters}
+        for parameter in parameters:
+            assert fields[parameter] == config_module.RULE_DEFAULTS[parameter]
+
+
+@pytest.mark.parametrize(
+    "text", ["constant", "linear_warmup:5", "cosine:10", "cosine:10:0.5", "cosine", "cosine:x", "x"]
+)
+def test_schedules_agree_with_the_rules(text: str) -> None:
+    from cflows_ray.rules import parse_schedule
+
+    def refused(check: Any) -> bool:
+        try:
+            check()
+        except ValueError:
+            return True
+        return False
+
+    ours = refused(lambda: dataclasses.replace(RUN, schedule=text))
+    assert ours == refused(lambda: parse_schedule(text))
+
+
+def test_importing_loads_neither_jax_nor_ray() -> None:
+    code = (
+        "import sys, cflows_ray.config, cflows_ray.schema, cflows_ray.cli, cflows_ray.status;"
+        "print(sorted({'jax', 'ray', 'flax', 'orbax'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+# The command line ---------------------------------------------------------------------------
+
+
+def change(*arguments: str) -> SweepConfig:
+    return apply(SWEEP, parse(SWEEP, list(arguments)))
+
+
+def test_overrides() -> None:
+    sweep = change(
+        *("--lrs", "0.3", "0.4", "--seeds", "7", "--steps", "9", "--flows", "central"),
+        *("--storage", "s3://b/f", "--workers", "3", "--gpus", "0.5", "--name", "n"),
+    )
+    assert {(run.lr, run.seed, run.steps, run.flows) for run in sweep.runs} == {
+        (0.3, 7, 9, ("central",)),
+        (0.4, 7, 9, ("central",)),
+    }
+    assert sweep.name == "n"
+    execution = sweep.execution
+    assert (execution.storage, execution.workers, execution.gpus_per_run) == ("s3://b/f", 3, 0.5)
+
+
+def test_nothing_given_changes_nothing() -> None:
+    assert change() == SWEEP
+    assert change("--") == SWEEP
+
+
+def test_overrides_hold_for_grids_with_their_own_values() -> None:
+    grids = (dataclasses.replace(GRID, steps=10, seeds=(5,)),)
+    sweep = dataclasses.replace(SWEEP, grids=grids)
+    assert {run.steps for run in apply(sweep, Options(steps=20)).runs} == {20}
+    assert {run.seed for run in apply(sweep, Options(seeds=(3,))).runs} == {3}
+
+
+def test_only_and_smoke() -> None:
+    grids = (GRID, dataclasses.replace(GRID, rule="rmsprop"))
+    sweep = dataclasses.replace(SWEEP, grids=grids)
+    assert {run.rule for run in apply(sweep, Options(only=("rmsprop",))).runs} == {"rmsprop"}
+    smoke = apply(sweep, Options(smoke_test=True))
+    assert smoke.name == "example-smoke"
+    assert [(run.rule, run.steps) for run in smoke.runs] == [
+        ("gradient_descent", 20),
+        ("rmsprop", 20),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--lrs", "-0.1"], "lrs must be a number > 0, got -0.1"),
+        (["--lrs", "0.1", "fast"], "lrs must be numbers, got '0.1', 'fast'"),
+        (["--lrs"], "lrs must be a non-empty sequence, got ()"),
+        (["--steps", "0"], "steps must be an integer >= 1, got 0"),
+        (["--steps", "1.5"], "steps must be an integer, got '1.5'"),
+        (["--steps"], "steps must be an integer, got nothing"),
+        (["--flows", "orbital"], "flows must be one of ['midpoint', 'stable', 'central'], got 'or"),
+        (["--only", "adam"], "only must be one of ["),
+        (["--nope", "3"], "options must be among those that --help lists, got --nope, 3"),
+        (["--dtype", "half"], "dtype must be one of ['float32', 'float64'], got 'half'"),
+        (["--storage", "ftp://x"], "storage must be a folder or URI, got 'ftp://x'"),
+    ],
+)
+def test_mistakes_on_the_command_line(arguments: list[str], message: str, tmp_path: Path) -> None:
+    """One line, exit code 2, nothing started."""
+    code = (
+        "from cflows_ray.cli import main\n"
+        "from cflows_ray.config import Grid, SweepConfig\n"
+        "grid = Grid(workload='saddle_2d', rule='gradient_descent', lrs=(0.1,))\n"
+        "main(SweepConfig(name='x', grids=(grid,)))"
+    )
+    command = [sys.executable, "-c", code, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert result.stdout == ""
+    assert result.stderr.startswith(f"error: {message}")
+    assert result.stderr.count("\n") == 1
+    assert result.returncode == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_and_dry_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from cflows_ray.cli import main
+
+    with pytest.raises(SystemExit) as stop:
+        main(SWEEP, ["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for option in ("--lrs", "--seeds", "--storage", "--smoke-test", "--dry-run", "--retry-failed"):
+        assert option in text
+    with pytest.raises(SystemExit) as stop:
+        main(SWEEP, ["--dry-run", "--storage", str(tmp_path)])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert "4 runs: none done before, 4 new" in text
+    assert all(run.run_id in text for run in SWEEP.runs)
+    assert not list(tmp_path.iterdir())
+
+
+# Placement ----------------------------------------------------------------------------------
+
+LAPTOP = {"CPU": 8.0, "memory": 16.0 * 2**30}
+SERVER = {"CPU": 16.0, "GPU": 4.0, "memory": 64.0 * 2**30}
+
+
+def test_a_run_gets_a_gpu_where_there_is_one() -> None:
+    assert resources_per_run(Execution(), [LAPTOP]) == {"cpu": 1.0}
+    assert resources_per_run(Execution(), [LAPTOP, SERVER]) == {"cpu": 1.0, "gpu": 1.0}
+    assert resources_per_run(Execution(gpus_per_run=0), [SERVER]) == {"cpu": 1.0}
+    asked = Execution(gpus_per_run=0.25, memory_gb_per_run=2)
+    assert resources_per_run(asked, [SERVER]) == {"cpu": 1.0, "gpu": 0.25, "memory": 2.0 * 2**30}
+
+
+def test_what_fits() -> None:
+    check_fits({"cpu": 1.0, "gpu": 1.0}, [LAPTOP, SERVER])
+    assert runs_at_once({"cpu": 1.0, "gpu": 1.0}, [LAPTOP, SERVER]) == 4
+    assert runs_at_once({"cpu": 1.0, "gpu": 0.25}, [SERVER, SERVER]) == 32
+    message = "got 1 CPU, 5 GPU; there is: 16 CPU, 4 GPU, 64.0 GiB memory; 8 CPU, 0 GPU"
+    with pytest.raises(ConfigError, match=message):
+        check_fits({"cpu": 1.0, "gpu": 5.0}, [LAPTOP, SERVER])
+    with pytest.raises(ConfigError, match=r"32.0 GiB memory; there is"):
+        check_fits({"cpu": 1.0, "memory": 32.0 * 2**30}, [LAPTOP])
+
+
+def test_a_cluster_that_grows_counts_what_it_can_start(tmp_path: Path) -> None:
+    assert autoscaling_nodes(tmp_path / "none") == []
+    bootstrap = tmp_path / "ray_bootstrap_config.yaml"
+    bootstrap.write_text(
+        "available_node_types:\n"
+        "  head: {resources: {CPU: 2}, max_workers: 0}\n"
+        "  worker: {resources: {CPU: 8, GPU: 1}, max_workers: 4}\n"
+    )
+    nodes = autoscaling_nodes(bootstrap)
+    assert nodes == [{"CPU": 8, "GPU": 1}]
+    assert resources_per_run(Execution(), nodes) == {"cpu": 1.0, "gpu": 1.0}

@@ -1,0 +1,388 @@
+"""Storage, lock, Parquet, checkpoints, status and display, without Ray."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from cflows_ray import lock as lock_module
+from cflows_ray import status as status_module
+from cflows_ray.checkpoint import Checkpoint, CheckpointDamaged, Checkpoints, _pack, _unpack
+from cflows_ray.checks import ConfigError
+from cflows_ray.config import Grid, RunConfig, SweepConfig
+from cflows_ray.display import Display
+from cflows_ray.lock import LOCK, SweepLock, SweepLocked, process_start
+from cflows_ray.plan import make_plan
+from cflows_ray.results import OtherSchema, Results, steps_table
+from cflows_ray.schema import arrow_schema
+from cflows_ray.session import RunSession
+from cflows_ray.status import print_status, sweep_status
+from cflows_ray.storage import Storage, StorageError
+from tests.ray.fake_run import FakePaired, build_fake
+
+GRIDS = (Grid(workload="saddle_2d", rule="gradient_descent", lrs=(0.1, 13.0, 17.0)),)
+SWEEP = SweepConfig(name="s", grids=GRIDS, seeds=(0,), steps=25)
+
+
+def run_fake(storage: Storage, run: RunConfig, chunks: int = 100) -> None:
+    session = RunSession(run, sweep="s", storage=storage, chunk_steps=10, build=build_fake)
+    for _ in range(chunks):
+        if session.advance().status != "running":
+            break
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return Storage(str(tmp_path), "s")
+
+
+# Storage ------------------------------------------------------------------------------------
+
+
+def test_storage(storage: Storage, tmp_path: Path) -> None:
+    assert storage.location == f"{tmp_path}/s"
+    assert storage.names("a") == []
+    with pytest.raises(FileNotFoundError):
+        storage.read("a/b")
+    storage.write("a/b", b"one")
+    storage.write("a/b", b"two")
+    storage.write("a/c/d", b"")
+    assert storage.read("a/b") == b"two"
+    assert storage.names("a") == ["b"]
+    assert storage.names("a", recursive=True) == ["b", "c/d"]
+    storage.move("a/b", "a/e")
+    assert storage.names("", recursive=True) == ["a/c/d", "a/e"]
+    storage.delete("a/e")
+    storage.delete("a/e")
+    storage.delete_folder("a")
+    storage.delete_folder("a")
+    assert storage.names("", recursive=True) == []
+
+
+def test_relative_folders_are_made_absolute(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Storage("results", "s").location == f"{tmp_path}/results/s"
+
+
+def test_errors_name_the_file_and_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"cannot write \S+/file/a/b: ") as info:
+        Storage(str(tmp_path / "file")).write("a/b", b"")
+    assert "\n" not in str(info.value)
+    with pytest.raises(ConfigError, match="storage must be a folder or URI, got 'nope://x'"):
+        Storage("nope://x")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_lasting(tmp_path: Path, monkeypatch: Any) -> None:
+    storage = Storage(str(tmp_path))
+    monkeypatch.setattr(Storage, "_path", lambda self, path: "/dev/full" if "x" in path else "/dev")  # noqa: ARG005
+    with pytest.raises(StorageError, match=r"cannot write \S+/x: No space left on device") as info:
+        storage.write("x", b"1" * 10_000)
+    assert info.value.lasting
+
+
+def test_storage_errors_cross_processes() -> None:
+    import pickle
+
+    error = pickle.loads(pickle.dumps(StorageError("cannot write x", True)))
+    assert (str(error), error.lasting) == ("cannot write x", True)
+
+
+# Lock ---------------------------------------------------------------------------------------
+
+
+def test_one_driver_at_a_time(storage: Storage) -> None:
+    first = SweepLock(storage)
+    first.acquire()
+    with pytest.raises(SweepLocked, match=rf"process {os.getpid()} on .* wait for it or stop it"):
+        SweepLock(storage).acquire()
+    first.release()
+    second = SweepLock(storage)
+    second.acquire()
+    second.release()
+    assert not storage.exists(LOCK)
+
+
+def test_of_many_at_once_one_gets_it(storage: Storage) -> None:
+    locks = [SweepLock(storage) for _ in range(8)]
+    refused = []
+
+    def try_it(lock: SweepLock) -> None:
+        try:
+            lock.acquire()
+        except SweepLocked:
+            refused.append(lock)
+
+    threads = [threading.Thread(target=try_it, args=(lock,)) for lock in locks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(refused) == 7
+    for lock in locks:
+        lock.release()
+
+
+def test_a_dead_drivers_lock_is_taken_over(storage: Storage) -> None:
+    """Killed on this machine: at once. On another machine: when it was not renewed for long."""
+    code = (
+        "import os, sys; from cflows_ray.lock import SweepLock; "
+        "from cflows_ray.storage import Storage; "
+        f"SweepLock(Storage({storage.location!r})).acquire(); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=False)
+    holder = json.loads(storage.read(LOCK))
+    assert holder["pid"] != os.getpid()
+    lock = SweepLock(storage)
+    lock.acquire()
+    lock.release()
+    # A number used again by another process is not the driver.
+    mine = {**holder, "pid": os.getpid()}
+    assert process_start(os.getpid()) != holder["process_started"]
+    storage.write(LOCK, json.dumps(mine).encode())
+    lock = SweepLock(storage)
+    lock.acquire()
+    lock.release()
+    elsewhere = {**holder, "host": "elsewhere", "renewed": time.time() - 30}
+    storage.write(LOCK, json.dumps(elsewhere).encode())
+    with pytest.raises(SweepLocked, match=r"on elsewhere, seen 30 s ago"):
+        SweepLock(storage).acquire()
+    storage.write(LOCK, json.dumps({**elsewhere, "renewed": time.time() - 61}).encode())
+    lock = SweepLock(storage)
+    lock.acquire()
+    lock.release()
+
+
+def test_a_lock_that_was_taken_over_is_noticed(storage: Storage, monkeypatch: Any) -> None:
+    monkeypatch.setattr(lock_module, "RENEW_S", 0.01)
+    lock = SweepLock(storage)
+    lock.acquire()
+    other = {**json.loads(storage.read(LOCK)), "token": "other"}
+    for _ in range(100):  # a renewal that was under way may overwrite it
+        storage.write(LOCK, json.dumps(other).encode())
+        if lock.lost.wait(0.1):
+            break
+    assert lock.lost.is_set()
+    lock.release()
+    assert json.loads(storage.read(LOCK))["token"] == "other"
+
+
+# Parquet ------------------------------------------------------------------------------------
+
+
+def test_rows_become_the_steps_table() -> None:
+    run = SWEEP.runs[0]
+    paired = FakePaired(run)
+    _, frame = paired.advance(paired.start(), 3)
+    table = steps_table(run.run_id, frame)
+    assert table.schema.equals(arrow_schema("steps"), check_metadata=True)
+    rows = table.to_pylist()
+    assert rows[0]["run_id"] == run.run_id
+    assert rows[0]["test_loss"] is None
+    assert rows[1]["num_gradients"] is None
+    assert rows[1]["sigma_eigs"] == []
+    assert rows[0]["sigma_eigs"] is None
+
+
+def test_rows_with_other_columns_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"the columns of `steps`, not so \['disp.*'extra'"):
+        steps_table("x", pd.DataFrame({"extra": [1]}))
+
+
+def test_infinite_losses_are_kept() -> None:
+    run = SWEEP.runs[0]
+    paired = FakePaired(run)
+    _, frame = paired.advance(paired.start(), 3)
+    frame["train_loss"] = np.inf
+    assert steps_table("x", frame)["train_loss"].to_pylist() == [np.inf] * len(frame)
+
+
+def test_one_line_of_pandas_opens_the_tables(storage: Storage) -> None:
+    asked = SWEEP.runs[:2]
+    for run in asked:
+        run_fake(storage, run)
+    runs = pd.read_parquet(f"{storage.location}/runs")
+    steps = pd.read_parquet(f"{storage.location}/steps")
+    assert set(runs["run_id"]) == set(steps["run_id"]) == {run.run_id for run in asked}
+    one = pd.read_parquet(f"{storage.location}/steps", filters=[("run_id", "=", runs["run_id"][0])])
+    assert one["run_id"].nunique() == 1
+
+
+def test_files_say_what_they_are(storage: Storage) -> None:
+    run_fake(storage, SWEEP.runs[0])
+    for file in Path(storage.location).glob("*/**/*.parquet"):
+        metadata = pq.read_schema(file).metadata
+        assert metadata[b"cflows_ray.table"].decode() == file.relative_to(storage.location).parts[0]
+        assert metadata[b"cflows_ray.schema"] == b"1"
+
+
+def test_another_schema_is_refused(storage: Storage) -> None:
+    storage.write("sweep.json", json.dumps({"schema": "0"}).encode())
+    with pytest.raises(OtherSchema, match=r"schema '1', got '0' in .*; choose another folder"):
+        make_plan(SWEEP, storage)
+
+
+def test_tidy_deletes_what_a_lost_process_wrote_late(storage: Storage) -> None:
+    run = SWEEP.runs[0]
+    run_fake(storage, run)
+    path = f"steps/{run.run_id}/part-00000000.parquet"
+    storage.write(f"steps/{run.run_id}/part-00000010.parquet", storage.read(path))
+    storage.write(f"steps/{run.run_id}/_part.1234", b"half")
+    Results(storage).tidy([run.run_id])
+    assert storage.names(f"steps/{run.run_id}") == ["part-00000000.parquet"]
+
+
+def test_an_unreadable_row_does_not_count_as_done(storage: Storage) -> None:
+    run_fake(storage, SWEEP.runs[0])
+    storage.write(f"runs/{SWEEP.runs[0].run_id}.parquet", b"PAR1")
+    assert not make_plan(SWEEP, storage).ended
+
+
+# Checkpoints --------------------------------------------------------------------------------
+
+
+def test_checkpoints_are_exact() -> None:
+    arrays = {
+        "float64": np.array([1.1, np.nan, -0.0, np.inf, 5e-324]),
+        "float32": np.float32([[1.5, -0.0]]),
+        "scalar": np.array(3, np.int64),
+        "flag": np.array(True),
+        "bits": np.array([1, 2**32 - 1], np.uint32),
+        "nothing/at all": np.zeros((0, 3), np.float32),
+    }
+    loaded = _unpack(_pack(Checkpoint(7, arrays, {"rows": 3})))
+    assert (loaded.step, loaded.facts) == (7, {"rows": 3})
+    assert list(loaded.arrays) == list(arrays)
+    for name, array in arrays.items():
+        assert loaded.arrays[name].dtype == array.dtype
+        assert loaded.arrays[name].shape == array.shape
+        assert loaded.arrays[name].tobytes() == array.tobytes()
+
+
+def test_every_truncation_of_a_checkpoint_is_noticed() -> None:
+    data = _pack(Checkpoint(7, {"w": np.arange(3.0)}, {}))
+    for length in np.linspace(0, len(data) - 1, 40).astype(int):
+        with pytest.raises(CheckpointDamaged):
+            _unpack(data[:length])
+
+
+def test_a_checkpoint_without_arrays(storage: Storage) -> None:
+    checkpoints = Checkpoints(storage, "r")
+    checkpoints.save(Checkpoint(0, {}, {"ended": ["failed", "why"]}))
+    latest, notes = checkpoints.latest()
+    assert latest is not None
+    assert latest.facts == {"ended": ["failed", "why"]}
+    assert notes == []
+
+
+# Plan and status ----------------------------------------------------------------------------
+
+
+def test_plan_and_status(storage: Storage) -> None:
+    results = Results(storage)
+    more = (*GRIDS, Grid(workload="saddle_2d", rule="rmsprop", lrs=(0.1, 0.2)))
+    sweep = SweepConfig(name="s", grids=more, seeds=(0,), steps=25)
+    results.write_sweep(sweep.to_json())
+    for run in sweep.runs[:3]:
+        run_fake(storage, run)
+    run_fake(storage, sweep.runs[3], chunks=1)
+    plan = make_plan(sweep, storage)
+    assert [run.run_id for run in plan.resumed] == [sweep.runs[3].run_id]
+    assert [run.run_id for run in plan.fresh] == [sweep.runs[4].run_id]
+    assert plan.lines()[:2] == [
+        "5 runs: 1 finished, 1 diverged, 1 failed before, 1 to resume, 1 new",
+        "failed runs are tried again only with --retry-failed",
+    ]
+    status = sweep_status(storage)
+    assert [status.statuses[run.run_id] for run in sweep.runs] == [
+        *("finished", "diverged", "failed", "interrupted", "waiting")
+    ]
+    lock = SweepLock(storage)
+    lock.acquire()
+    status = sweep_status(storage)
+    assert status.statuses[sweep.runs[3].run_id] == "running"
+    assert status.steps == {sweep.runs[3].run_id: 10}
+    console = Console(file=io.StringIO(), width=120)
+    print_status(status, console)
+    lock.release()
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert f"s: 3 of 5 runs done, process {os.getpid()} on" in text
+    assert "failed: FloatingPointError: seventeen is not a learning rate" in text
+    assert "diverged: loss not finite at step 7" in text
+    assert "running, step 10 of 25" in text
+
+
+def test_the_estimate_comes_from_runs_of_the_same_kind(storage: Storage) -> None:
+    run_fake(storage, SWEEP.runs[0])
+    sweep = SweepConfig(name="s", grids=GRIDS, seeds=(0, 1), steps=25)
+    assert make_plan(sweep, storage).estimate_s() is not None
+    other = (*GRIDS, Grid(workload="saddle_2d", rule="rmsprop", lrs=(0.1, 0.2)))
+    sweep = SweepConfig(name="s", grids=other, seeds=(0,), steps=25)
+    assert make_plan(sweep, storage).estimate_s() is None
+
+
+def test_the_status_command(storage: Storage, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_module.main([storage.location]) == 2
+    assert capsys.readouterr().err == (
+        f"error: results must be a sweep's folder, got '{storage.location}'\n"
+    )
+    Results(storage).write_sweep(SWEEP.to_json())
+    assert status_module.main([storage.location]) == 0
+    assert "s: 0 of 3 runs done, no driver is at work" in capsys.readouterr().out
+
+
+# Display ------------------------------------------------------------------------------------
+
+
+def test_the_live_view_draws_and_the_plain_one_speaks() -> None:
+    runs = SWEEP.runs
+    for terminal in (True, False):
+        console = Console(file=io.StringIO(), force_terminal=terminal, width=120)
+        display = Display("s", runs, {runs[0].run_id: "finished"}, console)
+        display.start()
+        display.started(runs[1].run_id)
+        result = {"step": 10, "advanced": 10, "status": "running", "train_loss": 0.25}
+        time.sleep(0.01)
+        display.progressed(runs[1].run_id, {**result, "effective_sharpness": 1.987654})
+        display.note("a note")
+        display.stop()
+        assert isinstance(console.file, io.StringIO)
+        text = console.file.getvalue()
+        assert "1/3 runs done, 1 running" in text
+        assert "steps/s" in text
+        assert "left" in text
+        assert "a note" in text
+        if terminal:
+            assert "1.988" in text
+            assert "10/25" in text
+        else:
+            assert "\x1b" not in text
+
+
+def test_plain_lines_are_few(monkeypatch: Any) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    console = Console(file=io.StringIO())
+    display = Display("s", SWEEP.runs, {}, console)
+    for second in range(100):
+        now[0] = float(second)
+        result = {"step": second, "advanced": 1, "status": "running"}
+        display.progressed(SWEEP.runs[0].run_id, result)
+        display.tick()
+    assert isinstance(console.file, io.StringIO)
+    assert 5 <= console.file.getvalue().count("\n") <= 10
