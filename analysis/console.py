@@ -109,11 +109,12 @@ def overview(results: Results, accuracy: pd.DataFrame) -> list[str]:
     lines = [f"{results.location}: {len(results.runs)} runs ({', '.join(parts)})"]
     stopped = accuracy[accuracy["flow_status"].astype("str") == "stopped"]
     for flow, rows in stopped.groupby("flow", observed=True):
-        lines.append(
-            f"  {len(rows)} {flow} flows stopped before their run ended and are scored up to there"
-        )
+        which = f"1 {flow} flow" if len(rows) == 1 else f"{len(rows)} {flow} flows"
+        lines.append(f"  {which} stopped before the run's end: scored up to there")
     if not results.problems.empty:
-        lines.append(f"  PARTIAL RESULT: {len(results.problems)} bad files were left out:")
+        number = len(results.problems)
+        files = "1 bad file was" if number == 1 else f"{number} bad files were"
+        lines.append(f"  PARTIAL RESULT: {files} left out:")
         lines += [f"    {row.file}: {row.problem}" for row in results.problems.itertuples()]
     return lines
 

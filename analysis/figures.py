@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.aggregate import cells
@@ -67,6 +68,8 @@ class FigureSet:
             for i, metric in enumerate(metrics):
                 ax = plot_accuracy(rows, metric, axes[i, j])
                 _inner(ax, top=i == 0, bottom=i == len(metrics) - 1, left=j == 0, title=rule)
+                if i > 0:
+                    _drop_legend(ax)
         for i, metric in enumerate(metrics):
             _share_limits(axes[i], accuracy, metric)
         return figure
@@ -100,9 +103,14 @@ class FigureSet:
                 title, fontsize=10, loc="left", color=INK
             )
             plot_sharpness(steps, axes[1, j], bandwidth=bandwidth).set_title("", loc="left")
-            for ax in (axes[0, j], axes[1, j]):
-                if j > 0 and (legend := ax.get_legend()) is not None:
-                    legend.remove()
+            for ax in axes[:, j]:
+                _drop_legend(ax)
+                if j > 0:
+                    ax.set_ylabel("")
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        figure.legend(
+            handles, labels, loc="outside lower center", ncols=4, fontsize=9, frameon=False
+        )
         return figure
 
     def one_run(self, results: Results, run_id: str, bandwidth: float) -> Figure:
@@ -137,23 +145,23 @@ class FigureSet:
 
 
 def _figure(columns: int, rows: int, width: float, height: float) -> Figure:
-    # At least as wide as two panels, so that text stays in proportion on the page.
-    return Figure(figsize=(max(columns * width, 7.5), rows * height + 0.3), layout="constrained")
+    return Figure(figsize=(max(columns * width, 5.0), rows * height + 0.3), layout="constrained")
 
 
-def _inner(ax: object, *, top: bool, bottom: bool, left: bool, title: str | None = None) -> None:
+def _drop_legend(ax: Axes) -> None:
+    if (legend := ax.get_legend()) is not None:
+        legend.remove()
+
+
+def _inner(ax: Axes, *, top: bool, bottom: bool, left: bool, title: str | None = None) -> None:
     """Keep titles on top, x labels at the bottom, y labels and the legend on the left."""
-    from matplotlib.axes import Axes
-
-    assert isinstance(ax, Axes)
     if title is not None:
         ax.set_title(title if top else "", fontsize=10, loc="left", color=INK)
     if not bottom:
         ax.set_xlabel("")
     if not left:
         ax.set_ylabel("")
-        if (legend := ax.get_legend()) is not None:
-            legend.remove()
+        _drop_legend(ax)
 
 
 def _share_limits(row: np.ndarray, accuracy: pd.DataFrame, metric: str) -> None:

@@ -18,7 +18,7 @@ _STYLE = """
 :root { --ink: #222; --soft: #6b6b6b; --line: #dcdcdc; --accent: #0072B2; }
 * { box-sizing: border-box; }
 body { font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; color: var(--ink);
-  max-width: 1180px; margin: 0 auto; padding: 2rem 1.2rem 4rem; background: #fff; }
+  max-width: 1240px; margin: 0 auto; padding: 2rem 1.2rem 4rem; background: #fff; }
 h1 { font-size: 1.7rem; margin: 0 0 .3rem; }
 h2 { font-size: 1.25rem; margin: 2.6rem 0 .6rem; border-bottom: 1px solid var(--line);
   padding-bottom: .25rem; }
@@ -32,19 +32,19 @@ nav a { margin-right: 1rem; white-space: nowrap; }
 a { color: var(--accent); text-decoration: none; }
 a:hover { text-decoration: underline; }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums;
+table { border-collapse: collapse; font-size: .84rem; font-variant-numeric: tabular-nums;
   margin: .4rem 0; }
 caption { text-align: left; padding-bottom: .4rem; caption-side: top; }
 th { text-align: right; font-weight: 600; vertical-align: bottom;
-  border-bottom: 2px solid var(--ink);  padding: .25rem .7rem; }
-td { text-align: right; padding: .22rem .7rem; border-bottom: 1px solid var(--line);
-  white-space: nowrap; }
+  border-bottom: 2px solid var(--ink);  padding: .25rem .45rem; }
+td { text-align: right; vertical-align: top; padding: .2rem .45rem; white-space: nowrap;
+  border-bottom: 1px solid var(--line); }
 th.text, td.text { text-align: left; }
 td.wrap { white-space: normal; min-width: 16rem; overflow-wrap: anywhere; }
-td small { color: var(--soft); font-size: .82em; margin-left: .3em; }
-tr.cell > td { border-top: 1.5px solid #aaa; }
+td small { color: var(--soft); font-size: .8em; display: block; line-height: 1.15; }
+tr.cell > td { border-top: 1px solid #999; }
 figure { margin: .8rem 0 1.4rem; }
-figure img { width: 100%; height: auto; display: block; }
+figure img { max-width: 100%; height: auto; display: block; }
 figcaption { color: var(--soft); font-size: .88rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.2rem; font-size: .9rem; }
 dt { font-weight: 600; } dd { margin: 0; overflow-wrap: anywhere; }
@@ -57,7 +57,7 @@ code { font-size: .9em; background: #f4f4f4; padding: .05em .3em; border-radius:
 def page(title: str, subtitle: str, sections: Sequence[tuple[str, str]]) -> str:
     """Whole page from sections of heading and HTML body."""
     anchors = [f"s{i}" for i in range(len(sections))]
-    links = "".join(
+    links = " ".join(
         f'<a href="#{a}">{html.escape(heading)}</a>'
         for a, (heading, _) in zip(anchors, sections, strict=True)
     )
@@ -117,8 +117,10 @@ def figure(drawing: Figure, caption: str, file: Path | None = None) -> str:
         file.write_bytes(data)
     code = base64.b64encode(data).decode()
     label = html.escape(caption)
+    # In print size on the screen too, so that text is as large in narrow figures as in wide ones.
+    width = round(96 * drawing.get_size_inches()[0])
     return (
-        f'<figure><img alt="{label}" src="data:image/png;base64,{code}">'
+        f'<figure><img width="{width}" alt="{label}" src="data:image/png;base64,{code}">'
         f"<figcaption>{label}</figcaption></figure>"
     )
 

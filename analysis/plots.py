@@ -76,8 +76,8 @@ def plot_sharpness(
         many = flow != "stable"  # the stable flow's further eigenvalues only hide the rest
         values = columns["effective_eigs"] if many else columns["effective_sharpness"][:, None]
         for j in range(values.shape[1]):
-            label = f"{flow} flow" if j == 0 else None
-            ax.plot(columns["step"], values[:, j], color=colour(flow), lw=1.3, label=label)
+            label, width = (f"{flow} flow", 1.8) if j == 0 else (None, 0.9)
+            ax.plot(columns["step"], values[:, j], color=colour(flow), lw=width, label=label)
     ax.axhline(EDGE, color=INK, lw=1.0, ls="--")
     ax.annotate(
         "edge of stability", (1.0, EDGE), xycoords=("axes fraction", "data"), xytext=(-2, 3),

@@ -46,7 +46,7 @@ def write_report(found: Study, folder: Path, *, command: str) -> Path:
         ("How this was made", _provenance(found, command)),
     ]
     runs = found.results.runs
-    title = f"How accurate are the flows? {_name(found)}"
+    title = f"Prediction accuracy of flows: {_name(found)}"
     subtitle = f"{len(runs)} runs, {_plural(runs['rule'].nunique(), 'update rule')}, "
     subtitle += f"{_plural(runs['workload'].nunique(), 'workload')}"
     file = folder / "report.html"

@@ -148,7 +148,11 @@ def score(trace: Trace, options: Options) -> Iterator[dict[str, Any]]:
         row |= _ratios(columns, stable)
         row |= _predictions(mine, real)
         row |= _variances(mine, options.bandwidth)
-        row |= _edge(common, mine, real)
+        row |= _edge(mine)
+        row["edge_fraction"] = metrics.edge_fraction(averages["effective_sharpness_average"])
+        row["near_edge_steps_optimizer"] = metrics.steps_near_edge(
+            optimizer["step"], averages["effective_sharpness_average"]
+        )
         yield row
 
 
@@ -308,14 +312,11 @@ def total(values: Floats) -> Floats:
     return np.where(some, np.nansum(values, axis=1), np.nan)
 
 
-def _edge(step: NDArray, mine: Columns, real: Columns) -> dict[str, float]:
-    average = real["effective_sharpness_average"]
+def _edge(mine: Columns) -> dict[str, float]:
     status = mine["status"]
     return {
-        "edge_fraction": metrics.edge_fraction(average),
         "mean_num_critical": metrics.mean_value(mine["num_critical"]),
-        "near_edge_steps": metrics.steps_near_edge(step, mine["effective_sharpness"]),
-        "near_edge_steps_optimizer": metrics.steps_near_edge(step, average),
+        "near_edge_steps": metrics.steps_near_edge(mine["step"], mine["effective_sharpness"]),
         "unconverged_fraction": (
             float(np.isin(status, _UNCONVERGED).mean()) if len(status) else np.nan
         ),

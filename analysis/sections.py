@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,9 +22,9 @@ Section = Callable[[Study, pd.DataFrame, FigureSet], str]
 
 RULE_KEYS = ["workload", "criterion", "rule"]
 _SUMMARY = (
-    ("final_distance", "final distance %", 100.0),
-    ("mean_distance", "mean distance %", 100.0),
-    ("final_distance_midpoint", "to midpoints %", 100.0),
+    ("final_distance", "final %", 100.0),
+    ("mean_distance", "mean %", 100.0),
+    ("final_distance_midpoint", "midpoint %", 100.0),
     ("log_loss_error", "log loss", 1.0),
     ("sharpness_error", "sharpness", 1.0),
     ("variance_error", "variance", 1.0),
@@ -42,12 +42,9 @@ def summary(found: Study) -> str:
     keys = cell_keys(accuracy)
     frame = summarize(accuracy, by=keys)
     rows: list[dict[str, str]] = []
-    new_cell: list[bool] = []
     for cell, group in cells(frame, [*keys, "flow"]):
         values = group.set_index("metric")
         row: dict[str, str] = {key: _text(cell[key]) for key in keys}
-        previous = rows[-1] if rows else {}
-        new_cell.append(any(row[k] != previous.get(k) for k in keys))
         row |= {"runs": _runs(values), "at edge": _percent(values["mean"]["edge_fraction"])}
         row["flow"] = str(cell["flow"])
         for name, label, factor in _SUMMARY:
@@ -55,17 +52,14 @@ def summary(found: Study) -> str:
                 factor * float(values[c][name]) for c in ("mean", "ci_low", "ci_high")
             )
             row[label] = with_limits(mean, low, high)
-        row["horizon (steps)"] = _horizon(values, float(accuracy["last_step"].max()))
+        row["horizon"] = _horizon(values, float(accuracy["last_step"].max()))
         rows.append(row)
-    table = pd.DataFrame(rows)
-    constant = [k for k in keys if k != "lr" and table[k].nunique() == 1]
-    shared = " · ".join(f"{table[k].iloc[0]}" for k in constant)
-    table = table.drop(columns=constant)
-    caption = "Mean over seeds, 95% interval of the mean behind it" + (
-        f" ({shared})" if shared else ""
+    caption = (
+        "Mean over the finished runs, and the mean's 95% interval below it; first the relative "
     )
-    text = [k for k in (*keys, "flow") if k in table and k != "lr"]
-    return page.table(table, caption=caption, text=text, new_cell=new_cell) + _legend()
+    caption += "distance to the optimizer and to its midpoints, then errors of predictions"
+    shown = [k for k in keys if k != "lr"]
+    return cell_table(rows, [*shown, "lr"], caption, ["flow", *shown]) + _legend()
 
 
 def comparison(accuracy: pd.DataFrame) -> str:
@@ -99,7 +93,7 @@ def comparison(accuracy: pd.DataFrame) -> str:
             for row in records(frame)
         ]
         text = ["workload", "criterion", "rule", "error", "left out"]
-        body += page.table(pd.DataFrame(rows), caption=f"central against {other}", text=text)
+        body += cell_table(rows, RULE_KEYS, f"central against {other}", text)
     return body
 
 
@@ -126,7 +120,7 @@ def learning_rates(_found: Study, group: pd.DataFrame, figures: FigureSet) -> st
     ]
     if rows:
         caption = "Does the error rise with the learning rate?"
-        body += page.table(pd.DataFrame(rows), caption=caption, text=["rule", "flow", "error"])
+        body += cell_table(rows, ["rule"], caption, ["rule", "flow", "error"])
     return body
 
 
@@ -155,8 +149,10 @@ def single_runs(found: Study, group: pd.DataFrame, figures: FigureSet) -> str:
                 shown[str(ranked.index[place])] = name
         titles = {run: f"{name}: {run_title(rows, run)}" for run, name in shown.items()}
         figure = figures.runs(found.results, titles, found.bandwidth)
-        caption = f"{cell['rule']}: {', '.join(shown.values())} of {len(ranked)} finished runs, by "
-        caption += "final distance of the central flow."
+        which = f"{', '.join(shown.values())} of {len(ranked)} finished runs"
+        if len(ranked) == 1:
+            which = "the only finished run"
+        caption = f"{cell['rule']}: {which}, by final distance of the central flow."
         body += page.figure(figure, caption, figures.file("runs", rows))
         middle = str(ranked.index[chosen["representative"]])
         figure = figures.one_run(found.results, middle, found.bandwidth)
@@ -194,9 +190,7 @@ def variances(found: Study, figures: FigureSet) -> str:
         }
         for row in records(fit)
     ]
-    return body + page.table(
-        pd.DataFrame(rows), text=["workload", "criterion", "rule", "flow", "interval"]
-    )
+    return body + cell_table(rows, RULE_KEYS, "Fits", [*RULE_KEYS, "flow", "interval"])
 
 
 def horizons(found: Study, figures: FigureSet) -> str:
@@ -220,7 +214,7 @@ def horizons(found: Study, figures: FigureSet) -> str:
             "flow": row.flow,
             "runs": f"{row.n}",
             "censored": f"{row.n_censored}",
-            "median (steps)": with_limits(row.median, row.ci_low, row.ci_high, digits=3),
+            "median (steps)": _step_limits(row.median, row.ci_low, row.ci_high),
         }
         for row in records(frame)
         if row.n
@@ -228,9 +222,7 @@ def horizons(found: Study, figures: FigureSet) -> str:
     if not rows:
         return body
     caption = "Kaplan-Meier medians; inf: more than half of the runs ended before"
-    return body + page.table(
-        pd.DataFrame(rows), caption=caption, text=["workload", "criterion", "rule", "flow"]
-    )
+    return body + cell_table(rows, [*RULE_KEYS, "lr"], caption, [*RULE_KEYS, "flow"])
 
 
 def bandwidths(found: Study) -> str:
@@ -249,7 +241,7 @@ def bandwidths(found: Study) -> str:
         for _, row in shown.iterrows()
     ]
     caption = "Mean over all finished runs, by the bandwidth of the time average"
-    return page.table(pd.DataFrame(rows), caption=caption, text=["flow", "metric"])
+    return cell_table(rows, ["flow"], caption, ["flow", "metric"])
 
 
 def failures(found: Study) -> str:
@@ -292,6 +284,25 @@ def failures(found: Study) -> str:
     return body or page.paragraph("Nothing: every run finished, no flow stopped, no bad file.")
 
 
+def cell_table(
+    rows: Sequence[Mapping[str, object]], keys: Sequence[str], caption: str, text: Sequence[str]
+) -> str:
+    """Make a table that states keys once: in the caption if constant, else where they change."""
+    table = pd.DataFrame(rows)
+    constant = [k for k in keys if k != "lr" and len(table) > 1 and table[k].nunique() == 1]
+    shared = " · ".join(str(table[k].iloc[0]) for k in constant)
+    varying = [k for k in keys if k not in constant]
+    stated = table[varying].astype("str")
+    changed = (stated != stated.shift()).any(axis=1)
+    for i, key in enumerate(varying):
+        outer = stated[varying[: i + 1]]
+        table[key] = stated[key].where((outer != outer.shift()).any(axis=1), "")
+    caption = f"{caption} ({shared})" if shared else caption
+    shown = table.drop(columns=constant)
+    left = [name for name in text if name in shown]
+    return page.table(shown, caption=caption, text=left, new_cell=changed.to_list())
+
+
 def with_limits(value: float, low: float, high: float, *, digits: int = 2) -> str:
     """Format a value with its interval in small print, if it has one."""
     if not np.isfinite(low) and not np.isfinite(high):
@@ -327,7 +338,14 @@ def _horizon(values: pd.DataFrame, longest: float) -> str:
     median, low, high = (float(values[c]["horizon"]) for c in ("median", "ci_low", "ci_high"))
     if np.isinf(median):
         return f">{longest:.0f}"
-    return with_limits(median, low, high, digits=3) if row["n"] else "-"
+    return _step_limits(median, low, high) if row["n"] else "-"
+
+
+def _step_limits(median: float, low: float, high: float) -> str:
+    """Format a number of steps with its interval."""
+    if np.isnan(low):
+        return f"{median:.0f}"
+    return f"{median:.0f}<small>[{low:.0f}, {high:.0f}]</small>"
 
 
 def _win(row: Any) -> str:
@@ -343,7 +361,7 @@ def _left_out(row: Any) -> str:
     )  # fmt: skip
     words = [f"{n} {word}" for n, word in counts if n]
     if row.n_stopped:
-        words.append(f"({row.n_stopped} of the pairs with a stopped flow)")
+        words.append(f"({row.n_stopped} stopped)")
     return ", ".join(words)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogFormatter
 
 INK = "#222222"
 GREY = "#9a9a9a"
@@ -44,6 +45,9 @@ def finish(ax: Axes, *, xlabel: str, ylabel: str, title: str | None = None, **le
     ax.tick_params(colors=INK, labelsize=9)
     ax.grid(visible=True, color="#e6e6e6", linewidth=0.6)
     ax.set_axisbelow(True)
+    if ax.get_yscale() == "log":  # 0.2 reads faster than 2 × 10⁻¹
+        ax.yaxis.set_major_formatter(LogFormatter())
+        ax.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
     if ax.get_legend_handles_labels()[0]:
         ax.legend(fontsize=8.5, frameon=True, framealpha=0.85, edgecolor="none", **legend)
     return ax

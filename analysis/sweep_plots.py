@@ -46,7 +46,7 @@ def plot_accuracy(
     if finished.empty:
         note(ax, "no finished run has this metric")
     else:
-        ax.set_xscale("log")
+        _learning_rate_axis(ax, finished["lr"].unique())
         _limit(ax, finished[metric].to_numpy())
     unit = f" ({chosen.unit})" if chosen.unit else ""
     return finish(ax, xlabel="learning rate", ylabel=f"{chosen.label}{unit}")
@@ -102,10 +102,10 @@ def plot_covariance(points: pd.DataFrame, ax: Axes | None = None) -> Axes:
         r2 = _with_limits(fit["r2"], fit["r2_low"], fit["r2_high"])
         titles.append(f"{flow}: slope {slope}, R² {r2}")
     both = points[["predicted", "measured"]].to_numpy()
-    ends = [float(both.min()), float(both.max())]
+    # Whole decades, so that there are labelled ticks however narrow the range is.
+    ends = [10.0 ** np.floor(np.log10(both.min())), 10.0 ** np.ceil(np.log10(both.max()))]
     ax.plot(ends, ends, color=INK, lw=1.0, ls="--", label="exact prediction")
-    ax.set_xscale("log")
-    ax.set_yscale("log")
+    ax.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
     title = "\n".join(titles)
     return finish(
         ax, xlabel="predicted variance (loss)", ylabel="measured variance (loss)", title=title
@@ -142,6 +142,14 @@ def plot_horizons(accuracy: pd.DataFrame, ax: Axes | None = None) -> Axes:
     if known.empty:
         note(ax, "no finished run")
     return finish(ax, xlabel=STEPS_LABEL, ylabel="share still predicted")
+
+
+def _learning_rate_axis(ax: Axes, rates: np.ndarray) -> None:
+    """Make the axis logarithmic, with the learning rates themselves as ticks if they are few."""
+    ax.set_xscale("log")
+    if len(rates) <= 6:
+        ax.set_xticks(rates, [f"{rate:g}" for rate in rates])
+        ax.minorticks_off()
 
 
 def _limit(ax: Axes, values: np.ndarray) -> None:

@@ -215,3 +215,34 @@ def _table(
         else:
             arrays.append(pa.array(value).cast(column.type))
     return pa.Table.from_arrays(arrays, schema=arrow_schema("steps"))
+
+
+def study_runs(*, seeds: int = 5, steps: int = 300) -> list[RunTruth]:
+    """Three rules, three learning rates, with errors that grow with lr and vary by seed.
+
+    One run diverged, one failed, the stable flow stopped in one, and a slow run is still predicted.
+    """
+    rng = np.random.default_rng(0)
+    runs = []
+    for rule in ("gradient_descent", "rmsprop", "scalar_rmsprop"):
+        for lr in (0.01, 0.02, 0.04):
+            for seed in range(seeds):
+                wrong = np.exp(0.3 * rng.normal(size=4)) * lr / 0.02
+                central = replace(
+                    CENTRAL, distance=0.06 * wrong[0], loss=0.01 * wrong[1],
+                    distance_from=int(60 * wrong[3]), variance=1.1,
+                )  # fmt: skip
+                stable = replace(STABLE, distance=0.4 * wrong[2], distance_from=20)
+                run = RunTruth(
+                    run_id=f"{rule}-{lr:g}-{seed}", rule=rule, lr=lr, seed=seed, steps=steps,
+                    beta2=None if rule == "gradient_descent" else 0.99, edge_from=80,
+                    flows={"central": central, "stable": stable},
+                )  # fmt: skip
+                runs.append(run)
+    runs[-1] = replace(
+        runs[-1], status="diverged", status_detail="loss 1e9 passed 1000 times its start"
+    )
+    runs[-2] = replace(runs[-2], status="failed", status_detail="node lost <three> times")
+    flows = runs[0].flows
+    runs[0] = replace(runs[0], flows={**flows, "stable": replace(flows["stable"], stop=150)})
+    return runs
