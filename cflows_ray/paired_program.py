@@ -42,7 +42,7 @@ class PairedState(NamedTuple):
         total: steps to do, int32.
         outcome: RUNNING, FINISHED or RUN_DIVERGED.
         seed: seed of the eigensolver's random rows.
-        loss_limit: a loss above this counts as divergence.
+        limits: the loss at the common start, and above which loss the run has diverged.
         start: w_0, shape (d,).
         discrete: the optimizer.
         flows: state of each other process, by name.
@@ -52,7 +52,7 @@ class PairedState(NamedTuple):
     total: Int[Array, ""]
     outcome: Int[Array, ""]
     seed: Int[Array, ""]
-    loss_limit: Float[Array, ""]
+    limits: discrete.LossLimits
     start: Float[Array, " d"]
     discrete: discrete.DiscreteState
     flows: dict[str, Any]
@@ -160,13 +160,14 @@ class PairedProgram:
 
         carry = (params, params, rule.init(params))
         previous, current, rule_state = jax.lax.fori_loop(0, numbers["warmup"], warm, carry)
+        start_value, grad = value_and_grad(loss, current)
         key = jax.random.key(numbers["seed"])
         start = Start(
             previous=previous,
             has_previous=numbers["warmup"] > 0,
             params=current,
             rule_state=rule_state,
-            absorbed=rule.update(rule_state, value_and_grad(loss, current)[1]),
+            absorbed=rule.update(rule_state, grad),
             basis=jax.random.normal(key, (template.shape[0], params.size), params.dtype),
         )
         context = FlowContext(loss, rule, self._options, template.shape[0])
@@ -176,7 +177,9 @@ class PairedProgram:
             total=numbers["steps"],
             outcome=jnp.full((), RUNNING, jnp.int32),
             seed=numbers["seed"],
-            loss_limit=jnp.where(limit > 0, limit, jnp.inf).astype(params.dtype),
+            limits=discrete.LossLimits(
+                start_value, jnp.where(limit > 0, limit, jnp.inf).astype(params.dtype)
+            ),
             start=current,
             discrete=discrete.init(context, start),
             flows={name: FLOWS[name].init(context, start) for name in self._flows},
@@ -217,36 +220,24 @@ class PairedProgram:
         """One step of every process: next state, rows, whether they are wanted, whether k is small."""
         is_last = state.step >= state.total
         wanted = is_last | (state.step % self._record_every == 0)
-        result, reference = discrete.step(context, state.discrete, wanted)
-        diverged = ~(result.record.train_loss <= state.loss_limit)
-        wanted = wanted | diverged
-        status = jnp.where(diverged, DIVERGED, result.record.status)
-        result = result._replace(record=result.record._replace(status=status))
+        result, reference = discrete.step(context, state.discrete, state.limits, is_last, wanted)
+        diverged = result.state.status == DIVERGED
+        wanted, hold = wanted | diverged, is_last | diverged
         results = {"discrete": result}
         for name in self._flows:
-            results[name] = self._step_flow(context, name, state.flows[name], reference, is_last, wanted)
+            flow_state = state.flows[name]
+            results[name] = self._step_flow(context, name, flow_state, reference, hold, wanted)
         needs_more = jnp.zeros((), bool)
         for one in results.values():
             needs_more |= one.needs_more_eigs
         rows = self._rows(inputs, state, results, reference, wanted & ~needs_more)
-
         ended = jnp.where(is_last, FINISHED, RUNNING)
-        outcome = jnp.where(diverged, RUN_DIVERGED, ended).astype(jnp.int32)
-        hold = is_last | diverged  # the point recorded last is the final one
-
-        def next_state(old: Any, new: StepResult) -> Any:
-            kept = jax.tree.map(lambda a, b: jnp.where(hold, a, b), old, new.state)
-            return kept._replace(counts=new.state.counts, status=new.state.status)
-
         moved = state._replace(
             step=jnp.where(hold, state.step, state.step + 1),
-            outcome=outcome,
-            discrete=next_state(state.discrete, results["discrete"]),
-            flows={name: next_state(state.flows[name], results[name]) for name in self._flows},
+            outcome=jnp.where(diverged, RUN_DIVERGED, ended).astype(jnp.int32),
+            discrete=results["discrete"].state,
+            flows={name: results[name].state for name in self._flows},
         )
-        if "midpoint" in self._flows:  # it has no path of its own: its last point is this one
-            last_midpoint = moved.flows["midpoint"]._replace(params=results["midpoint"].state.params)
-            moved.flows["midpoint"] = last_midpoint
         return moved, rows, wanted, needs_more
 
     def _step_flow(

@@ -36,7 +36,7 @@ from cflows_ray.problem import ParamStructure, Problem
 from cflows_ray.rows import steps_frame
 from cflows_ray.rules import UpdateRule
 
-EIG_TOLERANCE = {"float32": 1e-3, "float64": 1e-6}
+EIG_TOLERANCE = {"float32": 1e-3, "float64": 1e-8}
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ class PairedRun:
             if (status := int(flow.status)) in words
         ]
         if outcome == RUN_DIVERGED:
-            limit = float(state.loss_limit)
+            limit = float(state.limits.diverged)
             remarks.insert(0, f"loss not finite or above {limit:.6g} at step {self.step(state)}")
         word = {RUNNING: "running", FINISHED: "finished", RUN_DIVERGED: "diverged"}[outcome]
         return word, "; ".join(remarks) or None

@@ -41,7 +41,7 @@ def steps_frame(rows: dict[str, Any], num_rows: int) -> pd.DataFrame:
         rows: `Row` of NumPy buffers by process, leading axis the buffer's capacity.
         num_rows: rows filled, the same for every process.
 
-    Undefined numbers are missing (null in Parquet); rows of a process that had stopped before are
+    Undefined and infinite numbers are missing (null in Parquet); rows of a process that had stopped before are
     left out.
     """
     frames = []
@@ -60,7 +60,7 @@ def _process_frame(process: str, row: Any, present: np.ndarray) -> pd.DataFrame:
     columns: dict[str, Any] = {
         "step": row.step[present].astype(np.int64),
         "process": pd.array([process] * len(present), dtype="str"),
-        "effective_sharpness": record.effective_eigs[present][:, 0].astype(np.float64),
+        "effective_sharpness": _numbers(record.effective_eigs[present][:, 0]),
         "effective_eigs": _lists(record.effective_eigs[present]),
         "num_critical": pd.array(num_critical, dtype="Int64"),
         "sigma_eigs": _lists(record.sigma_eigs[present], num_critical),
@@ -71,19 +71,24 @@ def _process_frame(process: str, row: Any, present: np.ndarray) -> pd.DataFrame:
         "status": pd.array([STEP_STATUSES[s] for s in record.status[present]], dtype="str"),
     }
     columns["num_critical"][num_critical < 0] = pd.NA
-    columns |= {name: getattr(record, name)[present].astype(np.float64) for name in RECORDED}
-    columns |= {name: getattr(row, name)[present].astype(np.float64) for name in MEASURED}
+    columns |= {name: _numbers(getattr(record, name)[present]) for name in RECORDED}
+    columns |= {name: _numbers(getattr(row, name)[present]) for name in MEASURED}
     if process != "central":
         for name in ("sigma_eigs", "displacement_sq"):
             columns[name] = _nothing(len(present))
     return pd.DataFrame(columns)
 
 
+def _numbers(values: np.ndarray) -> np.ndarray:
+    """Return float64 with NaN (null in the table) where a number is not finite."""
+    return np.where(np.isfinite(values), values, np.nan).astype(np.float64)
+
+
 def _lists(values: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
     """Return an object column of float64 arrays without NaN; None where there was nothing at all."""
     column = _nothing(len(values))
     for i, value in enumerate(values.astype(np.float64)):
-        known = value[~np.isnan(value)]
+        known = value[np.isfinite(value)]
         if len(known) or (counts is not None and counts[i] == 0):
             column[i] = known
     return column

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -150,10 +151,10 @@ class StepResult(NamedTuple):
 class Flow(NamedTuple):
     """A process: `init(context, start)` and `step(context, state, reference, is_last, wanted)`.
 
-    `is_last` says that the state after this step will not be used (the run's last row), `wanted`
-    that the record will be; a step may save itself the work otherwise. A state has fields
-    `params` (d,), `status` (OK, STOPPED or DIVERGED) and `counts`; if it has a `basis` (k, d),
-    or a `covariance` (k, k), and a `fresh` flag, these grow with k.
+    `is_last` says that this is the run's last row: record, but do not move (`hold_if`). `wanted`
+    says that the record will be used; a step may save itself that work otherwise. A state has
+    fields `params` (d,), `status` (OK, STOPPED or DIVERGED) and `counts`; if it has a `basis`
+    (k, d), or a `covariance` (k, k), and a `fresh` flag, these grow with k.
     """
 
     init: Callable[[FlowContext, Start], Any]
@@ -181,5 +182,15 @@ def undefined_record(params: Float[Array, " d"], num_eigs: int) -> Record:
 
 
 def count_critical(eigvals: Float[Array, " k"], threshold: float) -> Int[Array, ""]:
-    """Return how many effective eigenvalues are at or above the critical threshold."""
-    return jnp.sum(eigvals >= threshold).astype(jnp.int32)
+    """Return how many effective eigenvalues reach the critical threshold; -1 if not all are finite."""
+    count = jnp.sum(eigvals >= threshold)
+    return jnp.where(jnp.all(jnp.isfinite(eigvals)), count, -1).astype(jnp.int32)
+
+
+def hold_if(is_last: Bool[Array, ""], state: Any, moved: Any) -> Any:
+    """Return `moved`, or, at the last row, `state` with the new status and counts.
+
+    The final parameters of a process are those that its last row describes.
+    """
+    kept = jax.tree.map(lambda old, new: jnp.where(is_last, old, new), state, moved)
+    return kept._replace(status=moved.status, counts=moved.counts)

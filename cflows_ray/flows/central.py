@@ -36,6 +36,7 @@ from cflows_ray.flows.base import (
     Start,
     StepResult,
     count_critical,
+    hold_if,
     undefined_record,
 )
 from cflows_ray.flows.spectrum import (
@@ -121,7 +122,7 @@ def step(
     moved, record, needs_more = jax.lax.fori_loop(0, substeps, substep, carry)
     # t is a count: set, not summed up from rounded substeps
     whole_t = moved.rule_state._replace(t=state.rule_state.t + 1.0)
-    moved = moved._replace(rule_state=whole_t)
+    moved = hold_if(is_last, state, moved._replace(rule_state=whole_t))
     return StepResult(moved, state.params, state.rule_state.nu, record, needs_more)
 
 

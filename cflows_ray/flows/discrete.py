@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from cflows_ray.curvature import Linearization, linearize_gradient
 from cflows_ray.flows.base import (
+    DIVERGED,
     OK,
     Counts,
     FlowContext,
@@ -18,6 +19,7 @@ from cflows_ray.flows.base import (
     Start,
     StepResult,
     count_critical,
+    hold_if,
     undefined_record,
 )
 from cflows_ray.flows.spectrum import (
@@ -43,6 +45,13 @@ class DiscreteState(NamedTuple):
     counts: Counts
 
 
+class LossLimits(NamedTuple):
+    """Loss at the common start, and the loss above which the run counts as diverged."""
+
+    start: Float[Array, ""]
+    diverged: Float[Array, ""]
+
+
 def init(context: FlowContext, start: Start) -> DiscreteState:
     """Start at w_0 with s_0."""
     del context
@@ -59,13 +68,21 @@ def init(context: FlowContext, start: Start) -> DiscreteState:
 
 
 def step(
-    context: FlowContext, state: DiscreteState, wanted: Bool[Array, ""]
+    context: FlowContext,
+    state: DiscreteState,
+    limits: LossLimits,
+    is_last: Bool[Array, ""],
+    wanted: Bool[Array, ""],
 ) -> tuple[StepResult, Reference]:
     """Make one optimizer step; measure eigenvalues only where the record is wanted.
 
-    Besides the usual result it returns the `Reference` that the other processes read.
+    Besides the usual result it returns the `Reference` that the other processes read. Where the
+    loss is not finite, or above its limit, the state's status becomes DIVERGED and it stays there.
     """
     point = linearize_gradient(context.loss, state.params)
+    diverged = ~(point.value <= limits.diverged)
+    status = jnp.where(diverged, DIVERGED, state.status).astype(jnp.int32)
+    wanted = wanted | diverged
     absorbed = context.rule.update(state.rule_state, point.grad)
     preconditioner = context.rule.preconditioner(absorbed)
     following = state.params - point.grad / preconditioner
@@ -87,9 +104,13 @@ def step(
         rule_state=absorbed,
         basis=basis,
         fresh=state.fresh & ~wanted,
-        status=state.status,
+        status=status,
         counts=state.counts.plus(gradients=1, hvps=hvps),
     )
+    moved = hold_if(is_last | diverged, state, moved)
+    record = record._replace(status=jnp.maximum(record.status, status))
+    # a spike or a divergence has many large eigenvalues for a few steps: not worth a larger k
+    needs_more = needs_more & (point.value <= limits.start)
     return StepResult(moved, state.params, absorbed.nu, record, needs_more), reference
 
 

@@ -27,6 +27,7 @@ from cflows_ray.flows.base import (
     Start,
     StepResult,
     count_critical,
+    hold_if,
     undefined_record,
 )
 from cflows_ray.flows.spectrum import (
@@ -81,7 +82,7 @@ def step(
     wanted: Bool[Array, ""],
 ) -> StepResult:
     """Advance by one optimizer step, or stop where the effective sharpness passes its limit."""
-    del reference, is_last, wanted
+    del reference, wanted
     options = context.options
     point = linearize_gradient(context.loss, state.params)
     preconditioner = context.rule.preconditioner(state.rule_state)
@@ -102,7 +103,7 @@ def step(
 
     least = max(MIN_SUBSTEPS, options.substeps)
     substeps = jnp.maximum(least, jnp.ceil(2.0 * sharpness)).astype(jnp.int32)
-    substeps = jnp.where(status == OK, substeps, 1)
+    substeps = jnp.where((status == OK) & ~is_last, substeps, 1)
     length = 1.0 / substeps.astype(state.params.dtype)
 
     def substep(_: Array, carry: tuple[Array, RuleState]) -> tuple[Array, RuleState]:
@@ -133,6 +134,7 @@ def step(
         status=status,
         counts=state.counts.plus(gradients=substeps, hvps=eig.num_products),
     )
+    moved = hold_if(is_last, state, moved)
     return StepResult(moved, state.params, state.rule_state.nu, record, jnp.zeros((), bool))
 
 
