@@ -1,0 +1,136 @@
+"""Drivers as people launch them: killed, stopped by Ctrl-C, two at once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.ray.tables import assert_same_tables, read_tables
+
+pytestmark = [pytest.mark.ray, pytest.mark.faults]
+STUDY = Path(__file__).parent / "study.py"
+
+
+class Driver:
+    """A study launched as a command, in a folder that holds nothing but its file."""
+
+    def __init__(self, folder: Path, cache: str, *arguments: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(STUDY, folder / "study.py")
+        self.results = folder / "results" / "study"
+        self.process = subprocess.Popen(
+            [sys.executable, "study.py", *arguments],
+            cwd=folder,
+            env={**os.environ, "CFLOWS_RAY_TEST_CACHE": cache},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def wait_for(self, what: Callable[[], bool], timeout_s: float = 240) -> None:
+        """Wait for something to happen while the driver is at work."""
+        end = time.monotonic() + timeout_s
+        while not what():
+            assert self.process.poll() is None, f"the driver ended: {self.end()}"
+            assert time.monotonic() < end, "nothing happened"
+            time.sleep(0.05)
+
+    def checkpoints(self) -> int:
+        """Return the number of checkpoints that lie on storage."""
+        return len(list(self.results.glob("_checkpoints/*/step-*.zip")))
+
+    def end(self) -> str:
+        """Wait for the end; return what the driver said."""
+        text, _ = self.process.communicate(timeout=400)
+        return str(text)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, compile_cache: str) -> Path:
+    driver = Driver(tmp_path_factory.mktemp("undisturbed"), compile_cache)
+    text = driver.end()
+    assert driver.process.returncode == 0, text
+    assert "driver loaded JAX: False" in text
+    assert "results: " in text
+    assert "analyse: python -m analysis results/study" in text
+    return driver.results
+
+
+@pytest.fixture
+def drivers(tmp_path: Path, compile_cache: str) -> Iterator[Callable[..., Driver]]:
+    """Return a function that launches the study; ends what is left at the end."""
+    launched: list[Driver] = []
+
+    def launch(*arguments: str) -> Driver:
+        launched.append(Driver(tmp_path, compile_cache, *arguments))
+        return launched[-1]
+
+    yield launch
+    for driver in launched:
+        if driver.process.poll() is None:
+            driver.process.kill()
+            driver.process.communicate()
+
+
+def test_a_killed_driver_and_a_second_one(
+    undisturbed: Path, drivers: Callable[..., Driver]
+) -> None:
+    """A second driver is refused while the first lives; killed, the first is continued exactly."""
+    first = drivers()
+    first.wait_for(lambda: first.checkpoints() >= 3)
+    second = drivers()
+    text = second.end()
+    assert second.process.returncode == 2
+    assert "error: another driver works on" in text
+    assert f"process {first.process.pid} on" in text
+    assert text.count("error") == 1
+    first.process.kill()
+    first.process.communicate()
+    again = drivers()
+    text = again.end()
+    assert again.process.returncode == 0, text
+    assert "to resume" in text
+    assert "resumes at step" in text
+    assert_same_tables(undisturbed, again.results)
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(
+    undisturbed: Path, drivers: Callable[..., Driver]
+) -> None:
+    first = drivers("--checkpoint-every", "3")
+    first.wait_for(lambda: first.checkpoints() >= 1)
+    first.process.send_signal(signal.SIGINT)
+    text = first.end()
+    assert first.process.returncode == 130, text
+    assert "stopping: running chunks finish and are saved" in text
+    assert "go on with: python study.py --checkpoint-every 3" in text
+    assert "Traceback" not in text
+    assert len(read_tables(first.results)["runs"]) < 4
+    status = subprocess.run(
+        [sys.executable, "-m", "cflows_ray.status", str(first.results)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "no driver is at work" in status.stdout
+    assert "interrupted, step" in status.stdout
+    again = drivers()
+    text = again.end()
+    assert again.process.returncode == 0, text
+    assert_same_tables(undisturbed, again.results)
+
+
+def test_nothing_to_do_is_quick(undisturbed: Path, drivers: Callable[..., Driver]) -> None:
+    """All done: says so without starting Ray."""
+    driver = drivers("--storage", str(undisturbed.parent))
+    text = driver.end()
+    assert driver.process.returncode == 0
+    assert "4 runs: 4 finished before" in text
