@@ -1,0 +1,135 @@
+"""Results and checkpoints on an S3-compatible store that runs on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cflows_ray import lock as lock_module
+from cflows_ray.config import RunConfig, SweepConfig
+from cflows_ray.lock import SweepLock, SweepLocked
+from cflows_ray.plan import begun_runs
+from cflows_ray.session import RunSession
+from cflows_ray.status import sweep_status
+from cflows_ray.storage import Storage
+from tests.ray.conftest import Launched
+from tests.ray.fake_run import build_fake
+from tests.ray.tables import assert_same_tables
+
+# Started by their own libraries, with settings that they warn about themselves.
+pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
+RUN = RunConfig(workload="saddle_2d", rule="gradient_descent", lr=0.2, steps=25)
+KEYS = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_EC2_METADATA_DISABLED": "true"}
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """Return the URI of a bucket on a local server; credentials are in the environment."""
+    server_module = pytest.importorskip("moto.server")
+    boto3 = pytest.importorskip("boto3")
+    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    url = f"http://{host}:{port}"
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in KEYS.items():
+            patch.setenv(name, value)
+        boto3.client("s3", endpoint_url=url, region_name="us-east-1").create_bucket(Bucket="bucket")
+        yield f"s3://bucket/results?endpoint_override={host}:{port}&scheme=http&region=us-east-1"
+    server.stop()
+
+
+def download(storage: Storage, folder: Path) -> Path:
+    """Copy a sweep's folder to a local one."""
+    for name in storage.names("", recursive=True):
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(storage.read(name))
+    return folder
+
+
+def test_storage_on_s3(bucket: str) -> None:
+    storage = Storage(bucket, "basics")
+    assert storage.names("a", recursive=True) == []
+    with pytest.raises(FileNotFoundError):
+        storage.read("a/b")
+    storage.write("a/b", b"one")
+    storage.write("a/b", b"two")
+    storage.write("a/c/d", b"three")
+    assert storage.read("a/b") == b"two"
+    assert storage.names("a") == ["b"]
+    assert storage.names("a", recursive=True) == ["b", "c/d"]
+    storage.move("a/b", "a/e")
+    assert storage.exists("a/e")
+    assert not storage.exists("a/b")
+    storage.delete("a/e")
+    storage.delete("a/e")
+    storage.delete_folder("a")
+    storage.delete_folder("a")
+    assert storage.names("", recursive=True) == []
+
+
+def test_a_run_that_dies_and_goes_on(bucket: str, tmp_path: Path) -> None:
+    def session(storage: Storage) -> RunSession:
+        return RunSession(RUN, sweep="s", storage=storage, chunk_steps=10, build=build_fake)
+
+    local = session(Storage(str(tmp_path / "local")))
+    while local.advance().status == "running":
+        pass
+    storage = Storage(bucket, "dies")
+    session(storage).advance()
+    assert begun_runs(storage) == {RUN.run_id: 10}
+    again = session(storage)
+    assert again.notes == ["resumes at step 10"]
+    while again.advance().status == "running":
+        pass
+    assert_same_tables(tmp_path / "local", download(storage, tmp_path / "s3"))
+    assert not [name for name in storage.names("_checkpoints", recursive=True) if name]
+
+
+def test_lock_on_s3(bucket: str, monkeypatch: Any) -> None:
+    monkeypatch.setattr(lock_module, "SETTLE_S", 0.1)
+    storage = Storage(bucket, "lock")
+    first = SweepLock(storage)
+    first.acquire()
+    with pytest.raises(SweepLocked, match="another driver works on s3://bucket/results/lock"):
+        SweepLock(storage).acquire()
+    first.release()
+    second = SweepLock(storage)
+    second.acquire()
+    second.release()
+
+
+def test_a_sweep_on_s3(
+    bucket: str,
+    launch: Callable[..., Launched],
+    small_sweep: Callable[..., SweepConfig],
+    tmp_path: Path,
+) -> None:
+    """The same tables as on a folder, with an actor killed on the way."""
+    from tests.ray.faults import killed_trial, plain_trial
+
+    local = launch(small_sweep(lrs=(0.1,)), plain_trial(build_fake)).folder
+    sweep = small_sweep(lrs=(0.1,), storage=bucket)
+    trial = killed_trial({sweep.runs[0].run_id: 9}, tmp_path, build_fake)
+    launch(sweep, with_keys(trial))
+    assert (tmp_path / sweep.runs[0].run_id).exists()
+    storage = Storage(bucket, sweep.name)
+    assert_same_tables(local, download(storage, tmp_path / "s3"))
+    assert set(sweep_status(storage).statuses.values()) == {"finished"}
+
+
+def with_keys(trial: Any) -> Any:
+    """Give actors the credentials that this process has, for they were started before."""
+
+    class KeyedTrial(trial):  # type: ignore[misc]
+        def setup(self, config: dict[str, Any]) -> None:
+            import os
+
+            os.environ.update(KEYS)
+            super().setup(config)
+
+    return KeyedTrial
