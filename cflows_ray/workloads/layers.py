@@ -9,57 +9,74 @@ variance as E[x²] - E[x]², clipped at zero, lose digits and have wrong derivat
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Callable
+from contextvars import ContextVar
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from cflows_ray.workloads.base import DataSet, Network
 
-Initializer = Callable[..., Array]
+Initializer = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 
 gelu = partial(jax.nn.gelu, approximate=False)
 
 ACTIVATION_FUNCTIONS: dict[str, Callable[[Array], Array]] = {"gelu": gelu, "tanh": jnp.tanh}
 
-
-def zeros(key: Array, shape: tuple[int, ...]) -> Array:
-    """Initialise at zero (flax's own would be float64 where 64-bit mode is on)."""
-    del key
-    return jnp.zeros(shape, jnp.float32)
+# What `parameter` declares while a network is being initialised: path -> (initializer, shape).
+_Declared = dict[tuple[str, ...], tuple[Initializer, tuple[int, ...]]]
+_declared: ContextVar[_Declared | None] = ContextVar("declared", default=None)
 
 
-def ones(key: Array, shape: tuple[int, ...]) -> Array:
+def parameter(module: nn.Module, name: str, init: Initializer, shape: tuple[int, ...]) -> Array:
+    """Declare a parameter of a module, or return its value where it has one.
+
+    Initial values are drawn by NumPy, each from its own stream: compiling JAX's generator for every
+    shape of a network would take longer than many a run.
+    """
+
+    def placeholder(key: Array) -> Array:
+        del key
+        declared = _declared.get()
+        if declared is not None:
+            declared[(*module.path, name)] = (init, shape)
+        return jnp.zeros(shape, jnp.float32)
+
+    return module.param(name, placeholder)
+
+
+def zeros(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Initialise at zero."""
+    del rng
+    return np.zeros(shape)
+
+
+def ones(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Initialise at one."""
-    del key
-    return jnp.ones(shape, jnp.float32)
+    del rng
+    return np.ones(shape)
 
 
 def uniform(bound: float) -> Initializer:
     """Initialise uniformly on [-bound, bound]."""
-
-    def init(key: Array, shape: tuple[int, ...]) -> Array:
-        return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
-
-    return init
+    return lambda rng, shape: rng.uniform(-bound, bound, shape)
 
 
 def normal(std: float) -> Initializer:
     """Initialise normally with mean 0."""
-
-    def init(key: Array, shape: tuple[int, ...]) -> Array:
-        return std * jax.random.normal(key, shape, jnp.float32)
-
-    return init
+    return lambda rng, shape: std * rng.standard_normal(shape)
 
 
-def xavier_uniform(key: Array, shape: tuple[int, int]) -> Array:
+def xavier_uniform(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Initialise a matrix uniformly on ±sqrt(6 / (rows + columns))."""
-    return uniform(math.sqrt(6 / sum(shape)))(key, shape)
+    bound = math.sqrt(6 / sum(shape))
+    return rng.uniform(-bound, bound, shape)
 
 
 class Linear(nn.Module):
@@ -78,10 +95,10 @@ class Linear(nn.Module):
         """Apply the layer."""
         default = uniform(1 / math.sqrt(x.shape[-1]))
         kernel_init = self.kernel_init or default
-        x = x @ self.param("kernel", kernel_init, (x.shape[-1], self.features))
+        x = x @ parameter(self, "kernel", kernel_init, (x.shape[-1], self.features))
         if not self.use_bias:
             return x
-        bias = self.param("bias", self.bias_init or default, (self.features,))
+        bias = parameter(self, "bias", self.bias_init or default, (self.features,))
         return x + jnp.broadcast_to(bias, x.shape)
 
 
@@ -103,7 +120,7 @@ class Conv3x3(nn.Module):
         """Apply the layer."""
         inputs = x.shape[-1]
         kernel_init = self.kernel_init or uniform(1 / math.sqrt(9 * inputs))
-        kernel = self.param("kernel", kernel_init, (3, 3, inputs, self.features))
+        kernel = parameter(self, "kernel", kernel_init, (3, 3, inputs, self.features))
         return jax.lax.conv_general_dilated(
             x,
             kernel,
@@ -139,8 +156,8 @@ class LayerNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
         """Apply the layer."""
-        scale = self.param("scale", ones, (x.shape[-1],))
-        bias = self.param("bias", zeros, (x.shape[-1],))
+        scale = parameter(self, "scale", ones, (x.shape[-1],))
+        bias = parameter(self, "bias", zeros, (x.shape[-1],))
         x = standardise(x, (-1,), self.eps)
         return x * jnp.broadcast_to(scale, x.shape) + jnp.broadcast_to(bias, x.shape)
 
@@ -156,8 +173,8 @@ class GroupNorm(nn.Module):
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
         """Apply the layer."""
         n, h, w, c = x.shape
-        scale = self.param("scale", self.scale_init, (c,))
-        bias = self.param("bias", zeros, (c,))
+        scale = parameter(self, "scale", self.scale_init, (c,))
+        bias = parameter(self, "bias", zeros, (c,))
         x = x.reshape(n, h, w, self.groups, c // self.groups)
         x = standardise(x, (1, 2, 4), self.eps).reshape(n, h, w, c)
         return x * jnp.broadcast_to(scale, x.shape) + jnp.broadcast_to(bias, x.shape)
@@ -171,7 +188,7 @@ class RMSNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
         """Apply the layer."""
-        scale = self.param("scale", ones, (x.shape[-1],))
+        scale = parameter(self, "scale", ones, (x.shape[-1],))
         x = x / jnp.sqrt(jnp.mean(x**2, axis=-1, keepdims=True) + self.eps)
         return x * jnp.broadcast_to(scale, x.shape)
 
@@ -186,7 +203,7 @@ class Embed(nn.Module):
     @nn.compact
     def __call__(self, tokens: Array) -> Float[Array, "*n c"]:
         """Look up tokens `(*n)`."""
-        return self.param("table", self.table_init, (self.vocab_size, self.features))[tokens]
+        return parameter(self, "table", self.table_init, (self.vocab_size, self.features))[tokens]
 
 
 def attention(
@@ -212,18 +229,35 @@ def attention(
 
 def from_module(module: nn.Module, data: DataSet) -> Network:
     """Turn a flax module into two pure functions; the data fix the input shape."""
-    example = jnp.asarray(data.x[:1])
+    example = jax.ShapeDtypeStruct((1, *data.x.shape[1:]), data.x.dtype)
 
     def apply(params: PyTree, x: Array) -> Array:
         return cast(Array, module.apply({"params": params}, x))
 
     def init(seed: int) -> PyTree:
-        return _init(module, jax.random.key(seed), example)["params"]
+        declared: _Declared = {}
+        token = _declared.set(declared)
+        try:
+            jax.eval_shape(module.init, jax.eval_shape(jax.random.key, 0), example)
+        finally:
+            _declared.reset(token)
+        return _draw(declared, seed)
 
     return Network(apply=apply, init=init)
 
 
-@partial(jax.jit, static_argnums=0)
-def _init(module: nn.Module, key: Array, example: Array) -> PyTree:
-    """Draw initial variables; one compiled program, not a dispatch for each layer."""
-    return module.init(key, example)
+def _draw(declared: _Declared, seed: int) -> PyTree:
+    """Draw declared parameters as a nested dict of float32 arrays.
+
+    A parameter's stream is named by the seed and its path, so that a layer that is added or taken
+    away changes no other.
+    """
+    params: dict[str, Any] = {}
+    for path, (init, shape) in sorted(declared.items()):
+        rng = np.random.default_rng([seed, zlib.crc32("/".join(path).encode())])
+        *modules, name = path
+        inner = params
+        for part in modules:
+            inner = inner.setdefault(part, {})
+        inner[name] = jnp.asarray(init(rng, shape), jnp.float32)
+    return params

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from cflows_ray.workloads.base import DataSet, Network, check_tokens
-from cflows_ray.workloads.layers import Embed, from_module, head, normal, uniform
+from cflows_ray.workloads.layers import Embed, from_module, head, normal, parameter, uniform
 from cflows_ray.workloads.options import LSTMOptions
 
 
@@ -35,10 +35,10 @@ class Cell(nn.Module):
         """Return the hidden states after each token."""
         init = uniform(1 / math.sqrt(self.hidden))
         gates = 4 * self.hidden
-        input_kernel = self.param("input_kernel", init, (x.shape[-1], gates))
-        hidden_kernel = self.param("hidden_kernel", init, (self.hidden, gates))
-        input_bias = self.param("input_bias", init, (gates,))
-        hidden_bias = self.param("hidden_bias", init, (gates,))
+        input_kernel = parameter(self, "input_kernel", init, (x.shape[-1], gates))
+        hidden_kernel = parameter(self, "hidden_kernel", init, (self.hidden, gates))
+        input_bias = parameter(self, "input_bias", init, (gates,))
+        hidden_bias = parameter(self, "hidden_bias", init, (gates,))
         from_input = x @ input_kernel
         from_input = from_input + jnp.broadcast_to(input_bias + hidden_bias, from_input.shape)
 

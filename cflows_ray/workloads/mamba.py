@@ -27,6 +27,7 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from cflows_ray.workloads.base import DataSet, Network, check_tokens
@@ -37,6 +38,7 @@ from cflows_ray.workloads.layers import (
     from_module,
     normal,
     ones,
+    parameter,
     uniform,
 )
 from cflows_ray.workloads.options import MambaOptions
@@ -45,17 +47,16 @@ _STD = 0.02
 _STEP_MIN, _STEP_MAX = 0.001, 0.1
 
 
-def _step_bias(key: Array, shape: tuple[int, ...]) -> Array:
+def _step_bias(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Draw b with softplus(b) log-uniform on [0.001, 0.1]."""
-    low, high = math.log(_STEP_MIN), math.log(_STEP_MAX)
-    step = jnp.exp(jax.random.uniform(key, shape, jnp.float32, low, high))
-    return step + jnp.log(-jnp.expm1(-step))
+    step = np.exp(rng.uniform(math.log(_STEP_MIN), math.log(_STEP_MAX), shape))
+    return step + np.log(-np.expm1(-step))
 
 
-def _log_a(key: Array, shape: tuple[int, int]) -> Array:
+def _log_a(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Return log(1 .. state) for each channel."""
-    del key
-    return jnp.broadcast_to(jnp.log(jnp.arange(1, shape[1] + 1, dtype=jnp.float32)), shape)
+    del rng
+    return np.broadcast_to(np.log(np.arange(1, shape[1] + 1)), shape)
 
 
 def causal_convolution(
@@ -106,15 +107,15 @@ class Block(nn.Module):
         uz = Linear(2 * inner, use_bias=False, kernel_init=matrix, name="in")(x)
         u, z = jnp.split(uz, 2, axis=-1)
         tap = uniform(1 / math.sqrt(self.conv))
-        kernel = self.param("conv_kernel", tap, (self.conv, inner))
-        u = jax.nn.silu(causal_convolution(u, kernel, self.param("conv_bias", tap, (inner,))))
+        kernel = parameter(self, "conv_kernel", tap, (self.conv, inner))
+        u = jax.nn.silu(causal_convolution(u, kernel, parameter(self, "conv_bias", tap, (inner,))))
         size = rank + 2 * self.state
         parts = Linear(size, use_bias=False, kernel_init=matrix, name="select")(u)
         delta, b, c = jnp.split(parts, [rank, rank + self.state], axis=-1)
         step_init = uniform(1 / math.sqrt(rank))
         step = Linear(inner, kernel_init=step_init, bias_init=_step_bias, name="step")(delta)
-        a = -jnp.exp(self.param("a_log", _log_a, (inner, self.state)))
-        skip = self.param("skip", ones, (inner,))
+        a = -jnp.exp(parameter(self, "a_log", _log_a, (inner, self.state)))
+        skip = parameter(self, "skip", ones, (inner,))
         y = selective_scan(u, jax.nn.softplus(step), a, b, c)
         y = y + jnp.broadcast_to(skip, u.shape) * u
         return Linear(dim, use_bias=False, kernel_init=matrix, name="out")(y * jax.nn.silu(z))

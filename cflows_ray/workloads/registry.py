@@ -66,7 +66,7 @@ WORKLOADS: dict[str, Entry] = {
         "cifar10",
         opt.CIFAR10Options,
         "resnet",
-        cpu={**_CIFAR_CPU, "stages": (1, 1), "width": 8, "groups": 4},
+        cpu={**_CIFAR_CPU, "num_examples": 100, "stages": (1, 1), "width": 8, "groups": 4},
     ),
     "vit_cifar10": Entry(
         "vision transformer on CIFAR-10",

@@ -9,8 +9,8 @@ by 2c/η on average.
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from cflows_ray.problem import Problem
@@ -37,8 +37,7 @@ def build(name: str, criterion: str, options: SaddleOptions) -> Workload:
         return 0.5 * y * x**2 - options.c * y
 
     def init(seed: int) -> dict[str, Array]:
-        factor = jax.random.uniform(jax.random.key(seed), (), jnp.float32, 0.5, 1.5)
-        scale = factor if seed else jnp.ones((), jnp.float32)
-        return {"x": jnp.float32(options.x0) * scale, "y": jnp.float32(options.y0)}
+        factor = np.random.default_rng(seed).uniform(0.5, 1.5) if seed else 1.0
+        return {"x": jnp.float32(options.x0 * factor), "y": jnp.float32(options.y0)}
 
     return Workload(name=name, criterion=criterion, problem=Problem(loss=loss), init=init)
