@@ -12,7 +12,7 @@ from scipy import stats
 
 from analysis.aggregate import cells, keep_dtypes
 from analysis.compare import DEFAULT_BY
-from analysis.intervals import LEVEL, MIN_BOOTSTRAP, RESAMPLES, Interval
+from analysis.intervals import LEVEL, Interval
 from analysis.scoring import independent, variance_series
 from analysis.smoothing import half_window
 from analysis.tables import Results
@@ -80,15 +80,12 @@ def points_frame(rows: list[dict[str, Any]], runs: pd.DataFrame) -> pd.DataFrame
     return frame
 
 
-def covariance_fit(
-    points: pd.DataFrame, by: Sequence[str] = DEFAULT_BY, *, seed: int = 0
-) -> pd.DataFrame:
+def covariance_fit(points: pd.DataFrame, by: Sequence[str] = DEFAULT_BY) -> pd.DataFrame:
     """Fit log measured = a + slope · log predicted variance: one row per cell × flow.
 
-    Columns `by`, `flow`, `n_runs`, `points`, `slope`, `r2` and their 95% limits. Points of one run
-    hang together, so intervals come from runs, not from points: `bootstrap` over runs (percentile)
-    for at least 8, the `jackknife` over runs with Student's t (for R² on Fisher's z) for 2 to 7,
-    `none` for one.
+    Columns `by`, `flow`, `n_runs`, `points`, `slope`, `r2`, their 95% limits, and `ci_method`.
+    Points of one run hang together, so intervals come from leaving out runs, not points: the
+    `jackknife` with Student's t (for R² on Fisher's z of the correlation); `none` for one run.
 
     >>> fit = covariance_fit(covariance_points(load(example_sweep)), by=["rule"])
     >>> fit[["rule", "n_runs", "slope", "r2"]].round(3)
@@ -102,7 +99,7 @@ def covariance_fit(
         if len(sums) == 0:
             continue
         slope, correlation = _fit(sums.sum(axis=0))
-        slope_ci, r2_ci = _limits(sums, seed)
+        slope_ci, r2_ci = _limits(sums)
         rows.append(
             cell
             | {
@@ -147,24 +144,11 @@ def _fit(sums: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.flo
     return slope, np.clip(correlation, -1.0, 1.0)
 
 
-def _limits(sums: NDArray[np.float64], seed: int) -> tuple[Interval, Interval]:
+def _limits(sums: NDArray[np.float64]) -> tuple[Interval, Interval]:
     runs = len(sums)
     if runs < 2:
         none = Interval(np.nan, np.nan, "none")
         return none, none
-    if runs >= MIN_BOOTSTRAP:
-        draws = np.random.default_rng(seed).integers(0, runs, (RESAMPLES, runs))
-        slopes, correlations = _fit(sums[draws].sum(axis=1))
-        tails = [0.5 - LEVEL / 2, 0.5 + LEVEL / 2]
-        if not (np.isfinite(slopes).all() and np.isfinite(correlations).all()):
-            none = Interval(np.nan, np.nan, "none")
-            return none, none
-        low, high = np.quantile(slopes, tails)
-        low2, high2 = np.quantile(correlations**2, tails)
-        return (
-            Interval(float(low), float(high), "bootstrap"),
-            Interval(float(low2), float(high2), "bootstrap"),
-        )
     slopes, correlations = _fit(sums.sum(axis=0) - sums)
     slope, correlation = _fit(sums.sum(axis=0))
     cap = 1 - 1e-12  # a perfect correlation has an infinite z

@@ -62,8 +62,9 @@ class FigureSet:
     def learning_rates(self, accuracy: pd.DataFrame, metrics: Sequence[str]) -> Figure:
         """Draw a row per metric, a column per rule."""
         rules = [(str(cell["rule"]), rows) for cell, rows in cells(accuracy, ["rule"])]
-        figure = _figure(len(rules), len(metrics), 4.0, 2.9)
-        axes = figure.subplots(len(metrics), len(rules), squeeze=False, sharex="col", sharey="row")
+        figure, axes = _panels(
+            len(metrics), len(rules), (3.7, 2.6), share_x="col", share_y="row", below=0.16
+        )
         for j, (rule, rows) in enumerate(rules):
             for i, metric in enumerate(metrics):
                 ax = plot_accuracy(rows, metric, axes[i, j])
@@ -79,8 +80,7 @@ class FigureSet:
         rules = list(cells(curves, ["rule"]))
         chosen = [_spread(sorted(rows["lr"].unique()), most) for _, rows in rules]
         width = max(len(c) for c in chosen)
-        figure = _figure(width, len(rules), 3.6, 2.7)
-        axes = figure.subplots(len(rules), width, squeeze=False, sharey=True)
+        figure, axes = _panels(len(rules), width, (3.4, 2.1), share_y=True)
         for i, ((cell, rows), rates) in enumerate(zip(rules, chosen, strict=True)):
             for j in range(width):
                 if j >= len(rates):
@@ -95,8 +95,7 @@ class FigureSet:
 
     def runs(self, results: Results, titles: Mapping[str, str], bandwidth: float) -> Figure:
         """Draw loss above curvature, a column per run."""
-        figure = _figure(len(titles), 2, 4.6, 3.1)
-        axes = figure.subplots(2, len(titles), squeeze=False)
+        figure, axes = _panels(2, len(titles), (3.6, 2.5), foot=0.6)
         for j, (run_id, title) in enumerate(titles.items()):
             steps = results.run_steps(run_id)
             plot_loss(steps, axes[0, j], bandwidth=bandwidth).set_title(
@@ -108,25 +107,21 @@ class FigureSet:
                 if j > 0:
                     ax.set_ylabel("")
         handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(
-            handles, labels, loc="outside lower center", ncols=4, fontsize=9, frameon=False
-        )
+        figure.legend(handles, labels, loc="lower center", ncols=3, fontsize=9, frameon=False)
         return figure
 
     def one_run(self, results: Results, run_id: str, bandwidth: float) -> Figure:
         """Draw distance and variance of one run."""
         steps = results.run_steps(run_id)
-        figure = _figure(2, 1, 6.2, 3.5)
-        left, right = figure.subplots(1, 2)
-        plot_distance(steps, left)
-        plot_variance(steps, right, bandwidth=bandwidth)
+        figure, axes = _panels(1, 2, (5.2, 2.9))
+        plot_distance(steps, axes[0, 0])
+        plot_variance(steps, axes[0, 1], bandwidth=bandwidth)
         return figure
 
     def covariances(self, points: pd.DataFrame) -> Figure:
         """Draw measured against predicted variance, a panel per rule."""
         rules = list(cells(points, ["rule"]))
-        figure = _figure(len(rules), 1, 4.2, 4.0)
-        axes = figure.subplots(1, len(rules), squeeze=False)
+        figure, axes = _panels(1, len(rules), (3.4, 3.4), head=0.55)
         for j, (cell, rows) in enumerate(rules):
             ax = plot_covariance(rows, axes[0, j])
             ax.set_title(f"{cell['rule']}\n{ax.get_title(loc='left')}", fontsize=9, loc="left")
@@ -136,16 +131,40 @@ class FigureSet:
     def horizons(self, accuracy: pd.DataFrame) -> Figure:
         """Draw Kaplan-Meier curves, a panel per rule."""
         rules = list(cells(accuracy, ["rule"]))
-        figure = _figure(len(rules), 1, 4.2, 2.9)
-        axes = figure.subplots(1, len(rules), squeeze=False, sharey=True)
+        figure, axes = _panels(1, len(rules), (3.7, 2.4), share_y=True)
         for j, (cell, rows) in enumerate(rules):
             ax = plot_horizons(rows, axes[0, j])
             _inner(ax, top=True, bottom=True, left=j == 0, title=str(cell["rule"]))
         return figure
 
 
-def _figure(columns: int, rows: int, width: float, height: float) -> Figure:
-    return Figure(figsize=(max(columns * width, 5.0), rows * height + 0.3), layout="constrained")
+def _panels(
+    rows: int,
+    columns: int,
+    size: tuple[float, float],
+    *,
+    share_x: bool | str = False,
+    share_y: bool | str = False,
+    head: float = 0.35,
+    below: float = 0.6,
+    foot: float = 0.0,
+) -> tuple[Figure, np.ndarray]:
+    """Make a figure of equal panels of this size, with margins fixed in inches.
+
+    Fixed, because matplotlib's own layout engines draw everything twice, which would be half of
+    the report's time. `head` is left for titles, `below` under each panel, `foot` for a legend.
+    """
+    width, height = size
+    left, gap, bottom = 0.75, 0.2 if share_y else 0.75, 0.5 + foot
+    whole = np.array([left + columns * width + (columns - 1) * gap + 0.2,
+                      head + rows * height + (rows - 1) * below + bottom])  # fmt: skip
+    figure = Figure(figsize=tuple(whole))
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=share_x, sharey=share_y)  # type: ignore[arg-type]
+    figure.subplots_adjust(
+        left=left / whole[0], right=1 - 0.2 / whole[0], wspace=gap / width,
+        bottom=bottom / whole[1], top=1 - head / whole[1], hspace=below / height,
+    )  # fmt: skip
+    return figure, axes
 
 
 def _drop_legend(ax: Axes) -> None:

@@ -112,7 +112,7 @@ def bca(
     )
     below = (np.sum(draws < estimate) + 0.5 * np.sum(draws == estimate)) / resamples
     bias = stats.norm.ppf(np.clip(below, 0.5 / resamples, 1 - 0.5 / resamples))
-    left_out = np.array([float(statistic(np.delete(data, i), axis=0)) for i in range(n)])
+    left_out = _jackknife(data, statistic)
     deviation = left_out.mean() - left_out
     spread = float(deviation @ deviation)
     acceleration = float(np.sum(deviation**3)) / (6 * spread**1.5) if spread > 0 else 0.0
@@ -123,6 +123,18 @@ def bca(
     levels = stats.norm.cdf(bias + shifted / np.maximum(1 - acceleration * shifted, 1e-9))
     low, high = np.quantile(draws, levels)
     return Interval(float(low), float(high), "bca")
+
+
+def _jackknife(data: NDArray[np.float64], statistic: Callable[..., NDArray]) -> NDArray[np.float64]:
+    """Compute the statistic without each of the values in turn."""
+    n = len(data)
+    others = np.arange(n - 1)
+    rows = max(1, _CHUNK // n)
+    parts = []
+    for first in range(0, n, rows):
+        out = np.arange(first, min(first + rows, n))[:, None]
+        parts.append(statistic(data[others + (others >= out)], axis=1))
+    return np.concatenate(parts)
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:

@@ -34,6 +34,7 @@ _SUMMARY = (
 _COMPARED = ("final_distance", "final_distance_midpoint", "mean_distance", "log_loss_error")
 _LR_METRICS = ("final_distance", "log_loss_error", "sharpness_error")
 _MAX_PANELS = 4  # learning rates shown per rule
+_MAX_SINGLE = 6  # rules × workloads up to which single runs of each are shown
 
 
 def summary(found: Study) -> str:
@@ -135,24 +136,29 @@ def distances(found: Study, group: pd.DataFrame, figures: FigureSet) -> str:
 
 
 def single_runs(found: Study, group: pd.DataFrame, figures: FigureSet) -> str:
-    """Draw loss and curvature of the best, a representative and the worst run of each rule."""
+    """Draw loss and curvature of the best, a representative and the worst run.
+
+    Of each rule; in a study of many rules and workloads, of each workload.
+    """
     body = ""
-    for cell, rows in cells(group, ["rule"]):
+    many = len(found.accuracy.groupby(RULE_KEYS, observed=True)) > _MAX_SINGLE
+    for cell, rows in cells(group, [] if many else ["rule"]):
+        name = cell.get("rule", "all rules")
         ranked = ranked_runs(rows)
         if ranked.empty:
-            body += page.paragraph(f"{cell['rule']}: no finished run.")
+            body += page.paragraph(f"{name}: no finished run.")
             continue
         chosen = {"best": 0, "representative": (len(ranked) - 1) // 2, "worst": len(ranked) - 1}
         shown = {}
-        for name, place in chosen.items():
+        for which, place in chosen.items():
             if str(ranked.index[place]) not in shown:  # with one or two runs they coincide
-                shown[str(ranked.index[place])] = name
-        titles = {run: f"{name}: {run_title(rows, run)}" for run, name in shown.items()}
+                shown[str(ranked.index[place])] = which
+        titles = {run: f"{which}: {run_title(rows, run)}" for run, which in shown.items()}
         figure = figures.runs(found.results, titles, found.bandwidth)
         which = f"{', '.join(shown.values())} of {len(ranked)} finished runs"
         if len(ranked) == 1:
             which = "the only finished run"
-        caption = f"{cell['rule']}: {which}, by final distance of the central flow."
+        caption = f"{name}: {which}, by final distance of the central flow."
         body += page.figure(figure, caption, figures.file("runs", rows))
         middle = str(ranked.index[chosen["representative"]])
         figure = figures.one_run(found.results, middle, found.bandwidth)
@@ -202,7 +208,9 @@ def horizons(found: Study, figures: FigureSet) -> str:
     )
     for _, group in cells(found.accuracy, ["workload", "criterion"]):
         body += page.figure(
-            figures.horizons(group), "Share of runs still predicted.", figures.file("hor", group)
+            figures.horizons(group),
+            "Share of runs still predicted.",
+            figures.file("horizon", group),
         )
     frame = summarize(found.accuracy, by=[*RULE_KEYS, "lr"], metrics=["horizon"])
     rows = [

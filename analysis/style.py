@@ -9,7 +9,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 INK = "#222222"
 GREY = "#9a9a9a"
@@ -45,9 +45,11 @@ def finish(ax: Axes, *, xlabel: str, ylabel: str, title: str | None = None, **le
     ax.tick_params(colors=INK, labelsize=9)
     ax.grid(visible=True, color="#e6e6e6", linewidth=0.6)
     ax.set_axisbelow(True)
-    if ax.get_yscale() == "log":  # 0.2 reads faster than 2 × 10⁻¹
-        ax.yaxis.set_major_formatter(LogFormatter())
-        ax.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
+    if ax.get_yscale() == "log":
+        low, high = ax.get_ylim()
+        few = high < 30 * low  # hardly a decade: some marks in between need labels too
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+        ax.yaxis.set_minor_formatter(FuncFormatter(_two_and_five) if few else NullFormatter())
     if ax.get_legend_handles_labels()[0]:
         ax.legend(fontsize=8.5, frameon=True, framealpha=0.85, edgecolor="none", **legend)
     return ax
@@ -57,3 +59,8 @@ def note(ax: Axes, text: str) -> Axes:
     """Say in the middle of empty axes why they are empty."""
     ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes, color=GREY, wrap=True)
     return ax
+
+
+def _two_and_five(value: float, _position: object) -> str:
+    text = f"{value:g}"
+    return text if text.strip("0.").partition("e")[0] in ("2", "5") else ""

@@ -1,0 +1,188 @@
+"""The command line, the report page and exported tables, on good and bad results."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from synthetic import CENTRAL, STABLE, FlowTruth, RunTruth, write_sweep
+
+import analysis
+from analysis.__main__ import main
+from analysis.console import significant
+from analysis.export import table_text
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Report on one rule: two learning rates, two seeds, one diverged run, one stopped flow."""
+    runs = [
+        RunTruth(
+            run_id=f"r{i}", lr=lr, seed=seed, steps=200,
+            flows={"central": CENTRAL, "stable": replace(STABLE, stop=150 if i == 0 else None)},
+        )
+        for i, (lr, seed) in enumerate([(0.1, 0), (0.1, 1), (0.2, 0), (0.2, 1)])
+    ]  # fmt: skip
+    runs[3] = replace(runs[3], status="diverged", status_detail="loss <huge> & rising")
+    folder = write_sweep(tmp_path_factory.mktemp("r"), runs, name="demo")
+    assert main([str(folder), "--format", "csv", "--format", "parquet", "--bandwidth", "8"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def html(made: Path) -> str:
+    """Text of the page."""
+    return (made / "report" / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_page_needs_nothing_else(html: str) -> None:
+    assert not re.search(r"""(src|href)=["'](?!data:|#)""", html)
+    assert "<script" not in html
+    assert "url(" not in html
+    assert len(html) < 3_000_000
+
+
+def test_the_page_has_every_section_in_order(html: str) -> None:
+    headings = re.findall(r"<h2[^>]*>([^<]+)</h2>", html)
+    assert headings == [
+        "Summary", "Which flow is nearer", "Accuracy against learning rate", "Distance over time",
+        "Single runs", "Predicted and measured variance", "Prediction horizons",
+        "Dependence on the bandwidth", "What failed and why", "How this was made",
+    ]  # fmt: skip
+
+
+def test_the_page_says_what_failed_and_how_it_was_made(html: str) -> None:
+    assert "4 runs (3 finished, 1 diverged)" in html
+    assert "loss &lt;huge&gt; &amp; rising" in html
+    assert "stopped after step 149" in html
+    for fact in ("jax 0.10.2", "abc1234", "bandwidth 8 steps", "--bandwidth 8", "pandas"):
+        assert fact in html, fact
+
+
+def test_figures_are_also_files(made: Path) -> None:
+    names = {f.name.split("-")[0] for f in (made / "report" / "figures").glob("*.png")}
+    assert names == {"learning_rate", "distance", "runs", "run", "variance", "horizon"}
+
+
+def test_tables_are_those_of_the_library(made: Path) -> None:
+    folder = made / "report" / "tables"
+    frame = analysis.accuracy(analysis.load(made), bandwidth=8.0)
+    written = pd.read_csv(folder / "accuracy.csv")
+    assert written["final_distance"].tolist() == pytest.approx(frame["final_distance"].tolist())
+    back = pq.read_table(folder / "summary.parquet")
+    assert set(back["metric"].to_pylist()) == {m.name for m in analysis.METRICS}
+    schema = pq.read_schema(folder / "accuracy.parquet")
+    assert schema.field("horizon").metadata[b"unit"] == b"steps"
+
+
+def test_the_terminal_table(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from analysis.console import accuracy_text
+
+    results = analysis.load(made)
+    text = accuracy_text(analysis.accuracy(results), results, bandwidth=10, tolerance=0.05)
+    assert "4 runs (3 finished, 1 diverged)" in text
+    assert "1 stable flow stopped" in text
+    assert re.search(r"0\.2 +1\+1x +100% +central +2\.0 ", text)
+    rows = [line for line in text.splitlines() if re.search(r" (central|stable)  .*\d$", line)]
+    assert len({len(line) for line in rows}) == 1
+    assert max(map(len, text.splitlines())) <= 120
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["/no/such/folder"], "error: results folder does not exist: /no/such/folder"),
+        (["{made}", "--bandwidth", "-3"], "error: bandwidth must be a positive number"),
+        (["{made}", "--tolerance", "0"], "error: tolerance must be > 0, got 0.0"),
+        (["{made}", "--sweep", "other"], "error: sweep: no run of ['other']"),
+    ],
+)
+def test_bad_arguments_are_one_line(
+    made: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([a.replace("{made}", str(made)) for a in arguments]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith(message)
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
+
+
+def test_partial_results_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flows = {"central": FlowTruth()}
+    runs = [RunTruth(run_id=f"r{i}", seed=i, steps=60, flows=flows) for i in range(2)]
+    folder = write_sweep(tmp_path, runs)
+    bad = next((folder / "steps" / "run_id=r1").iterdir())
+    bad.write_bytes(bad.read_bytes()[:100])
+    (folder / "runs" / "r0.parquet").touch()
+    assert main([str(folder), "--out", str(tmp_path / "out")]) == 0
+    out = capsys.readouterr().out
+    assert "PARTIAL RESULT: 1 bad file was left out" in out
+    assert f"{bad}: is truncated or half-written" in out
+    assert "shorter than the averaging window of 80 steps" in out
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert str(bad) in page
+    assert "no steps on storage" in page
+    assert "one flow only: nothing to compare" in page
+
+
+def test_all_diverged_and_nothing_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = RunTruth(run_id="a", steps=40, status="diverged", status_detail="loss not finite")
+    folder = write_sweep(tmp_path, [run])
+    assert main([str(folder)]) == 0
+    assert "No run finished, so there is nothing to average" in capsys.readouterr().out
+    assert "loss not finite" in (folder / "report" / "report.html").read_text()
+
+    (folder / "runs" / "a.parquet").unlink()
+    shutil.rmtree(folder / "report")
+    assert main([str(folder)]) == 0
+    assert "No run has ended yet" in capsys.readouterr().out
+    assert "1 runs had not ended" in (folder / "report" / "report.html").read_text()
+
+
+def test_latex_and_markdown() -> None:
+    frame = pd.DataFrame({"flow": ["a_b", "c"], "n": [1, 2], "mean": [0.123456, float("nan")]})
+    latex = table_text(frame, "latex")
+    assert r"a\_b & 1 & 0.1235 \\" in latex
+    assert latex.startswith(r"\begin{tabular}{lll}")
+    assert "| c | 2 |  |" in table_text(frame, "markdown")
+    with pytest.raises(ValueError, match="format must be one of"):
+        table_text(frame, "word")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0999, "0.10"), (9.96, "10"), (123456.0, "123456"), (1e-9, "1.0e-09"), (-0.5, "-0.50")],
+)
+def test_significant(value: float, text: str) -> None:
+    assert significant(value) == text
+
+
+def test_plots_take_axes_and_return_them(example_sweep: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    results = analysis.load(example_sweep)
+    steps = results.run_steps("gr001s0")
+    for plot in (analysis.plot_loss, analysis.plot_sharpness, analysis.plot_variance):
+        ax = plt.figure().subplots()
+        assert plot(steps, ax) is ax
+        assert ax.get_xlabel()
+        assert ax.get_ylabel()
+        assert ax.lines
+    with pytest.raises(ValueError, match="must hold the rows of one run, got 6"):
+        analysis.plot_loss(results.steps)
+    with pytest.raises(ValueError, match=r"lacks the columns \['process'\]"):
+        analysis.plot_loss(steps.drop(columns="process"))
+
+
+def test_plots_change_no_global_setting(example_sweep: Path) -> None:
+    import matplotlib as mpl
+
+    before = dict(mpl.rcParams)
+    analysis.plot_distance(analysis.load(example_sweep).run_steps("gr001s0"))
+    assert dict(mpl.rcParams) == before
