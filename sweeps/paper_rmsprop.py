@@ -1,0 +1,34 @@
+"""The paper's study of RMSProp: all architectures, both criteria, β₂ = 0.99.
+
+    python sweeps/paper_rmsprop.py --scale cpu --only vit_cifar10   # one architecture, here
+    python sweeps/paper_rmsprop.py --scale paper                    # all of them, on GPUs
+
+Two criteria, five learning rates around one at which the edge of stability is reached, five seeds;
+docs/workloads.md says how the rates were chosen.
+"""
+
+from sweeps.paper_studies import around, run_study
+
+RATES = {
+    "cpu": {
+        "mlp_cifar10": around(mse=4e-05, cross_entropy=4e-05),
+        "cnn_cifar10": around(mse=0.0002, cross_entropy=0.0002),
+        "resnet_cifar10": around(mse=0.0004, cross_entropy=0.0004),
+        "vit_cifar10": around(mse=0.0002, cross_entropy=0.0002),
+        "lstm_sorting": around(mse=0.0006, cross_entropy=0.0006),
+        "transformer_sorting": around(mse=0.0002, cross_entropy=0.0002),
+        "mamba_sorting": around(mse=0.0002, cross_entropy=0.0002),
+    },
+    "paper": {
+        "mlp_cifar10": around(mse=2e-05, cross_entropy=2e-05),
+        "cnn_cifar10": around(mse=2e-05, cross_entropy=2e-05),
+        "resnet_cifar10": around(mse=2e-05, cross_entropy=2e-05),
+        "vit_cifar10": around(mse=2e-05, cross_entropy=2e-05),
+        "lstm_sorting": around(mse=0.0001, cross_entropy=0.0001),
+        "transformer_sorting": around(mse=0.0001, cross_entropy=0.0001),
+        "mamba_sorting": around(mse=0.0001, cross_entropy=0.0001),
+    },
+}
+
+if __name__ == "__main__":
+    run_study("paper_rmsprop", "rmsprop", RATES)
