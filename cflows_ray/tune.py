@@ -350,7 +350,7 @@ def _fit(
                 failure_config=tune.FailureConfig(max_failures=execution.max_failures),
             ),
         )
-        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the display says it all
+        _quiet_ray()
         display.start()
         try:
             with stop_on_signals(stopper, display), stop_if_lost(lock, stopper, display):
@@ -359,6 +359,14 @@ def _fit(
             display.stop()
     interrupted = stopper.requested and stopper.storage_error is None
     return Outcome(interrupted, stopper.storage_error, watcher.lost)
+
+
+def _quiet_ray() -> None:
+    """Leave what happens to trials to the display."""
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    # Ray prints ten lines for every lost process, whatever its logging is set to; this switch is
+    # its own, though not public, and setting it where it does not exist does no harm.
+    ray._private.worker._worker_logs_enabled = False
 
 
 @contextlib.contextmanager
