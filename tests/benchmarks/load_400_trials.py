@@ -68,11 +68,13 @@ def main() -> None:
         print(f"driver's memory: {memory_mb:.0f} MB at most")
         print(f"files: {files}")
         again = (
-            "from tests.benchmarks.load_400_trials import sweep_of; from cflows_ray.cli import main;"
+            "from load_400_trials import sweep_of; from cflows_ray.cli import main; "
             f"main(sweep_of({options.runs}, {folder!r}, {options.workers}), [])"
         )
         begin = time.perf_counter()
-        subprocess.run([sys.executable, "-c", again], check=True, stdout=subprocess.DEVNULL)
+        here = Path(__file__).parent
+        command = [sys.executable, "-c", again]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=here)
         print(f"launched again with all done: {time.perf_counter() - begin:.1f} s")
 
 

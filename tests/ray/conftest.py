@@ -16,6 +16,9 @@ from cflows_ray.display import Display
 from cflows_ray.plan import make_plan
 from cflows_ray.storage import Storage
 
+# Credentials that a local object store takes without looking.
+KEYS = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_EC2_METADATA_DISABLED": "true"}
+
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
@@ -98,3 +101,20 @@ def small_sweep(tmp_path: Path, compile_cache: str) -> Callable[..., SweepConfig
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def bucket() -> Iterator[str]:
+    """Return the URI of a bucket on a local server; credentials are in the environment."""
+    server_module = pytest.importorskip("moto.server")
+    boto3 = pytest.importorskip("boto3")
+    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    url = f"http://{host}:{port}"
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in KEYS.items():
+            patch.setenv(name, value)
+        boto3.client("s3", endpoint_url=url, region_name="us-east-1").create_bucket(Bucket="bucket")
+        yield f"s3://bucket/results?endpoint_override={host}:{port}&scheme=http&region=us-east-1"
+    server.stop()

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cflows_ray.schema import arrow_schema
+from cflows_ray.storage import Storage
 
 # What may differ between a disturbed and an undisturbed sweep: how long it took, and where.
 MAY_DIFFER = ("wall_s", "compile_s", "device", "versions", "commit")
@@ -56,3 +57,12 @@ def _same(x: Any, y: Any) -> bool:
             return math.isnan(x) and math.isnan(y)
         return x == y and math.copysign(1, x) == math.copysign(1, y)
     return bool(x == y)
+
+
+def download(storage: Storage, folder: Path) -> Path:
+    """Copy a sweep's folder to a local one."""
+    for name in storage.names("", recursive=True):
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(storage.read(name))
+    return folder

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,40 +15,13 @@ from cflows_ray.plan import begun_runs
 from cflows_ray.session import RunSession
 from cflows_ray.status import sweep_status
 from cflows_ray.storage import Storage
-from tests.ray.conftest import Launched
+from tests.ray.conftest import KEYS, Launched
 from tests.ray.fake_run import build_fake
-from tests.ray.tables import assert_same_tables
+from tests.ray.tables import assert_same_tables, download
 
 # Started by their own libraries, with settings that they warn about themselves.
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
 RUN = RunConfig(workload="saddle_2d", rule="gradient_descent", lr=0.2, steps=25)
-KEYS = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_EC2_METADATA_DISABLED": "true"}
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    """Return the URI of a bucket on a local server; credentials are in the environment."""
-    server_module = pytest.importorskip("moto.server")
-    boto3 = pytest.importorskip("boto3")
-    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    url = f"http://{host}:{port}"
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in KEYS.items():
-            patch.setenv(name, value)
-        boto3.client("s3", endpoint_url=url, region_name="us-east-1").create_bucket(Bucket="bucket")
-        yield f"s3://bucket/results?endpoint_override={host}:{port}&scheme=http&region=us-east-1"
-    server.stop()
-
-
-def download(storage: Storage, folder: Path) -> Path:
-    """Copy a sweep's folder to a local one."""
-    for name in storage.names("", recursive=True):
-        file = folder / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(storage.read(name))
-    return folder
 
 
 def test_storage_on_s3(bucket: str) -> None:

@@ -1,0 +1,165 @@
+"""A cluster started the way cluster.yaml starts one, and a study submitted to it as a job.
+
+Every node is processes of its own (`ray start`); one joins late, one is lost. Only the study's own
+file is there to be copied, as `ray submit` does it. Results go to an S3-compatible store.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cflows_ray.plan import begun_runs
+from cflows_ray.status import sweep_status
+from cflows_ray.storage import Storage
+from tests.ray.tables import assert_same_tables, download
+from tests.ray.test_drivers import STUDY, Driver
+
+pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.filterwarnings("ignore")]
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
+
+
+class Nodes:
+    """Ray nodes started from the command line, each a group of processes."""
+
+    def __init__(self) -> None:
+        self.port, self.dashboard = free_port(), free_port()
+        self.folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # sockets need short names
+        self._groups: list[subprocess.Popen[bytes]] = []
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start a node that stays in the foreground of a session of its own."""
+        ports = {"dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port"}
+        own = [f"--{name}={free_port()}" for name in sorted(ports)]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *arguments, *own],
+            env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self._groups.append(process)
+        return process
+
+    def head(self) -> None:
+        """Start a head that runs no trials."""
+        self.start(
+            "--head",
+            f"--port={self.port}",
+            "--num-cpus=0",
+            "--dashboard-host=127.0.0.1",
+            f"--dashboard-port={self.dashboard}",
+            f"--ray-client-server-port={free_port()}",
+            f"--temp-dir={self.folder}",
+        )
+
+    def worker(self) -> subprocess.Popen[bytes]:
+        """Start a worker that runs one trial at a time."""
+        return self.start(f"--address=127.0.0.1:{self.port}", "--num-cpus=1")
+
+    def lose(self, node: subprocess.Popen[bytes]) -> None:
+        """Kill all processes of a node at once."""
+        if node.poll() is None:
+            os.killpg(node.pid, signal.SIGKILL)
+            node.wait()
+
+    def stop(self) -> None:
+        for node in reversed(self._groups):
+            self.lose(node)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@pytest.fixture
+def nodes() -> Iterator[Nodes]:
+    nodes = Nodes()
+    yield nodes
+    nodes.stop()
+
+
+def wait_for(what: Callable[[], bool], timeout_s: float = 240) -> None:
+    end = time.monotonic() + timeout_s
+    while not what():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.2)
+
+
+def test_a_job_on_a_cluster_that_changes(
+    bucket: str,
+    nodes: Nodes,
+    tmp_path: Path,
+    compile_cache: str,
+) -> None:
+    from ray.job_submission import JobStatus, JobSubmissionClient
+
+    expected = Driver(tmp_path / "expected", compile_cache)
+    text = expected.end()
+    assert expected.process.returncode == 0, text
+
+    nodes.head()
+    first = nodes.worker()
+    address = f"http://127.0.0.1:{nodes.dashboard}"
+    clients: list[JobSubmissionClient] = []
+
+    def reachable() -> bool:
+        try:
+            clients.append(JobSubmissionClient(address))
+            return clients[-1].list_jobs() is not None
+        except Exception:
+            return False
+
+    wait_for(reachable)
+    wait_for(lambda: alive_cpus(nodes.port) == 1)
+    only_the_file = tmp_path / "submitted"
+    only_the_file.mkdir()
+    shutil.copy(STUDY, only_the_file)
+    job = clients[-1].submit_job(
+        entrypoint=f"{sys.executable} study.py --storage '{bucket}'",
+        runtime_env={
+            "working_dir": str(only_the_file),
+            "env_vars": {"CFLOWS_RAY_TEST_CACHE": compile_cache},
+        },
+    )
+
+    def status() -> JobStatus:
+        return clients[-1].get_job_status(job)
+
+    storage = Storage(bucket, "study")
+    wait_for(lambda: len(begun_runs(storage)) >= 1 or status().is_terminal())
+    assert status() == JobStatus.RUNNING, clients[-1].get_job_logs(job)
+    nodes.worker()
+    wait_for(lambda: len(begun_runs(storage)) >= 2 or status().is_terminal())
+    nodes.lose(first)
+    wait_for(lambda: status().is_terminal(), timeout_s=400)
+    logs = clients[-1].get_job_logs(job)
+    assert status() == JobStatus.SUCCEEDED, logs
+    assert "process lost" in logs
+    assert "driver loaded JAX: False" in logs
+    assert set(sweep_status(storage).statuses.values()) == {"finished"}
+    assert_same_tables(expected.results, download(storage, tmp_path / "s3"))
+
+
+def alive_cpus(port: int) -> float:
+    """Return the CPUs of a cluster, asked from a process that is not connected to any."""
+    code = (
+        f"import ray; ray.init(address='127.0.0.1:{port}', log_to_driver=False); "
+        "print(ray.cluster_resources().get('CPU', 0))"
+    )
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
+    command = [sys.executable, "-c", code]
+    found = subprocess.run(command, capture_output=True, text=True, env=environment)
+    return float(found.stdout.strip().splitlines()[-1]) if found.returncode == 0 else 0.0
