@@ -1,8 +1,9 @@
 """Where results lie: folders and object stores, Parquet files, and what may be wrong with them.
 
 A sweep's folder holds `runs/<run_id>.parquet` (one row, written when the run has ended) and
-`steps/run_id=<run_id>/part-<first_step>.parquet`. Names that begin with `_` or `.` are files being
-written and are ignored. A location is a local path or any URI that `pyarrow.fs` opens.
+`steps/<run_id>/part-<first_step>.parquet` (a folder `run_id=<run_id>` is understood too). Names
+that begin with `_` or `.` are files being written and are ignored. A location is a local path or
+any URI that `pyarrow.fs` opens.
 """
 
 from __future__ import annotations
@@ -118,13 +119,18 @@ def check_files(filesystem: fs.FileSystem, files: Iterable[str], table: str) -> 
         return {f: p for f, p in zip(files, problems, strict=True) if p is not None}
 
 
+def exists(filesystem: fs.FileSystem, file: str) -> bool:
+    """Whether the file is there: while a sweep runs, parts are merged and vanish."""
+    return bool(filesystem.get_file_info(file).type == fs.FileType.File)
+
+
 def check_file(filesystem: fs.FileSystem, file: str, table: str) -> str | None:
     """Say what is wrong with a Parquet file of `table`; None if footer and columns are right."""
     try:
         with filesystem.open_input_file(file) as source:
             schema = pq.ParquetFile(source).schema_arrow
     except (pa.ArrowException, OSError) as error:
-        return _explain_unreadable(filesystem, file, error)
+        return _explain_unreadable(filesystem, file, error) if exists(filesystem, file) else None
     return check_schema(schema, table)
 
 
@@ -199,11 +205,11 @@ def _is_sweep(filesystem: fs.FileSystem, path: str) -> bool:
 
 
 def _list_sweep(filesystem: fs.FileSystem, path: str) -> SweepFolder:
-    run_files = _list_parquet(filesystem, f"{path}/runs", recursive=False)
+    run_files = list_parquet(filesystem, f"{path}/runs", recursive=False)
     step_files: dict[str, list[str]] = {}
-    for file in _list_parquet(filesystem, f"{path}/steps", recursive=True):
+    for file in list_parquet(filesystem, f"{path}/steps", recursive=True):
         folder = file.rsplit("/", 2)[-2]
-        if folder.startswith("run_id="):
+        if file.count("/") > path.count("/") + 2:  # not in steps/ itself
             step_files.setdefault(folder.removeprefix("run_id="), []).append(file)
     return SweepFolder(
         filesystem=filesystem,
@@ -214,7 +220,8 @@ def _list_sweep(filesystem: fs.FileSystem, path: str) -> SweepFolder:
     )
 
 
-def _list_parquet(filesystem: fs.FileSystem, folder: str, *, recursive: bool) -> list[str]:
+def list_parquet(filesystem: fs.FileSystem, folder: str, *, recursive: bool) -> list[str]:
+    """List a folder's Parquet files by name, without those that are being written."""
     selector = fs.FileSelector(folder, allow_not_found=True, recursive=recursive)
     return sorted(
         info.path

@@ -24,8 +24,10 @@ from analysis.storage import (
     ResultsError,
     SweepFolder,
     check_files,
+    exists,
     find_sweeps,
     first_line,
+    list_parquet,
     open_location,
     read_sweep_json,
 )
@@ -127,6 +129,10 @@ class Results:
     def _read_run(self, run_id: str, columns: tuple[str, ...] | None) -> pa.Table:
         """All parts of one run, filtered; raises `ResultsError` naming the first bad part."""
         files = list(self._step_files[run_id])
+        if not all(exists(self._filesystem, file) for file in files):
+            # The run went on since `load`: its parts have been merged into one.
+            folder = files[0].rsplit("/", 1)[0]
+            files = list_parquet(self._filesystem, folder, recursive=False)
         try:
             table = self._read_files(files, columns)
         except (pa.ArrowException, OSError):
@@ -136,7 +142,7 @@ class Results:
                 except (pa.ArrowException, OSError) as error:
                     raise ResultsError(f"{file}: is corrupt: {first_line(error)}") from error
             raise
-        _check_rows(table, run_id, files[0].rsplit("/", 1)[0])
+        _check_rows(table, run_id, self._step_files[run_id][0].rsplit("/", 1)[0])
         return table
 
     def _read_files(self, files: list[str], columns: tuple[str, ...] | None) -> pa.Table:

@@ -110,7 +110,7 @@ def write_run(folder: Path, run: RunTruth, *, sweep: str, parts: int = 3) -> Non
         folder / "runs" / f"{run.run_id}.parquet",
     )
     steps = steps_table(run)
-    place = folder / "steps" / f"run_id={run.run_id}"
+    place = folder / "steps" / run.run_id
     place.mkdir()
     step = steps["step"].to_numpy()
     bounds = np.linspace(0, step.max() + 1, parts + 1).astype(int)

@@ -115,7 +115,7 @@ def test_a_run_without_steps_is_counted(tmp_path: Path) -> None:
     import shutil
 
     folder = write_sweep(tmp_path, [RunTruth(run_id="a"), RunTruth(run_id="b", seed=1)])
-    shutil.rmtree(folder / "steps" / "run_id=b")
+    shutil.rmtree(folder / "steps" / "b")
     frame = analysis.accuracy(analysis.load(folder)).set_index(["run_id", "flow"])
     assert frame.loc["b", "flow_status"].tolist() == ["no_data", "no_data"]
     assert frame.loc["b", "final_distance"].isna().all()

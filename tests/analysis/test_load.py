@@ -67,7 +67,7 @@ def test_filters_reach_runs_and_steps(example_sweep: Path) -> None:
 
 
 def test_files_of_filtered_runs_are_not_read(folder: Path) -> None:
-    part = next((folder / "steps" / "run_id=bb").iterdir())
+    part = next((folder / "steps" / "bb").iterdir())
     results = load(folder, where={"seed": 0})
     part.unlink()  # had it been read, this would be an error
     assert set(results.steps["run_id"]) == {"aa"}
@@ -92,10 +92,26 @@ def test_a_run_without_a_row_is_running(folder: Path) -> None:
 
 def test_names_being_written_are_ignored(folder: Path) -> None:
     (folder / "runs" / "_tmp.parquet").write_bytes(b"PAR1half")
-    (folder / "steps" / "run_id=aa" / ".part.parquet").write_bytes(b"")
+    (folder / "steps" / "aa" / ".part.parquet").write_bytes(b"")
     (folder / "steps" / "_staging").mkdir()
     (folder / "steps" / "_staging" / "x.parquet").write_bytes(b"")
     assert len(load(folder).runs) == 2
+
+
+def test_hive_style_folders_are_read_too(folder: Path) -> None:
+    (folder / "steps" / "aa").rename(folder / "steps" / "run_id=aa")
+    assert set(load(folder).steps["run_id"]) == {"aa", "bb"}
+
+
+def test_parts_merged_since_they_were_listed(folder: Path) -> None:
+    results = load(folder)
+    place = folder / "steps" / "aa"
+    parts = sorted(place.iterdir())
+    whole = pa.concat_tables([pq.read_table(p) for p in parts])
+    for part in parts:
+        part.unlink()
+    pq.write_table(whole, place / "part-00000000.parquet")
+    assert (results.steps["run_id"] == "aa").sum() == whole.num_rows
 
 
 def test_a_folder_of_sweeps_and_the_sweep_filter(tmp_path: Path) -> None:
@@ -191,7 +207,7 @@ DAMAGE = {
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("table", ["runs", "steps"])
 def test_damaged_files(folder: Path, damage: str, table: str) -> None:
-    pattern = "runs/bb.parquet" if table == "runs" else "steps/run_id=bb/*.parquet"
+    pattern = "runs/bb.parquet" if table == "runs" else "steps/bb/*.parquet"
     file = next(folder.glob(pattern))
     change, message = DAMAGE[damage]
     change(file)
@@ -209,7 +225,7 @@ def test_damaged_files(folder: Path, damage: str, table: str) -> None:
 
 
 def test_damaged_pages_are_found_when_read(folder: Path) -> None:
-    file = next((folder / "steps" / "run_id=bb").iterdir())
+    file = next((folder / "steps" / "bb").iterdir())
     content = bytearray(file.read_bytes())
     content[4 : len(content) // 2] = bytes(len(content) // 2 - 4)
     file.write_bytes(bytes(content))
@@ -229,15 +245,15 @@ def test_when_every_file_is_bad_skipping_does_not_hide_it(folder: Path) -> None:
 
 
 def test_rows_that_are_there_twice(folder: Path) -> None:
-    place = folder / "steps" / "run_id=aa"
+    place = folder / "steps" / "aa"
     shutil.copy(place / "part-00000000.parquet", place / "part-00000001.parquet")
     with pytest.raises(ResultsError, match="holds rows twice"):
         analysis.accuracy(load(folder))
 
 
 def test_rows_of_another_run(folder: Path) -> None:
-    source = folder / "steps" / "run_id=bb" / "part-00000000.parquet"
-    shutil.copy(source, folder / "steps" / "run_id=aa" / "part-00000000.parquet")
+    source = folder / "steps" / "bb" / "part-00000000.parquet"
+    shutil.copy(source, folder / "steps" / "aa" / "part-00000000.parquet")
     with pytest.raises(ResultsError, match="rows of another run, 'bb'"):
         analysis.accuracy(load(folder))
 

@@ -117,7 +117,7 @@ def test_partial_results_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[st
     flows = {"central": FlowTruth()}
     runs = [RunTruth(run_id=f"r{i}", seed=i, steps=60, flows=flows) for i in range(2)]
     folder = write_sweep(tmp_path, runs)
-    bad = next((folder / "steps" / "run_id=r1").iterdir())
+    bad = next((folder / "steps" / "r1").iterdir())
     bad.write_bytes(bad.read_bytes()[:100])
     (folder / "runs" / "r0.parquet").touch()
     assert main([str(folder), "--out", str(tmp_path / "out")]) == 0

@@ -48,7 +48,7 @@ def make(folder: Path, runs: int, steps: int) -> Path:
         )  # fmt: skip
         row = pa.Table.from_pylist([runs_row(truth, "scale")], schema=arrow_schema("runs"))
         pq.write_table(row, sweep / "runs" / f"{truth.run_id}.parquet")
-        place = sweep / "steps" / f"run_id={truth.run_id}"
+        place = sweep / "steps" / truth.run_id
         place.mkdir()
         table = _perturbed(base[rule], truth.run_id, rng)
         for first in range(0, steps, 250):  # a part per chunk, as the sweep writes them
