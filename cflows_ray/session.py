@@ -192,10 +192,12 @@ class RunSession:
                 self._prepare()
                 compiled_before = 0.0
             before = self._step()
-            self._state, frame = self._paired.advance(self._state, self._chunk_steps)
+            state, frame = self._paired.advance(self._state, self._chunk_steps)
             if len(frame):
                 self._tables.append(steps_table(self.config.run_id, frame))
                 self._remember(frame)
+            # Last, so that whatever fails above leaves state and rows at the same step.
+            self._state = state
             self._advanced = self._step() - before
             done = self._paired.is_done(self._state)
         except MACHINE_ERRORS:

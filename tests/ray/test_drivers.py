@@ -33,6 +33,7 @@ class Driver:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,  # a group, as in a terminal
         )
 
     def wait_for(self, what: Callable[[], bool], timeout_s: float = 240) -> None:
@@ -107,7 +108,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(
 ) -> None:
     first = drivers("--checkpoint-every", "3")
     first.wait_for(lambda: first.checkpoints() >= 1)
-    first.process.send_signal(signal.SIGINT)
+    os.killpg(first.process.pid, signal.SIGINT)  # a terminal sends it to all processes
     text = first.end()
     assert first.process.returncode == 130, text
     assert "stopping: running chunks finish and are saved" in text
