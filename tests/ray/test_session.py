@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -185,15 +186,45 @@ def test_lost_rows_are_computed_again(undisturbed: Path, tmp_path: Path) -> None
     assert_same_tables(undisturbed, tmp_path)
 
 
-def test_a_damaged_part_is_found_at_the_merge(undisturbed: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["truncated", "shorter", "doubled"])
+def test_a_damaged_part_is_found_at_the_merge(
+    undisturbed: Path, tmp_path: Path, damage: str
+) -> None:
     session = open_session(tmp_path)
     session.advance()
     part = tmp_path / "steps" / RUN.run_id / "part-00000000.parquet"
-    part.write_bytes(part.read_bytes()[:100])
+    table = pq.read_table(pa.BufferReader(part.read_bytes()))
+    if damage == "truncated":
+        part.write_bytes(part.read_bytes()[:100])
+    elif damage == "shorter":
+        pq.write_table(table.slice(0, 5), part)
+    else:  # as many rows as there should be, one of them twice
+        pq.write_table(pa.concat_tables([table.slice(0, 1), table.slice(0, len(table) - 1)]), part)
     progress = session.advance()
     while progress.status == "running":
         progress = session.advance()
     assert any("starts over" in note for note in session.notes)
+    assert_same_tables(undisturbed, tmp_path)
+
+
+def test_readers_see_no_row_twice_after_other_chunks(
+    undisturbed: Path, tmp_path: Path, on_event: Any
+) -> None:
+    """Killed between rows and checkpoint, then launched with chunks of another size."""
+
+    def die(event: str, path: str) -> None:
+        if event == "before write" and path.endswith("step-00000020.zip"):
+            raise Killed
+
+    def look(event: str, path: str) -> None:
+        steps = read_tables(tmp_path)["steps"].to_pandas()
+        assert not steps.duplicated(["step", "process"]).any(), (event, path)
+
+    on_event(die)
+    with pytest.raises(Killed):
+        finish(tmp_path)
+    on_event(look)
+    finish(tmp_path, chunk_steps=3)
     assert_same_tables(undisturbed, tmp_path)
 
 
