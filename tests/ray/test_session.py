@@ -210,7 +210,7 @@ def test_a_damaged_part_is_found_at_the_merge(
 def test_readers_see_no_row_twice_after_other_chunks(
     undisturbed: Path, tmp_path: Path, on_event: Any
 ) -> None:
-    """Killed between rows and checkpoint, then launched with chunks of another size."""
+    """Killed between rows and checkpoint, the one before damaged, then chunks of another size."""
 
     def die(event: str, path: str) -> None:
         if event == "before write" and path.endswith("step-00000020.zip"):
@@ -222,9 +222,10 @@ def test_readers_see_no_row_twice_after_other_chunks(
 
     on_event(die)
     with pytest.raises(Killed):
-        finish(tmp_path)
+        finish(tmp_path, chunk_steps=5)
+    (tmp_path / "_checkpoints" / RUN.run_id / "step-00000015.zip").write_bytes(b"")
     on_event(look)
-    finish(tmp_path, chunk_steps=3)
+    finish(tmp_path, chunk_steps=7)
     assert_same_tables(undisturbed, tmp_path)
 
 
