@@ -64,7 +64,7 @@ class Display:
         for run_id, status in ended.items():
             if run_id in self._views:
                 self._views[run_id].status = status
-        self._history: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
+        self._history: deque[tuple[float, int]] = deque()
         self._steps_here = 0
         self._last_plain = 0.0
         self._last_line = ""
@@ -133,6 +133,8 @@ class Display:
 
     def steps_per_second(self) -> float | None:
         """Return optimizer steps a second over the last minute, all runs together."""
+        if len(self._history) < 2:  # the first chunk tells more of compiling than of steps
+            return None
         (t0, n0), (t1, n1) = self._history[0], self._history[-1]
         return (n1 - n0) / (t1 - t0) if t1 > t0 and n1 > n0 else None
 

@@ -357,6 +357,7 @@ def test_the_live_view_draws_and_the_plain_one_speaks() -> None:
         display.start()
         display.started(runs[1].run_id)
         result = {"step": 10, "advanced": 10, "status": "running", "train_loss": 0.25}
+        display.progressed(runs[1].run_id, {**result, "step": 5, "advanced": 5})
         time.sleep(0.01)
         display.progressed(runs[1].run_id, {**result, "effective_sharpness": 1.987654})
         display.note("a note")
