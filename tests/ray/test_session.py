@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
 import re
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -306,6 +309,43 @@ def test_full_disk_damages_nothing(undisturbed: Path, tmp_path: Path, on_event: 
         finish(folder)
         assert_same_tables(undisturbed, folder)
     assert sum(error is not None for error in errors) >= 12
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Return a real file system with room for 200 kB, where the system lets us make one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)]
+    try:
+        made = subprocess.run(command, capture_output=True).returncode == 0
+    except FileNotFoundError:
+        made = False
+    if not made:
+        pytest.skip("needs the right to mount a small disk")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_that_is_really_full(undisturbed: Path, small_disk: Path) -> None:
+    (small_disk / "others").write_bytes(b"0" * 150_000)
+    with pytest.raises(StorageError, match=r"cannot write \S+: No space left on device"):
+        finish(small_disk)
+    (small_disk / "others").unlink()
+    finish(small_disk)
+    assert_same_tables(undisturbed, small_disk)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_forbidden_folders_are_lasting_errors(tmp_path: Path, on_event: Any, number: int) -> None:
+    def forbid(event: str, _: str) -> None:
+        if event == "before write":
+            raise OSError(number, os.strerror(number))
+
+    on_event(forbid)
+    with pytest.raises(StorageError, match=rf"cannot write \S+: {os.strerror(number)}") as info:
+        finish(tmp_path)
+    assert info.value.lasting
 
 
 def test_only_the_last_checkpoints_are_kept(tmp_path: Path) -> None:
