@@ -150,7 +150,11 @@ class PairedProgram:
         self, rule: UpdateRule, inputs: Inputs, params: Array, numbers: dict, template: Array
     ) -> PairedState:
         loss = self._flat_loss(inputs.data)
-        value, _ = value_and_grad(loss, params)
+        value, grad = value_and_grad(loss, params)
+        preconditioner = rule.preconditioner(rule.update(rule.init(params), grad))
+        # the loss alone may happen to be near 0; what one step should gain is a scale as well
+        scale = jnp.maximum(jnp.abs(value), jnp.sum(grad**2 / preconditioner))
+        limit = numbers["divergence_factor"] * scale
 
         def warm(_: Array, carry: tuple) -> tuple:
             _, current, state = carry
@@ -171,7 +175,6 @@ class PairedProgram:
             basis=jax.random.normal(key, (template.shape[0], params.size), params.dtype),
         )
         context = FlowContext(loss, rule, self._options, template.shape[0])
-        limit = numbers["divergence_factor"] * jnp.abs(value)
         return PairedState(
             step=jnp.zeros((), jnp.int32),
             total=numbers["steps"],

@@ -56,8 +56,8 @@ class PairedOptions:
         near_threshold: eigenpairs from here on must converge.
         tracking_threshold: every effective eigenvalue above is tracked.
         sharpness_limit: the stable flow stops above this effective sharpness.
-        divergence_factor: a run whose loss passes this multiple of |L| before its first step has
-            diverged (as has one whose loss is not finite).
+        divergence_factor: a run has diverged where its loss is not finite or passes this multiple
+            of max(|L|, gᵀP⁻¹g), the loss before the first step and what that step should gain.
 
     Raises `ValueError` naming the field, the value and what is allowed.
     """
@@ -233,18 +233,21 @@ class PairedRun:
         leaves, _ = jax.tree_util.tree_flatten_with_path(state)
         return {_path_name(path): np.asarray(leaf) for path, leaf in leaves}
 
-    def from_arrays(self, arrays: Mapping[str, Any], params: PyTree) -> PairedState:
+    def from_arrays(self, arrays: Mapping[str, Any], params: PyTree | None = None) -> PairedState:
         """Return the state saved by `to_arrays`.
 
         Args:
             arrays: what `to_arrays` returned.
-            params: parameters with the structure of the run's, for instance its initial ones.
+            params: parameters with the structure of the run's; not needed after `start`.
 
         Raises `ValueError` naming the array that is missing, left over, or of another shape or
         dtype than this run's: it belongs to another run.
         """
-        structure = ParamStructure.of(params, self.options.dtype)
-        self._use_program(structure)
+        if params is None:
+            structure = self._prepared().structure
+        else:
+            structure = ParamStructure.of(params, self.options.dtype)
+            self._use_program(structure)
         if "discrete.basis" not in arrays:
             raise ValueError("saved state must hold 'discrete.basis', it is missing")
         k = np.shape(arrays["discrete.basis"])[0]
