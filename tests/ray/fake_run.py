@@ -7,6 +7,7 @@ numbers are chaotic, so that one wrong bit at a restart shows in every later row
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -106,3 +107,10 @@ def build_fake(config: RunConfig) -> tuple[FakePaired, FakeState]:
     """Stand in for `session.build_paired`."""
     paired = FakePaired(config)
     return paired, paired.start()
+
+
+def build_mended(config: RunConfig) -> tuple[FakePaired, FakeState]:
+    """Stand in for `session.build_paired` after the mistake was mended: nothing raises."""
+    paired, state = build_fake(config)
+    paired.config = dataclasses.replace(config, lr=1.0)
+    return paired, state

@@ -63,10 +63,12 @@ def plain_trial(build: Callable[[Any], Any]) -> type[PairedTrial]:
     return PlainTrial
 
 
-def full_disk_trial(run_id: str) -> type[PairedTrial]:
+def full_disk_trial(run_id: str, build: Callable[[Any], Any]) -> type[PairedTrial]:
     """Return a trial that finds the disk full from a run's second checkpoint on."""
 
     class FullDiskTrial(PairedTrial):
+        open_session = staticmethod(functools.partial(RunSession, build=build))
+
         def _open(self) -> RunSession:
             storage.on_event = _FullDisk(run_id)
             return super()._open()

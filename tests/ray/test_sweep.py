@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from cflows_ray.plan import make_plan
 from cflows_ray.results import Results
 from cflows_ray.storage import Storage
 from tests.ray.conftest import Launched
-from tests.ray.fake_run import build_fake
+from tests.ray.fake_run import build_fake, build_mended
 from tests.ray.tables import assert_same_tables, read_tables
 
 pytestmark = [pytest.mark.ray]
@@ -120,12 +119,15 @@ def test_divergence_failure_and_machine_errors(launch: Launch, small_sweep: Make
 
 
 def test_retry_failed(launch: Launch, small_sweep: MakeSweep) -> None:
+    from tests.ray.faults import plain_trial
+
     sweep = small_sweep(lrs=(17.0,), seeds=(0,))
     launch(sweep, fake_trial())
-    # The mistake is mended: the same run now works (here: the real workload at a large rate).
-    result = launch(small_sweep(lrs=(17.0,), seeds=(0,)), retry_failed=True)
-    status = read_tables(result.folder)["runs"].to_pandas()["status"][0]
-    assert status == "diverged"
+    launch(sweep, plain_trial(build_mended))
+    folder = Path(sweep.execution.storage, sweep.name)
+    assert read_tables(folder)["runs"]["status"].to_pylist() == ["failed"]
+    launch(sweep, plain_trial(build_mended), retry_failed=True)
+    assert read_tables(folder)["runs"]["status"].to_pylist() == ["finished"]
 
 
 def test_a_request_that_cannot_be_met_is_refused(launch: Launch, small_sweep: MakeSweep) -> None:
@@ -145,16 +147,15 @@ def test_two_drivers(launch: Launch, small_sweep: MakeSweep) -> None:
 
 
 def test_lasting_storage_errors_stop_the_sweep(
-    launch: Launch, small_sweep: MakeSweep, undisturbed: dict[str, Path]
+    launch: Launch, small_sweep: MakeSweep, tmp_path: Path
 ) -> None:
     """A disk that is full stops the sweep at once with one clear reason; mended, it goes on."""
     from tests.ray.faults import full_disk_trial
 
+    expected = launch(small_sweep(storage=str(tmp_path / "expected")), fake_trial())
     sweep = small_sweep()
-    expected = reference(launch, sweep, undisturbed)
-    result = launch(sweep, full_disk_trial(sweep.runs[1].run_id))
+    result = launch(sweep, full_disk_trial(sweep.runs[1].run_id, build_fake))
     assert "No space left on device" in result.outcome.storage_error
     assert not result.outcome.interrupted
-    result = launch(sweep)
-    assert_same_tables(expected, result.folder)
-    shutil.rmtree(result.folder)
+    result = launch(sweep, fake_trial())
+    assert_same_tables(expected.folder, result.folder)
