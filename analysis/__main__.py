@@ -6,6 +6,7 @@ import argparse
 import shlex
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from analysis.console import accuracy_text
 from analysis.export import FORMATS, study_tables, write_tables
@@ -49,7 +50,7 @@ def _out(options: argparse.Namespace) -> Path:
     if options.out is not None:
         return Path(options.out)
     if "://" in options.results:
-        return Path("report") / options.results.rstrip("/").rsplit("/", 1)[-1]
+        return Path("report") / Path(urlsplit(options.results).path).name
     return Path(options.results) / "report"
 
 

@@ -26,14 +26,14 @@ def cell_keys(accuracy: pd.DataFrame) -> list[str]:
     them: runs with another `beta2` or number of substeps are never pooled by accident.
     """
     base = [k for k in KEYS if k != "workload_options"]
-    groups = accuracy.groupby(base, observed=True, dropna=False)
+    cell = accuracy.groupby(base, observed=True, dropna=False).ngroup()
     others = [c for c in CONFIGURATION if c not in base and c in accuracy]
-    # Compared as text because the columns mix types and nulls.
-    varying = [
-        c
-        for c in others
-        if (groups[c].agg(lambda v: v.astype("str").fillna("").nunique()) > 1).any()
-    ]
+    varying = []
+    for name in others:
+        # As text, because the columns mix types and nulls; nulls get the code -1, like a value.
+        value = pd.Series(pd.factorize(accuracy[name].astype("str"))[0], index=accuracy.index)
+        if len(pd.DataFrame({"cell": cell, "value": value}).drop_duplicates()) > cell.nunique():
+            varying.append(name)
     return [*base, *varying]
 
 

@@ -132,7 +132,7 @@ def png(drawing: Figure, dpi: int = DPI) -> bytes:
     image = Image.open(buffer).convert("RGB")
     light = image.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     out = io.BytesIO()
-    light.save(out, format="png", optimize=True, dpi=(dpi, dpi))
+    light.save(out, format="png", dpi=(dpi, dpi))
     return out.getvalue()
 
 

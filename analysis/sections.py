@@ -41,7 +41,8 @@ def summary(found: Study) -> str:
     """Build the summary table: per rule, learning rate and flow, means with 95% intervals."""
     accuracy = found.accuracy
     keys = cell_keys(accuracy)
-    frame = summarize(accuracy, by=keys)
+    wanted = [*(name for name, *_ in _SUMMARY), "horizon", "edge_fraction"]
+    frame = summarize(accuracy, by=keys, metrics=wanted)
     rows: list[dict[str, str]] = []
     for cell, group in cells(frame, [*keys, "flow"]):
         values = group.set_index("metric")

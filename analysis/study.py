@@ -73,7 +73,7 @@ def study(
     rows: list[dict[str, Any]] = []
     sensitivity: list[dict[str, Any]] = []
     points: list[dict[str, Any]] = []
-    curves: list[pd.DataFrame] = []
+    curves: list[dict[str, Any]] = []
     for trace in results.traces(COLUMNS_READ):
         run = missing.pop(trace.run_id, None)
         if run is None:
@@ -84,7 +84,7 @@ def study(
             sensitivity += [row | {"bandwidth": bandwidth} for row in scored]
             sensitivity += sensitivity_rows(trace, others)
             points += variance_points(trace, bandwidth)
-            curves.append(distance_curve(trace))
+            curves += distance_curves(trace)
     for run_id, run in missing.items():
         rows += [identity(run_id, run) | row for row in no_data_rows(run, options)]
     return Study(
@@ -98,10 +98,10 @@ def study(
     )
 
 
-def distance_curve(trace: Trace) -> pd.DataFrame:
+def distance_curves(trace: Trace) -> list[dict[str, Any]]:
     """Relative distance of each flow over time, thinned: `run_id`, `flow`, `step`, `distance`."""
     optimizer = trace.scored("discrete") if "discrete" in trace.processes else None
-    parts = []
+    parts: list[dict[str, Any]] = []
     for flow in trace.flows if optimizer is not None else []:
         assert optimizer is not None  # for the type checker
         columns = trace.scored(flow)
@@ -113,17 +113,29 @@ def distance_curve(trace: Trace) -> pd.DataFrame:
         )
         every = max(1, -(-len(optimizer["step"]) // CURVE_POINTS))
         parts.append(
-            pd.DataFrame({"flow": flow, "step": step[::every], "distance": relative[::every]})
+            {
+                "run_id": trace.run_id,
+                "flow": flow,
+                "step": step[::every],
+                "distance": relative[::every],
+            }
         )
-    if not parts:
-        return pd.DataFrame({"run_id": [], "flow": [], "step": [], "distance": []})
-    return pd.concat(parts, ignore_index=True).assign(run_id=trace.run_id)
+    return parts
 
 
-def _curves_frame(curves: list[pd.DataFrame], runs: pd.DataFrame) -> pd.DataFrame:
+def _curves_frame(curves: list[dict[str, Any]], runs: pd.DataFrame) -> pd.DataFrame:
     names = ["run_id", "workload", "criterion", "rule", "lr", "seed"]
     if not curves:
         return pd.DataFrame(columns=[*names, "flow", "step", "distance"])
-    frame = runs[names].merge(pd.concat(curves, ignore_index=True), on="run_id", how="right")
+    lengths = [len(c["step"]) for c in curves]
+    long = pd.DataFrame(
+        {
+            "run_id": np.repeat([c["run_id"] for c in curves], lengths),
+            "flow": np.repeat([c["flow"] for c in curves], lengths),
+            "step": np.concatenate([c["step"] for c in curves]),
+            "distance": np.concatenate([c["distance"] for c in curves]),
+        }
+    )
+    frame = runs[names].merge(long, on="run_id", how="right")
     frame.attrs = {"units": {"step": "steps", "distance": ""}}
     return frame

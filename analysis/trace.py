@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,7 @@ class Trace:
 
     run_id: str
     processes: Mapping[str, Mapping[str, NDArray]]
+    _scored: dict[str, dict[str, NDArray]] = field(default_factory=dict, repr=False)
 
     @property
     def flows(self) -> list[str]:
@@ -43,9 +44,13 @@ class Trace:
 
         That row records the state that was given up on, so its values are no prediction.
         """
-        columns = self.processes[process]
-        keep = ~np.isin(columns["status"], _ENDED)
-        return {name: values[keep] for name, values in columns.items()}
+        if process not in self._scored:
+            columns = self.processes[process]
+            ended = self.ending(process) is not None
+            self._scored[process] = {
+                name: values[:-1] if ended else values for name, values in columns.items()
+            }
+        return self._scored[process]
 
 
 def trace_from_table(run_id: str, table: pa.Table) -> Trace:

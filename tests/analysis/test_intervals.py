@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -10,11 +12,13 @@ from analysis import intervals
 from analysis.survival import kaplan_meier, median_horizon
 
 
-def test_bca_without_widening_is_scipys() -> None:
-    data = np.random.default_rng(1).gamma(2.0, size=40)
-    ours = intervals.bca(data, np.mean, resamples=20_000, expand=False)
+@pytest.mark.parametrize("statistic", [np.mean, np.var, np.median])
+def test_bca_without_widening_is_scipys(statistic: Callable[..., np.ndarray]) -> None:
+    # Skewed data and a biased statistic, so that bias and acceleration both matter.
+    data = np.random.default_rng(1).lognormal(sigma=0.8, size=25)
+    ours = intervals.bca(data, statistic, resamples=20_000, expand=False)
     theirs = stats.bootstrap(
-        (data,), np.mean, n_resamples=20_000, method="BCa", rng=np.random.default_rng(2)
+        (data,), statistic, n_resamples=20_000, method="BCa", rng=np.random.default_rng(2)
     ).confidence_interval
     width = theirs.high - theirs.low
     assert ours.low == pytest.approx(theirs.low, abs=0.03 * width)

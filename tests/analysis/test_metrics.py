@@ -78,7 +78,7 @@ def test_relative_distance_is_undefined_at_the_start() -> None:
 @pytest.mark.parametrize(
     ("relative", "stopped", "expected"),
     [
-        ([0.0, 0.04, 0.06, 0.01], False, (20, True)),  # the first, not the last crossing
+        ([0.0, 0.06, 0.01, 0.08], False, (10, True)),  # the first, not the last crossing
         ([0.0, 0.05, 0.05, 0.05], False, (30, False)),  # at the tolerance is not above it
         ([0.0, 0.01, NAN, NAN], False, (10, False)),
         ([0.0, 0.01, NAN, NAN], True, (10, True)),
