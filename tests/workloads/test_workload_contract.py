@@ -83,6 +83,9 @@ def test_derivatives_agree_with_central_differences(name, criterion, tiny):
     assert slope == pytest.approx(float(slopes[0]), rel=RELATIVE)
     assert relative_error(hu, slopes[1]) < RELATIVE
     assert relative_error(third, slopes[2]) < RELATIVE
+    _, unravel = ravel_pytree(workload.init(0))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(unravel(jnp.float32(grad))):
+        assert np.any(leaf != 0), f"the loss does not depend on {jax.tree_util.keystr(path)}"
 
 
 @pytest.mark.parametrize("name", NAMES)
