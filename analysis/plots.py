@@ -150,7 +150,8 @@ def plot_variance(
         positive = total(measured)[total(measured) > 0]
         if len(positive):
             ax.set_yscale("log")
-            ax.set_ylim(bottom=float(np.min(positive)) * 1e-2)
+            low, high = float(np.min(positive)), float(np.max(positive))
+            ax.set_ylim(max(1e-2 * low, 1e-5 * high), 20 * high)
     if not drawn:
         note(ax, "no averaging window lies within the steps that have a predicted variance")
     return finish(

@@ -23,6 +23,7 @@ COLUMNS_READ = (
     "train_accuracy", "test_loss", "test_accuracy", "status",
 )  # fmt: skip
 
+NEGLIGIBLE = 1e-6  # of the largest variance of a run
 _UNCONVERGED = ("eig_unconverged", "sdcp_unconverged")
 Columns = Mapping[str, NDArray]
 
@@ -298,7 +299,14 @@ def variance_series(columns: Columns, bandwidth: float) -> tuple[Floats, Floats]
 def independent(
     step: NDArray, variances: Floats, measured: Floats, window: int
 ) -> tuple[Floats, Floats]:
-    """Every so-many-th row, so that no two averaging windows overlap."""
+    """Take every so-many-th row, so that no two averaging windows overlap.
+
+    Variances below 1e-6 of the run's largest are dropped: they are a solver's way to say zero, and
+    their logarithms would decide every fit.
+    """
+    if variances.size:
+        floor = NEGLIGIBLE * np.nanmax(variances, initial=0.0)
+        variances = np.where(variances > floor, variances, np.nan)
     if len(step) < 2:
         return variances, measured
     every = max(1, int(np.ceil(window / (step[1] - step[0]))))

@@ -13,7 +13,7 @@ from synthetic import CENTRAL, STABLE, FlowTruth, RunTruth, study_runs, write_sw
 import analysis
 from analysis.aggregate import cell_keys
 from analysis.intervals import mean_interval
-from analysis.scoring import accuracy_frame
+from analysis.scoring import accuracy_frame, independent
 
 
 def frame_of(folder: Path, runs: list[RunTruth]) -> pd.DataFrame:
@@ -259,6 +259,13 @@ def test_covariance_points_are_independent_windows(example_sweep: Path) -> None:
     assert (points["predicted"] / points["measured"]).to_numpy() == pytest.approx(
         CENTRAL.variance, rel=1e-3
     )
+
+
+def test_numerical_zeros_are_no_variances() -> None:
+    predicted = np.array([[1e-3, 1e-26], [2e-3, 1e-4], [3e-3, 0.0]])
+    few, measured = independent(np.arange(3), predicted, np.full((3, 2), 1e-3), window=1)
+    np.testing.assert_equal(np.isfinite(few), [[True, False], [True, True], [True, False]])
+    assert len(measured) == 3
 
 
 def test_study_gathers_the_same_numbers(example_sweep: Path) -> None:
