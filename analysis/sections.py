@@ -249,7 +249,8 @@ def bandwidths(found: Study) -> str:
         }
         for _, row in shown.iterrows()
     ]
-    caption = "Mean over all finished runs, by the bandwidth of the time average"
+    caption = "Mean over all finished runs, by the bandwidth of the time average; each over the "
+    caption += "steps that its window sees, so wider ones begin later"
     return cell_table(rows, ["flow"], caption, ["flow", "metric"])
 
 

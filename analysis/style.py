@@ -9,6 +9,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 INK = "#222222"
@@ -47,12 +48,17 @@ def finish(ax: Axes, *, xlabel: str, ylabel: str, title: str | None = None, **le
     ax.set_axisbelow(True)
     if ax.get_yscale() == "log":
         low, high = ax.get_ylim()
-        few = high < 30 * low  # hardly a decade: some marks in between need labels too
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-        ax.yaxis.set_minor_formatter(FuncFormatter(_two_and_five) if few else NullFormatter())
+        plain_log_axis(ax.yaxis, label_between=high < 30 * low)
     if ax.get_legend_handles_labels()[0]:
         ax.legend(fontsize=8.5, frameon=True, framealpha=0.85, edgecolor="none", **legend)
     return ax
+
+
+def plain_log_axis(axis: Axis, *, label_between: bool) -> None:
+    """Label a logarithmic axis with 0.1 rather than 10⁻¹; with 2 and 5 in between if wanted."""
+    axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    between = FuncFormatter(_two_and_five) if label_between else NullFormatter()
+    axis.set_minor_formatter(between)
 
 
 def note(ax: Axes, text: str) -> Axes:
