@@ -213,6 +213,7 @@ def horizons(found: Study, figures: FigureSet) -> str:
             "Share of runs still predicted.",
             figures.file("horizon", group),
         )
+    longest = float(found.accuracy["last_step"].max())
     frame = summarize(found.accuracy, by=[*RULE_KEYS, "lr"], metrics=["horizon"])
     rows = [
         {
@@ -223,14 +224,14 @@ def horizons(found: Study, figures: FigureSet) -> str:
             "flow": row.flow,
             "runs": f"{row.n}",
             "censored": f"{row.n_censored}",
-            "median (steps)": _step_limits(row.median, row.ci_low, row.ci_high),
+            "median (steps)": _step_limits(row.median, row.ci_low, row.ci_high, longest),
         }
         for row in records(frame)
         if row.n
     ]
     if not rows:
         return body
-    caption = "Kaplan-Meier medians; inf: more than half of the runs ended before"
+    caption = "Kaplan-Meier medians; >: not reached by the end of the longest run"
     return body + cell_table(rows, [*RULE_KEYS, "lr"], caption, [*RULE_KEYS, "flow"])
 
 
@@ -346,16 +347,18 @@ def _runs(values: pd.DataFrame) -> str:
 def _horizon(values: pd.DataFrame, longest: float) -> str:
     row = values.loc["horizon"]
     median, low, high = (float(values[c]["horizon"]) for c in ("median", "ci_low", "ci_high"))
-    if np.isinf(median):
-        return f">{longest:.0f}"
-    return _step_limits(median, low, high) if row["n"] else "-"
+    return _step_limits(median, low, high, longest) if row["n"] else "-"
 
 
-def _step_limits(median: float, low: float, high: float) -> str:
-    """Format a number of steps with its interval."""
-    if np.isnan(low):
-        return f"{median:.0f}"
-    return f"{median:.0f}<small>[{low:.0f}, {high:.0f}]</small>"
+def _step_limits(median: float, low: float, high: float, longest: float) -> str:
+    """Format a number of steps with its interval; infinite is beyond the longest run."""
+
+    def text(value: float) -> str:
+        return f">{longest:.0f}" if np.isinf(value) else f"{value:.0f}"
+
+    if np.isnan(low) or np.isinf(low):
+        return text(median)
+    return f"{text(median)}<small>[{text(low)}, {text(high)}]</small>"
 
 
 def _win(row: Any) -> str:

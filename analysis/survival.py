@@ -14,7 +14,8 @@ from analysis.intervals import LEVEL
 class Survival(NamedTuple):
     """Kaplan-Meier curve: share of runs whose prediction still holds after each time (steps).
 
-    `low`, `high`: pointwise 95% limits (log-log, from Greenwood's variance).
+    `low`, `high`: pointwise 95% limits (log-log, from Greenwood's variance); where the share is 0
+    that variance is undefined and `high` is NaN.
     """
 
     time: NDArray[np.float64]
@@ -56,8 +57,6 @@ def kaplan_meier(duration: ArrayLike, observed: ArrayLike) -> Survival:
         # On the scale log(-log S) the limits stay within [0, 1]; at S = 0 there are none.
         low = np.where(share > 0, share ** np.exp(z * error), 0.0)
         high = np.where(share > 0, share ** np.exp(-z * error), np.nan)
-    if len(share) and share[-1] == 0:
-        high[-1] = high[-2] if len(high) > 1 else 1.0
     start = np.ones(1)
     return Survival(
         np.concatenate([[0.0], times]),

@@ -130,7 +130,8 @@ def plot_horizons(accuracy: pd.DataFrame, ax: Axes | None = None) -> Axes:
         time = rows["horizon"].to_numpy()
         observed = rows["horizon_observed"].fillna(False).to_numpy(dtype=bool)
         curve = kaplan_meier(time, observed)
-        stretched = [np.append(v, v[-1]) for v in (curve.share, curve.low, curve.high)]
+        high = np.where(np.isnan(curve.high), curve.share, curve.high)
+        stretched = [np.append(v, v[-1]) for v in (curve.share, curve.low, high)]
         at = np.append(curve.time, end)
         ax.step(at, stretched[0], where="post", color=colour(flow), lw=1.8,
                 label=f"{flow} flow, {len(rows)} runs")  # fmt: skip
