@@ -1,6 +1,6 @@
-"""Derivatives of a loss on a flat parameter vector: gradient, Hessian products, third derivatives.
+"""Derivatives of a loss on flat parameters: gradient, Hessian products, third derivatives.
 
-    H v = ∇²L(w) v            `Linearization.hessian_vectors`, from one linearization of the gradient
+    H v = ∇²L(w) v            `Linearization.hessian_vectors`, from one linearization
     ∇_w (uᵀ H(w) v)           `third_derivative`, a vector: ∇³L(w)[u, v, ·]
 
 Everything here follows the dtype of `params`: for float32 parameters the loss and all its
@@ -24,7 +24,7 @@ Loss = Callable[[Float[Array, " d"]], Float[Array, ""]]
 
 @contextlib.contextmanager
 def float_mode(dtype: jnp.dtype | str) -> Iterator[None]:
-    """Trace the code inside with 64-bit mode on exactly if `dtype` is float64, at full precision."""
+    """Trace the code inside at full precision, in 64-bit mode if and only if `dtype` is float64."""
     with jax.enable_x64(jnp.dtype(dtype) == jnp.float64), jax.default_matmul_precision("highest"):
         yield
 
@@ -52,7 +52,7 @@ def value_and_grad(
 
 
 def linearize_gradient(loss: Loss, params: Float[Array, " d"]) -> Linearization:
-    """Return value, gradient and Hessian products at a point, from one forward and one reverse pass.
+    """Return value, gradient and Hessian products at a point, linearized once.
 
     The linear map holds the point's intermediate values, so each further product costs only the
     linear part of the computation.

@@ -1,4 +1,4 @@
-"""The compiled side of a paired run: all processes advance together, records are kept on the device.
+"""The compiled side of a paired run: all processes advance together, rows stay on the device.
 
 One program does a chunk: a loop of optimizer steps with traced length, whose rows go into a buffer
 of fixed capacity. It stops early, with its state as it was *before* the step, when a step needs
@@ -188,9 +188,7 @@ class PairedProgram:
             flows={name: FLOWS[name].init(context, start) for name in self._flows},
         )
 
-    def _advance(
-        self, rule: UpdateRule, inputs: Inputs, state: PairedState, stop: Array
-    ) -> Chunk:
+    def _advance(self, rule: UpdateRule, inputs: Inputs, state: PairedState, stop: Array) -> Chunk:
         context = FlowContext(
             self._flat_loss(inputs.data), rule, self._options, state.discrete.basis.shape[0]
         )
@@ -220,7 +218,7 @@ class PairedProgram:
     def _step(
         self, context: FlowContext, inputs: Inputs, state: PairedState
     ) -> tuple[PairedState, dict[str, Row], Array, Array]:
-        """One step of every process: next state, rows, whether they are wanted, whether k is small."""
+        """Step every process: next state, rows, whether they are wanted, whether k is too small."""
         is_last = state.step >= state.total
         wanted = is_last | (state.step % self._record_every == 0)
         result, reference = discrete.step(context, state.discrete, state.limits, is_last, wanted)
@@ -315,7 +313,7 @@ class PairedProgram:
         return rows
 
     def _evaluate(self, inputs: Inputs, params: Array, reference: Array) -> tuple:
-        """Return output distance, train accuracy, test loss and test accuracy, NaN where undefined."""
+        """Return output distance, train accuracy, test loss, test accuracy; NaN if undefined."""
         nan = jnp.full((), jnp.nan, params.dtype)
         output_distance, train_accuracy, test_loss, test_accuracy = nan, nan, nan, nan
         with float_mode(params.dtype):
@@ -331,7 +329,9 @@ class PairedProgram:
                 if self._accuracy is not None:
                     test_accuracy = self._accuracy(tree, inputs.test_data)
             measured = (output_distance, train_accuracy, test_loss, test_accuracy)
-            return tuple(jnp.where(jnp.isnan(params[0]), jnp.nan, x).astype(params.dtype) for x in measured)
+            return tuple(
+                jnp.where(jnp.isnan(params[0]), jnp.nan, x).astype(params.dtype) for x in measured
+            )
 
     @staticmethod
     def _grow(state: PairedState, template: Array) -> PairedState:

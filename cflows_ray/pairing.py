@@ -7,9 +7,7 @@ chunk, with a state that can be saved and restored bit for bit. No Ray here.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
-import numbers
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,8 +20,8 @@ import pandas as pd
 from jaxtyping import Array, PyTree
 
 from cflows_ray.curvature import float_mode
-from cflows_ray.flows import FLOWS, FlowOptions
 from cflows_ray.flows.base import DIVERGED, STOPPED
+from cflows_ray.paired_options import PairedOptions, check_flows, check_integer
 from cflows_ray.paired_program import (
     FINISHED,
     RUN_DIVERGED,
@@ -35,85 +33,6 @@ from cflows_ray.paired_program import (
 from cflows_ray.problem import ParamStructure, Problem
 from cflows_ray.rows import steps_frame
 from cflows_ray.rules import UpdateRule
-
-EIG_TOLERANCE = {"float32": 1e-3, "float64": 1e-8}
-
-
-@dataclass(frozen=True)
-class PairedOptions:
-    """Settings of a paired run that shape its compiled program.
-
-    Attributes:
-        flows: processes beside the discrete one, from `FLOWS`.
-        num_eigs: tracked directions at the start; grows by itself.
-        substeps: Euler substeps of the central flow per optimizer step.
-        dtype: "float32" or "float64", of parameters and derivatives.
-        record_every: optimizer steps between rows; the first and the last step always have one.
-        eig_tolerance: relative residual of the central flow's critical eigenpairs; by dtype,
-            unless given.
-        record_eig_tolerance: the same where eigenvalues are only recorded.
-        critical_threshold: effective eigenvalues from here on enter the complementarity problem.
-        near_threshold: eigenpairs from here on must converge.
-        tracking_threshold: every effective eigenvalue above is tracked.
-        sharpness_limit: the stable flow stops above this effective sharpness.
-        divergence_factor: a run has diverged where its loss is not finite or passes this multiple
-            of max(|L|, gᵀP⁻¹g), the loss before the first step and what that step should gain.
-
-    Raises `ValueError` naming the field, the value and what is allowed.
-    """
-
-    flows: tuple[str, ...] = ("stable", "central")
-    num_eigs: int = 4
-    substeps: int = 4
-    dtype: str = "float32"
-    record_every: int = 1
-    eig_tolerance: float | None = None
-    record_eig_tolerance: float = 1e-2
-    critical_threshold: float = 1.95
-    near_threshold: float = 1.8
-    tracking_threshold: float = 1.5
-    sharpness_limit: float = 100.0
-    divergence_factor: float = 1000.0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "flows", check_flows(self.flows))
-        for field in ("num_eigs", "substeps", "record_every"):
-            check_integer(field, getattr(self, field), 1)
-        if self.dtype not in EIG_TOLERANCE:
-            raise ValueError(f"dtype must be one of {sorted(EIG_TOLERANCE)}, got {self.dtype!r}")
-        for field in ("record_eig_tolerance", "sharpness_limit", "divergence_factor"):
-            if not getattr(self, field) > 0:
-                raise ValueError(f"{field} must be > 0, got {getattr(self, field)!r}")
-        if not 0 < self.tracking_threshold < self.near_threshold <= self.critical_threshold < 2:
-            raise ValueError(
-                "tracking_threshold < near_threshold <= critical_threshold must lie in (0, 2), got "
-                f"{self.tracking_threshold}, {self.near_threshold}, {self.critical_threshold}"
-            )
-
-    def flow_options(self) -> FlowOptions:
-        """Return the numerical settings that processes see."""
-        tolerance = self.eig_tolerance or EIG_TOLERANCE[self.dtype]
-        shared = {f.name: getattr(self, f.name, None) for f in dataclasses.fields(FlowOptions)}
-        return FlowOptions(**(shared | {"eig_tolerance": tolerance}))
-
-
-def check_flows(flows: Sequence[str]) -> tuple[str, ...]:
-    """Return flows as a tuple, or raise `ValueError` naming the one that does not exist."""
-    if isinstance(flows, str):
-        flows = (flows,)
-    for name in flows:
-        if name not in FLOWS:
-            raise ValueError(f"flows must be among {sorted(FLOWS)}, got {name!r}")
-    if len(set(flows)) != len(flows):
-        raise ValueError(f"flows must differ from each other, got {tuple(flows)}")
-    return tuple(flows)
-
-
-def check_integer(field: str, value: object, least: int) -> None:
-    """Raise `ValueError` naming the field unless it is an integer >= least."""
-    is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not is_integer or value < least:  # type: ignore[operator]
-        raise ValueError(f"{field} must be an integer >= {least}, got {value!r}")
 
 
 class PairedRun:
@@ -133,7 +52,7 @@ class PairedRun:
     Example:
         >>> import jax.numpy as jnp
         >>> from cflows_ray import GradientDescent, PairedOptions, PairedRun, Problem
-        >>> problem = Problem(loss=lambda params, data: jnp.sum((params - data) ** 2), data=jnp.ones(3))
+        >>> problem = Problem(lambda params, data: jnp.sum((params - data) ** 2), jnp.ones(3))
         >>> run = PairedRun(problem, GradientDescent(lr=0.1), PairedOptions(flows=("stable",)))
         >>> state = run.start(jnp.zeros(3), steps=10, warmup=0, seed=0)
         >>> state, rows = run.advance(state, 4)
@@ -154,7 +73,12 @@ class PairedRun:
         dtype = options.dtype
         with float_mode(dtype):
             self._inputs = jax.device_put(
-                Inputs(*(_cast_floats(x, dtype) for x in (problem.data, problem.probe, problem.test_data)))
+                Inputs(
+                    *(
+                        _cast_floats(x, dtype)
+                        for x in (problem.data, problem.probe, problem.test_data)
+                    )
+                )
             )
         self._program: PairedProgram | None = None
         self._compile_s_before = 0.0

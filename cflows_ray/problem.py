@@ -31,7 +31,7 @@ class Problem:
 
     Example:
         >>> import jax.numpy as jnp
-        >>> problem = Problem(loss=lambda params, data: jnp.sum((params - data) ** 2), data=jnp.ones(3))
+        >>> problem = Problem(lambda params, data: jnp.sum((params - data) ** 2), jnp.ones(3))
         >>> float(problem.loss(jnp.zeros(3), problem.data))
         3.0
     """
@@ -46,7 +46,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class ParamStructure:
-    """How a pytree of parameters lies in one flat vector; hashable, so it can key compiled programs.
+    """How a pytree of parameters lies in one flat vector; hashable, to key compiled programs.
 
     Attributes:
         treedef: structure of the pytree.

@@ -41,8 +41,8 @@ def steps_frame(rows: dict[str, Any], num_rows: int) -> pd.DataFrame:
         rows: `Row` of NumPy buffers by process, leading axis the buffer's capacity.
         num_rows: rows filled, the same for every process.
 
-    Undefined and infinite numbers are missing (null in Parquet); rows of a process that had stopped before are
-    left out.
+    Undefined and infinite numbers are missing (null in Parquet); a process that had stopped
+    before has no rows.
     """
     frames = []
     for order, (process, row) in enumerate(rows.items()):
@@ -85,7 +85,7 @@ def _numbers(values: np.ndarray) -> np.ndarray:
 
 
 def _lists(values: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
-    """Return an object column of float64 arrays without NaN; None where there was nothing at all."""
+    """Return an object column of float64 arrays without NaN, or None where nothing was."""
     column = _nothing(len(values))
     for i, value in enumerate(values.astype(np.float64)):
         known = value[np.isfinite(value)]

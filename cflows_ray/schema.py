@@ -80,9 +80,7 @@ STEPS: tuple[Column, ...] = (
         "loss²/param²",
         "prediction of the time-averaged squared gradient norm: |g|² + tr(HΣH)",
     ),
-    Column(
-        "effective_sharpness", _F, "", "top eigenvalue of P^-1/2 H P^-1/2; the edge is at 2"
-    ),
+    Column("effective_sharpness", _F, "", "top eigenvalue of P^-1/2 H P^-1/2; the edge is at 2"),
     Column("effective_eigs", _L, "", "tracked effective eigenvalues, descending"),
     Column("num_critical", _I, "", "effective eigenvalues above the critical threshold"),
     Column(
@@ -118,13 +116,16 @@ STEPS: tuple[Column, ...] = (
     Column("test_accuracy", _F, "", "fraction of test examples classified correctly"),
     Column("num_gradients", _I, "", "gradients computed so far, since step 0"),
     Column("num_hvps", _I, "", "Hessian-vector products computed so far, since step 0"),
+    Column("num_third_derivatives", _I, "", "third-derivative contractions so far, since step 0"),
     Column(
-        "num_third_derivatives", _I, "", "third-derivative contractions so far, since step 0"
+        "eig_residual",
+        _F,
+        "",
+        "largest |Mv - λv| / max(1, λ) over the eigenpairs that must converge",
     ),
     Column(
-        "eig_residual", _F, "", "largest |Mv - λv| / max(1, λ) over the eigenpairs that must converge"
+        "sdcp_residual", _F, "", "largest of the three residuals of the complementarity problem"
     ),
-    Column("sdcp_residual", _F, "", "largest of the three residuals of the complementarity problem"),
     Column("status", _S, "", f"of this row: {', '.join(STEP_STATUSES)}"),
 )
 
@@ -142,7 +143,9 @@ def arrow_schema(table: str) -> pa.Schema:
         pa.field(c.name, c.type, metadata={"unit": c.unit, "meaning": c.meaning})
         for c in TABLES[table]
     ]
-    return pa.schema(fields, metadata={"cflows_ray.table": table, "cflows_ray.schema": SCHEMA_VERSION})
+    return pa.schema(
+        fields, metadata={"cflows_ray.table": table, "cflows_ray.schema": SCHEMA_VERSION}
+    )
 
 
 def column_names(table: str) -> list[str]:

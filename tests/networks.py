@@ -33,7 +33,9 @@ def tanh_regression(seed: int = 0) -> tuple[Callable, np.ndarray]:
 
     def loss(w):
         a, b = _split(w, shapes)
-        return 0.5 * jnp.mean(jnp.sum((jnp.tanh(x.astype(w.dtype) @ a) @ b - y.astype(w.dtype)) ** 2, 1))
+        return 0.5 * jnp.mean(
+            jnp.sum((jnp.tanh(x.astype(w.dtype) @ a) @ b - y.astype(w.dtype)) ** 2, 1)
+        )
 
     return loss, _init(shapes, seed)
 

@@ -76,7 +76,12 @@ class DenseLoss:
 
     def __init__(self, loss: Callable) -> None:
         self._all = jax.jit(
-            lambda w: (loss(w), jax.grad(loss)(w), jax.hessian(loss)(w), jax.jacfwd(jax.hessian(loss))(w))
+            lambda w: (
+                loss(w),
+                jax.grad(loss)(w),
+                jax.hessian(loss)(w),
+                jax.jacfwd(jax.hessian(loss))(w),
+            )
         )
         self._grad = jax.jit(jax.grad(loss))
 
@@ -137,7 +142,7 @@ def discrete_path(loss: Callable, w: np.ndarray, rule: OracleRule, steps: int) -
 def central_path(
     loss: Callable, w: np.ndarray, rule: OracleRule, steps: int, substeps: int, warmup: int = 0
 ) -> OraclePath:
-    """The central flow by the Euler scheme of docs/theory.md, dense."""
+    """Return the central flow by the Euler scheme of docs/theory.md, dense."""
     ws, nus = discrete_path(loss, w, rule, warmup)
     w, dense, h, d = ws[-1], DenseLoss(loss), 1 / substeps, len(w)
     nu = rule.update(nus[-1], dense.grad(w))

@@ -16,4 +16,13 @@ FLOWS: dict[str, Flow] = {
     "central": CENTRAL,
 }
 
-__all__ = ["FLOWS", "Flow", "FlowContext", "FlowOptions", "Record", "Reference", "Start", "discrete"]
+__all__ = [
+    "FLOWS",
+    "Flow",
+    "FlowContext",
+    "FlowOptions",
+    "Record",
+    "Reference",
+    "Start",
+    "discrete",
+]

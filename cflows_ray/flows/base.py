@@ -59,7 +59,7 @@ class FlowOptions:
 
 
 class FlowContext(NamedTuple):
-    """What every process of a run shares: the loss on flat parameters, the rule, the settings, k."""
+    """What every process of a run shares: loss of flat parameters, rule, settings, k."""
 
     loss: Loss
     rule: UpdateRule
@@ -182,7 +182,7 @@ def undefined_record(params: Float[Array, " d"], num_eigs: int) -> Record:
 
 
 def count_critical(eigvals: Float[Array, " k"], threshold: float) -> Int[Array, ""]:
-    """Return how many effective eigenvalues reach the critical threshold; -1 if not all are finite."""
+    """Return how many effective eigenvalues reach the threshold; -1 if not all are finite."""
     count = jnp.sum(eigvals >= threshold)
     return jnp.where(jnp.all(jnp.isfinite(eigvals)), count, -1).astype(jnp.int32)
 

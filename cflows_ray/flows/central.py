@@ -16,6 +16,7 @@ complementarity problem for X. With no critical direction it is the stable flow.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -40,8 +41,8 @@ from cflows_ray.flows.base import (
     undefined_record,
 )
 from cflows_ray.flows.spectrum import (
-    eig_row_status,
     effective_eigenpairs,
+    eig_row_status,
     passes_for,
     too_few_tracked,
     worst_required_residual,
@@ -50,6 +51,8 @@ from cflows_ray.linalg.eigen import EigenResult
 from cflows_ray.linalg.sdcp import SDCP_CONVERGED, SDCPResult, solve_sdcp
 from cflows_ray.linalg.symmetric import num_pairs, pair_indices, smat, svec
 from cflows_ray.rules.base import RuleState
+
+Rate = Callable[[Float[Array, " d"]], Float[Array, " d"]]
 
 
 class CentralState(NamedTuple):
@@ -222,8 +225,8 @@ def _hessian_drifts(
     return drifts, num_critical_pairs.astype(jnp.int32)
 
 
-def _preconditioner_rate(context: FlowContext, rule_state: RuleState, grad: Array):  # noqa: ANN202
-    """Return the affine map v ↦ dP/dt where the gradient's elementwise variance is v, shape (d,)."""
+def _preconditioner_rate(context: FlowContext, rule_state: RuleState, grad: Array) -> Rate:
+    """Return the affine map v ↦ dP/dt, shape (d,), v the gradient's elementwise variance."""
 
     def rate(grad_variance: Float[Array, " d"]) -> Float[Array, " d"]:
         drift = context.rule.drift(rule_state, grad, grad_variance)
@@ -239,7 +242,7 @@ def _in_basis(U: Float[Array, "k d"], diagonal: Float[Array, " d"]) -> Float[Arr
 
 
 def _preconditioner_response(
-    preconditioner_rate, U: Float[Array, "k d"], HU: Float[Array, "k d"], no_variance: Array
+    preconditioner_rate: Rate, U: Float[Array, "k d"], HU: Float[Array, "k d"], no_variance: Array
 ) -> Float[Array, "m m"]:
     """Return the matrix of X ↦ 2 Uᵀ diag(dP/dt|_X) U on svec coordinates.
 
@@ -254,7 +257,11 @@ def _preconditioner_response(
 
 def _pair_table(k: int) -> tuple[Array, Array, Array]:
     rows, cols = pair_indices(k)
-    return jnp.asarray(rows), jnp.asarray(cols), jnp.asarray(np.where(rows == cols, 1.0, np.sqrt(2.0)))
+    return (
+        jnp.asarray(rows),
+        jnp.asarray(cols),
+        jnp.asarray(np.where(rows == cols, 1.0, np.sqrt(2.0))),
+    )
 
 
 def _record(

@@ -23,8 +23,8 @@ from cflows_ray.flows.base import (
     undefined_record,
 )
 from cflows_ray.flows.spectrum import (
-    eig_row_status,
     effective_eigenpairs,
+    eig_row_status,
     passes_for,
     too_few_tracked,
     worst_required_residual,
@@ -143,4 +143,3 @@ def _skip(
     record = undefined_record(state.params, context.num_eigs)
     record = record._replace(train_loss=point.value)
     return record, state.basis, jnp.zeros((), jnp.int32), jnp.zeros((), bool)
-

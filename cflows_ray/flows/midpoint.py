@@ -35,9 +35,7 @@ class MidpointState(NamedTuple):
 def init(context: FlowContext, start: Start) -> MidpointState:
     """Start at w_0, the only iterate known."""
     del context
-    return MidpointState(
-        start.params, jnp.full((), OK, jnp.int32), Counts.zero()
-    )
+    return MidpointState(start.params, jnp.full((), OK, jnp.int32), Counts.zero())
 
 
 def step(

@@ -31,8 +31,8 @@ from cflows_ray.flows.base import (
     undefined_record,
 )
 from cflows_ray.flows.spectrum import (
-    eig_row_status,
     effective_eigenpairs,
+    eig_row_status,
     passes_for,
     worst_required_residual,
 )

@@ -19,7 +19,7 @@ do no harm; and it asks convergence only of the pairs that the caller requires.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -165,8 +165,8 @@ def _orthonormalise_against(
     rows: Float[Array, "k d"],
     basis: Float[Array, "n d"],
     products: Float[Array, "k d"] | None = None,
-    basis_products: Float[Array, "n d"] | None = None,
-) -> tuple[Float[Array, "k d"], Bool[Array, " k"], Float[Array, "k d"] | None]:
+    basis_products: Any = None,
+) -> tuple[Float[Array, "k d"], Bool[Array, " k"], Any]:
     """Make rows orthonormal and orthogonal to a basis; rows that lie in its span become 0.
 
     Returns the rows, which of them are alive, and their products under the same row operations.
@@ -174,10 +174,10 @@ def _orthonormalise_against(
     eps = jnp.finfo(rows.dtype).eps
     tiny = jnp.finfo(rows.dtype).tiny
 
-    def scale(coefficients: Array, x: Array, y: Array | None) -> tuple[Array, Array | None]:
+    def scale(coefficients: Array, x: Array, y: Any) -> tuple[Array, Any]:
         return coefficients @ x, None if y is None else coefficients @ y
 
-    def project(x: Array, y: Array | None) -> tuple[Array, Array | None]:
+    def project(x: Array, y: Any) -> tuple[Array, Any]:
         overlap = x @ basis.T
         return x - overlap @ basis, None if y is None else y - overlap @ basis_products
 

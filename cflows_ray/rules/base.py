@@ -26,7 +26,7 @@ from __future__ import annotations
 import abc
 import math
 import numbers
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +39,7 @@ class RuleState(NamedTuple):
     """State of a rule: gradients absorbed so far (real along a flow), and ν or None."""
 
     t: Float[Array, ""]
-    nu: Array | None
+    nu: Any
 
 
 class UpdateRule(abc.ABC):
@@ -58,13 +58,13 @@ class UpdateRule(abc.ABC):
 
     @abc.abstractmethod
     def preconditioner(self, state: RuleState) -> Array:
-        """Return the diagonal of P(s), a scalar or shape (d,), for a state that absorbed a gradient."""
+        """Return the diagonal of P(s), scalar or (d,); s must have absorbed a gradient."""
 
     @abc.abstractmethod
     def drift(
         self, state: RuleState, grad: Float[Array, " d"], grad_variance: Float[Array, " d"]
     ) -> RuleState:
-        """Return ds/dt where gradients have mean `grad` and elementwise variance `grad_variance`."""
+        """Return ds/dt for gradients of mean `grad` and elementwise variance `grad_variance`."""
 
     def learning_rate(self, state: RuleState) -> Float[Array, ""]:
         """Return η(t) of the step that follows the last absorbed gradient."""
@@ -74,16 +74,13 @@ class UpdateRule(abc.ABC):
         return parse_schedule(self.schedule)
 
 
-R = TypeVar("R", bound=type)
-
-
 def traced_rule(*leaves: str) -> Any:
     """Class decorator: register a frozen dataclass as a pytree with the named fields as leaves.
 
     Unflattening bypasses `__init__`: tracers must not meet the validation of numbers.
     """
 
-    def register(cls: R) -> R:
+    def register(cls: Any) -> Any:
         static = tuple(name for name in cls.__dataclass_fields__ if name not in leaves)
 
         def flatten(rule: Any) -> tuple[tuple, tuple]:
@@ -91,8 +88,11 @@ def traced_rule(*leaves: str) -> Any:
             return children, tuple(getattr(rule, name) for name in static)
 
         def unflatten(meta: tuple, children: tuple) -> Any:
-            rule = object.__new__(cls)
-            for name, value in (*zip(leaves, children, strict=True), *zip(static, meta, strict=True)):
+            rule: Any = object.__new__(cls)
+            for name, value in (
+                *zip(leaves, children, strict=True),
+                *zip(static, meta, strict=True),
+            ):
                 object.__setattr__(rule, name, value)
             return rule
 
@@ -102,10 +102,10 @@ def traced_rule(*leaves: str) -> Any:
     return register
 
 
-def check_number(field: str, value: object, lowest: float, highest: float, allowed: str) -> None:
+def check_number(field: str, value: Any, lowest: float, highest: float, allowed: str) -> None:
     """Raise `ValueError` naming the field unless lowest < value < highest."""
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or not lowest < value < highest:  # type: ignore[arg-type]
+    if not is_number or not math.isfinite(value) or not lowest < value < highest:
         raise ValueError(f"{field} must be {allowed}, got {value!r}")
 
 

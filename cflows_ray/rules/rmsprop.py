@@ -61,7 +61,6 @@ class RMSProp(UpdateRule):
 
     def preconditioner(self, state: RuleState) -> Float[Array, " d"]:
         """Return (√ν + ε) / η(t), shape (d,)."""
-        assert state.nu is not None
         root = root_of_second_moment(state.nu, state.t, self.beta2, self.bias_correction)
         return (root + self.eps) / self.learning_rate(state)
 

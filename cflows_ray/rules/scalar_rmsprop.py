@@ -59,7 +59,6 @@ class ScalarRMSProp(UpdateRule):
 
     def preconditioner(self, state: RuleState) -> Float[Array, ""]:
         """Return (√ν + ε) / η(t), a scalar."""
-        assert state.nu is not None
         root = root_of_second_moment(state.nu, state.t, self.beta2, self.bias_correction)
         return (root + self.eps) / self.learning_rate(state)
 

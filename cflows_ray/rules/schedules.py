@@ -7,7 +7,7 @@ before the current one (so the first step uses t = 0, as in optax). Flows evalua
 | --- | --- | --- |
 | `constant` | 1 | `constant_schedule` |
 | `linear_warmup:N` | min(1, (t + 1) / N) | `linear_schedule(lr / N, lr, N - 1)` |
-| `cosine:N[:f]` | f + (1 - f) ½ (1 + cos(π min(t, N) / N)) | `cosine_decay_schedule(lr, N, alpha=f)` |
+| `cosine:N[:f]` | f + (1-f) ½ (1 + cos(π min(t,N)/N)) | `cosine_decay_schedule(lr, N, alpha=f)` |
 
 No factor is ever 0: the preconditioner 1/η must stay finite. So the warm-up starts at 1/N and the
 cosine ends at f, 0.01 unless told.

@@ -52,7 +52,7 @@ def fetch_cifar10(url: str = URL, sha256: str = SHA256) -> Path:
         try:
             digest = _download(url, archive)
         except OSError as error:
-            raise RuntimeError(f"could not download {url} ({error}); {REMEDY}") from error
+            raise RuntimeError(f"could not download {url} ({error}); {REMEDY}") from None
         if digest != sha256:
             raise RuntimeError(
                 f"{url} has SHA-256 {digest}, expected {sha256}: the download is damaged or the "

@@ -27,9 +27,7 @@ def saddle():
             flows=("stable", "central"), dtype="float64",
         )  # fmt: skip
 
-    losses = {
-        c: (lambda p, c=c: 0.5 * p["y"] * p["x"] ** 2 - c * p["y"]) for c in (0.002, 0.005)
-    }
+    losses = {c: (lambda p, c=c: 0.5 * p["y"] * p["x"] ** 2 - c * p["y"]) for c in (0.002, 0.005)}
     return run
 
 
@@ -109,5 +107,3 @@ def test_the_central_flow_ends_far_closer_than_the_stable_flow(kind):
     result = run_paired(loss, params, rule, steps=STEPS, warmup=5, dtype="float64")
     last = {name: rows_of(result, name).iloc[-1] for name in ("central", "stable")}
     assert last["central"].distance_to_midpoint < 0.3 * last["stable"].distance_to_midpoint
-
-

@@ -25,7 +25,9 @@ def symmetric(spectrum, seed):
 
 @jax.jit
 def solve(A, guess):
-    return top_eigenpairs(lambda V: V @ A, guess, tolerance=1e-8 if A.dtype == jnp.float64 else 1e-4)
+    return top_eigenpairs(
+        lambda V: V @ A, guess, tolerance=1e-8 if A.dtype == jnp.float64 else 1e-4
+    )
 
 
 @pytest.mark.parametrize("spectrum", SPECTRA)
@@ -103,9 +105,7 @@ def test_min_passes_find_an_eigenvector_that_the_guess_misses():
 
 
 def test_nan_is_reported_not_looped_on():
-    result = top_eigenpairs(
-        lambda V: V * jnp.nan, jnp.eye(5)[:2], tolerance=1e-3, max_passes=10**6
-    )
+    result = top_eigenpairs(lambda V: V * jnp.nan, jnp.eye(5)[:2], tolerance=1e-3, max_passes=10**6)
     assert int(result.status) == EIG_UNCONVERGED
 
 

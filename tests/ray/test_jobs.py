@@ -104,6 +104,7 @@ def test_a_job_on_a_cluster_that_changes(
     tmp_path: Path,
     compile_cache: str,
 ) -> None:
+    pytest.importorskip("aiohttp_cors", reason="jobs need ray[default]")
     from ray.job_submission import JobStatus, JobSubmissionClient
 
     expected = Driver(tmp_path / "expected", compile_cache)

@@ -53,7 +53,9 @@ def theirs(transform, steps):
 def test_gradient_descent_is_optax_sgd(schedule):
     with jax.enable_x64(True):
         path = ours(GradientDescent(0.05, schedule), 15)
-        np.testing.assert_allclose(path, theirs(optax.sgd(SCHEDULES[schedule](0.05)), 15), rtol=rounding(schedule))
+        np.testing.assert_allclose(
+            path, theirs(optax.sgd(SCHEDULES[schedule](0.05)), 15), rtol=rounding(schedule)
+        )
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -117,7 +119,10 @@ class TestContract:
 
     def test_gradient_variance_enters_the_second_moment(self, name, dtype):
         with jax.enable_x64(dtype == "float64"):
-            rule, w = make(name, **({} if name == "gradient_descent" else {"beta2": 0.8})), jnp.ones(3, dtype)
+            rule, w = (
+                make(name, **({} if name == "gradient_descent" else {"beta2": 0.8})),
+                jnp.ones(3, dtype),
+            )
             variance = jnp.array([1.0, 2.0, 4.0], dtype)
             state = rule.update(rule.init(w), w)
             without = rule.drift(state, w, jnp.zeros_like(w)).nu
@@ -174,7 +179,9 @@ def test_bad_fields_are_named(changes, message):
         RMSProp(**({"lr": 0.1} | changes))
 
 
-@pytest.mark.parametrize("text", ["", "linear_warmup", "cosine:0", "cosine:9:0", "cosine:x", "constant:1"])
+@pytest.mark.parametrize(
+    "text", ["", "linear_warmup", "cosine:0", "cosine:9:0", "cosine:x", "constant:1"]
+)
 def test_bad_schedules_are_named(text):
     with pytest.raises(ValueError, match="schedule must be"):
         parse_schedule(text)

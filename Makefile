@@ -1,0 +1,53 @@
+# Everything a stranger needs; each target does its own set-up.
+#
+#   make quickstart   digits, three optimizers, their flows: table and figures (minutes)
+#   make test         lint, types, tests, fault tests
+#   make install      the virtual environment .venv, in the versions of constraints.txt
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# small solves on a busy machine are 100 times slower with threads of their own
+export OMP_NUM_THREADS ?= 1
+export OPENBLAS_NUM_THREADS ?= 1
+export RAY_USAGE_STATS_ENABLED := 0
+
+.PHONY: install quickstart test test-faults lint types format constraints clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python >= 3.11 is needed"'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,s3]'
+	@touch $@
+
+quickstart: install
+	$(BIN)/python sweeps/quickstart.py
+	$(BIN)/python -m analysis results/quickstart
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+test: lint types
+	$(BIN)/python -m pytest -m "not faults"
+
+test-faults: install
+	$(BIN)/python -m pytest -m faults
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+constraints:
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra s3 --universal --python-version 3.11 \
+		--upgrade --no-header --no-annotate -o constraints.txt
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache
