@@ -60,14 +60,7 @@ def compare(
     0  gradient_descent  4     4          0.08
     1           rmsprop  2     2          0.08
     """
-    flows = sorted(accuracy["flow"].astype("str").unique())
-    for name in (first, second):
-        if name not in flows:
-            raise ValueError(f"no flow {name!r} in the results; there are {flows}")
-    wanted = [metric(name).name for name in metrics]
-    for name in wanted:
-        if name not in ERRORS:
-            raise ValueError(f"metrics: only errors can be compared, got {name!r}")
+    wanted = _check(accuracy, (first, second), metrics)
     keys = check_by(accuracy, DEFAULT_BY if by is None else by)
     flow = accuracy["flow"].astype("str")
     pairs = accuracy[flow == first].merge(
@@ -113,6 +106,18 @@ def lr_trend(
     corrected = holm(frame["p_value"].to_numpy(dtype=np.float64))
     frame.insert(len(frame.columns) - 1, "p_holm", corrected)
     return keep_dtypes(frame, accuracy, [*keys, "flow"])
+
+
+def _check(accuracy: pd.DataFrame, flows: Sequence[str], metrics: Sequence[str]) -> list[str]:
+    """Return the metrics as a list; raise `ValueError` for an unknown flow or no error metric."""
+    known = sorted(accuracy["flow"].astype("str").unique())
+    for name in flows:
+        if name not in known:
+            raise ValueError(f"no flow {name!r} in the results; there are {known}")
+    for name in metrics:
+        if metric(name).name not in ERRORS:
+            raise ValueError(f"metrics: only errors can be compared, got {name!r}")
+    return list(metrics)
 
 
 def _compare_cell(pairs: pd.DataFrame, name: str, seed: int) -> dict[str, Any]:

@@ -200,6 +200,8 @@ def _is_hidden(path: str) -> bool:
 
 
 def _is_sweep(filesystem: fs.FileSystem, path: str) -> bool:
+    if exists(filesystem, f"{path}/sweep.json"):
+        return True
     infos = filesystem.get_file_info([f"{path}/runs", f"{path}/steps"])
     return any(i.type == fs.FileType.Directory for i in infos)
 

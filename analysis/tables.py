@@ -165,20 +165,20 @@ def load(
 
     Args:
         path_or_uri: local folder or any URI of `pyarrow.fs` (`s3://bucket/results/x`, `gs://...`).
-        sweep: keep the runs of this sweep, or of these.
+        sweep: of a folder of sweeps, only this one, or these.
         where: row filter, pushed down to Parquet: `{"rule": "rmsprop", "lr": [0.1, 0.2]}` (equal
             to, or one of) or `[("lr", ">", 0.01), ("process", "!=", "midpoint")]`. Columns of both
             tables may be named; `run_id` and `status` mean those of `runs`.
-        columns: columns of `steps` to read for `Results.steps` (all by default); `run_id`, `step`
-            and `process` always come along. Metrics read what they need whatever is given here.
+        columns: of `Results.steps` (all by default); `run_id`, `step` and `process` always come
+            along. Metrics read what they need whatever is given here.
         on_bad_file: "raise" a `ResultsError` at the first unreadable or foreign file, or "skip"
             such files and list them in `Results.problems`.
 
-    Runs whose steps exist but that have not ended have status `running`; they are left out when
-    `where` or `sweep` asks about the configuration, which is not known yet.
+    Runs that have not ended have status `running`; a `where` on the configuration, not known yet,
+    leaves them out.
 
-    Raises `FileNotFoundError` for a missing folder, `ResultsError` (one line) for a folder without
-    a sweep, an empty sweep, a bad file, or a filter or column that does not exist.
+    Raises `FileNotFoundError` for a missing folder, `ResultsError` for a folder without a sweep, an
+    empty sweep, a bad file, or a filter or column that does not exist.
 
     >>> results = load(example_sweep)
     >>> results.runs[["rule", "lr", "seed", "status"]].head(2)
@@ -195,27 +195,15 @@ def load(
     run_conditions, step_conditions = parse_where(where)
     wanted = None if columns is None else _check_columns(columns)
     filesystem, path = open_location(path_or_uri)
-    found = find_sweeps(filesystem, path)
+    found = _named_sweeps(find_sweeps(filesystem, path), sweep)
     problems = _check_sweeps(found, skip=on_bad_file == "skip")
-    names = [sweep] if isinstance(sweep, str) else None if sweep is None else list(sweep)
-    if names is not None:
-        run_conditions = (*run_conditions, Condition("sweep", "in", tuple(names)))
+    steps = _good_steps(found, problems)
     runs = _read_runs(found, run_conditions, problems)
-    if names is not None and runs.num_rows == 0 and len(run_conditions) == 1:
-        known = sorted({s.name for s in found})
-        raise ResultsError(f"sweep: no run of {names} in {path}; sweeps there: {known}")
-    steps = {
-        run_id: files
-        for s in reversed(found)
-        for run_id, files in s.step_files.items()
-        if not any(f in problems for f in files)
-    }
     if not run_conditions:
         runs = _add_running(runs, found, steps)
-    frame = to_frame(runs, "runs")
     return Results(
         location=os.fspath(path_or_uri),
-        runs=_sorted_runs(frame),
+        runs=_sorted_runs(to_frame(runs, "runs")),
         sweeps={s.name: read_sweep_json(s) for s in found},
         _filesystem=filesystem,
         _step_files=steps,
@@ -275,6 +263,30 @@ def _read_runs(
     table = pa.concat_tables(tables)
     first = pd.Series(table["run_id"].to_pylist(), dtype="str").drop_duplicates().index
     return table.take(pa.array(first.to_numpy()))
+
+
+def _named_sweeps(found: list[SweepFolder], sweep: str | Sequence[str] | None) -> list[SweepFolder]:
+    """Keep the sweeps of these names. Raises `ResultsError` naming one that is not there."""
+    if sweep is None:
+        return found
+    names = [sweep] if isinstance(sweep, str) else list(sweep)
+    known = sorted({one.name for one in found})
+    for name in names:
+        if name not in known:
+            raise ResultsError(f"sweep: no sweep '{name}' here; there are {known}")
+    return [one for one in found if one.name in names]
+
+
+def _good_steps(
+    found: list[SweepFolder], problems: Mapping[str, str]
+) -> dict[str, tuple[str, ...]]:
+    """Step files by run, without runs that have a bad one; in several sweeps, the first one's."""
+    return {
+        run_id: files
+        for sweep in reversed(found)
+        for run_id, files in sweep.step_files.items()
+        if not any(file in problems for file in files)
+    }
 
 
 def _add_running(

@@ -178,6 +178,19 @@ def test_a_folder_without_a_sweep(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+def test_a_sweep_that_was_only_launched(tmp_path: Path) -> None:
+    (tmp_path / "sweep.json").write_text("{}")
+    with pytest.raises(ResultsError, match="empty sweep: no run has written anything"):
+        load(tmp_path)
+
+
+def test_other_sweeps_may_be_damaged(tmp_path: Path) -> None:
+    write_sweep(tmp_path, [RunTruth(run_id="a1", steps=40)], name="one")
+    bad = write_sweep(tmp_path, [RunTruth(run_id="b1", steps=40)], name="two")
+    (bad / "runs" / "b1.parquet").write_bytes(b"")
+    assert len(load(tmp_path, sweep="one").runs) == 1
+
+
 def test_an_empty_sweep(tmp_path: Path) -> None:
     with pytest.raises(ResultsError, match="empty sweep: no run has written anything"):
         load(write_sweep(tmp_path, []))
