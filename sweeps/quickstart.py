@@ -11,18 +11,22 @@ from cflows_ray.cli import main
 from cflows_ray.config import Execution, Grid, SweepConfig
 
 LEARNING_RATES = {
-    "gradient_descent": (0.3, 0.5, 0.8),
-    "scalar_rmsprop": (0.01, 0.02, 0.03),
-    "rmsprop": (2e-4, 4e-4, 8e-4),
+    "gradient_descent": (0.1, 0.15, 0.2),
+    "scalar_rmsprop": (0.01, 0.015, 0.02),
+    "rmsprop": (1e-4, 2e-4, 4e-4),
 }
+NETWORK = {"num_examples": 300, "width": 16}
 
 SWEEP = SweepConfig(
     name="quickstart",
     grids=tuple(
-        Grid(workload="digits_mlp", rule=rule, lrs=lrs) for rule, lrs in LEARNING_RATES.items()
+        Grid(workload="digits_mlp", rule=rule, lrs=lrs, workload_options=NETWORK)
+        for rule, lrs in LEARNING_RATES.items()
     ),
     seeds=(0, 1),
     steps=500,
+    warmup=10,
+    num_eigs=8,
     execution=Execution(chunk_steps=50),
 )
 
