@@ -297,7 +297,7 @@ def _for_person(storage: Storage) -> str:
     """Return the sweep's folder as short as it can be typed here."""
     if not storage.is_local:
         return storage.location
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, OSError):  # elsewhere, or the folder we were in is gone
         return str(Path(storage.location).relative_to(Path.cwd()))
     return storage.location
 

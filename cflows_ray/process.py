@@ -1,4 +1,4 @@
-"""Setting up a worker's process before it imports JAX: device, threads, compiled programs."""
+"""Setting up processes: a worker's before it imports JAX, and where a driver works."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -45,3 +46,20 @@ def machine() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         text += next((line for line in lines if line.startswith(("flags", "Features"))), "")
     return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+@contextlib.contextmanager
+def working_in(folder: str) -> Iterator[None]:
+    """Work in a folder of our own: Ray may delete a job's working directory under its feet.
+
+    Seen where nodes share a machine: the loss of one deletes the directory for all.
+    """
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        try:
+            os.chdir(before)
+        except OSError:
+            os.chdir("/")

@@ -50,7 +50,7 @@ from cflows_ray.placement import (  # noqa: E402
     runs_at_once,
 )
 from cflows_ray.plan import Plan  # noqa: E402
-from cflows_ray.process import prepare_process  # noqa: E402
+from cflows_ray.process import prepare_process, working_in  # noqa: E402
 from cflows_ray.results import Results  # noqa: E402
 from cflows_ray.session import RunSession, versions  # noqa: E402
 from cflows_ray.storage import Storage, StorageError, is_uri  # noqa: E402
@@ -353,7 +353,11 @@ def _fit(
         _quiet_ray()
         display.start()
         try:
-            with stop_on_signals(stopper, display), stop_if_lost(lock, stopper, display):
+            with (
+                stop_on_signals(stopper, display),
+                stop_if_lost(lock, stopper, display),
+                working_in(folder),
+            ):
                 tuner.fit()
         finally:
             display.stop()
