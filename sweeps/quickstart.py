@@ -12,8 +12,8 @@ from cflows_ray.config import Execution, Grid, SweepConfig
 
 LEARNING_RATES = {
     "gradient_descent": (0.1, 0.15, 0.2),
-    "scalar_rmsprop": (0.01, 0.015, 0.02),
-    "rmsprop": (1e-4, 2e-4, 4e-4),
+    "scalar_rmsprop": (0.02, 0.03, 0.04),
+    "rmsprop": (2e-4, 3e-4, 4e-4),
 }
 NETWORK = {"num_examples": 300, "width": 16}
 
@@ -25,7 +25,7 @@ SWEEP = SweepConfig(
     ),
     seeds=(0, 1),
     steps=500,
-    warmup=10,
+    warmup=15,
     num_eigs=8,
     execution=Execution(chunk_steps=50),
 )
