@@ -11,9 +11,9 @@ from cflows_ray.cli import main
 from cflows_ray.config import Execution, Grid, SweepConfig
 
 LEARNING_RATES = {
-    "gradient_descent": (0.1, 0.15, 0.2),
+    "gradient_descent": (0.15, 0.2, 0.25),
     "scalar_rmsprop": (0.02, 0.03, 0.04),
-    "rmsprop": (2e-4, 3e-4, 4e-4),
+    "rmsprop": (3e-4, 4e-4, 5e-4),
 }
 NETWORK = {"num_examples": 300, "width": 16}
 
