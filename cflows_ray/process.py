@@ -52,14 +52,17 @@ def machine() -> str:
 def working_in(folder: str) -> Iterator[None]:
     """Work in a folder of our own: Ray may delete a job's working directory under its feet.
 
-    Seen where nodes share a machine: the loss of one deletes the directory for all.
+    Seen where several nodes share a machine and with it the folder of the session.
     """
-    before = os.getcwd()
+    try:
+        before = os.getcwd()
+    except FileNotFoundError:
+        before = "/"
     os.chdir(folder)
     try:
         yield
     finally:
         try:
             os.chdir(before)
-        except OSError:
+        except FileNotFoundError:
             os.chdir("/")

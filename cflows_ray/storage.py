@@ -55,6 +55,7 @@ class Storage:
 
     Attributes:
         location: the folder or URI as a person would write it, made absolute if local.
+        base: the same without `folder`.
 
     Raises `ConfigError` if the location is not one that pyarrow understands. Nothing is created
     before the first write.
@@ -79,6 +80,7 @@ class Storage:
             ) from None
         self._root = posixpath.join(root, folder) if folder else root
         self.is_local = isinstance(self._fs, pafs.LocalFileSystem)
+        self.base = location
         base, _, query = location.partition("?")
         self.location = posixpath.join(base, folder).rstrip("/") + (f"?{query}" if query else "")
 

@@ -53,7 +53,7 @@ from cflows_ray.plan import Plan  # noqa: E402
 from cflows_ray.process import prepare_process, working_in  # noqa: E402
 from cflows_ray.results import Results  # noqa: E402
 from cflows_ray.session import RunSession, versions  # noqa: E402
-from cflows_ray.storage import Storage, StorageError, is_uri  # noqa: E402
+from cflows_ray.storage import Storage, StorageError  # noqa: E402
 
 STORAGE_FAILED = "storage failed"
 
@@ -294,7 +294,7 @@ def run_sweep(
             at_once = min(max(1, runs_at_once(resources, nodes)), len(plan.todo))
             at_once = min(at_once, sweep.execution.workers or at_once)
             display.note(f"{at_once} at a time, each with {in_words(resources)}")
-            return _fit(sweep, plan, display, lock, resources, commit, trainable)
+            return _fit(sweep, plan, storage, display, lock, resources, commit, trainable)
     finally:
         lock.release()
 
@@ -302,6 +302,7 @@ def run_sweep(
 def _fit(
     sweep: SweepConfig,
     plan: Plan,
+    storage: Storage,
     display: Display,
     lock: SweepLock,
     resources: dict[str, float],
@@ -310,16 +311,11 @@ def _fit(
 ) -> Outcome:
     """Run Tune over the plan's runs."""
     execution = sweep.execution
-    storage = (
-        execution.storage
-        if is_uri(execution.storage)
-        else os.path.abspath(os.path.expanduser(execution.storage))
-    )
     space = {
         # As text, or else Tune would take it apart.
         "run": tune.grid_search([json.dumps(run.to_json()) for run in plan.todo]),
         "sweep": sweep.name,
-        "storage": storage,
+        "storage": storage.base,
         "chunk_steps": execution.chunk_steps,
         "checkpoint_every": execution.checkpoint_every,
         "commit": commit,
