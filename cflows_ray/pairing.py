@@ -300,13 +300,13 @@ def run_paired(
         >>> import jax.numpy as jnp
         >>> from cflows_ray import run_paired, GradientDescent
         >>> result = run_paired(
-        ...     lambda p: 0.5 * p["y"] * p["x"] ** 2 - p["y"],
-        ...     {"x": jnp.array(0.2), "y": jnp.array(0.5)},
-        ...     GradientDescent(lr=1.0), steps=60,
+        ...     lambda p: 0.5 * p["y"] * p["x"] ** 2 - 0.005 * p["y"],
+        ...     {"x": jnp.array(0.1), "y": jnp.array(1.98)},
+        ...     GradientDescent(lr=1.0), steps=100,
         ... )
         >>> central = result.steps[result.steps.process == "central"].iloc[-1]
-        >>> round(float(central.sigma_trace), 3)  # 2c, here c = 1
-        2.0
+        >>> round(float(central.sigma_trace), 4)  # 2c, here c = 0.005
+        0.01
     """
     if not callable(loss_fn):
         raise ValueError(f"loss_fn must be callable, got {loss_fn!r}")
