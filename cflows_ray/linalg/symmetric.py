@@ -89,8 +89,8 @@ def svec(A: Float[Array, "*batch k k"]) -> Float[Array, "*batch m"]:
         ValueError: If the last two axes differ.
 
     Example:
-        >>> svec(jnp.array([[1.0, 2.0], [2.0, 3.0]])).round(3).tolist()
-        [1.0, 2.828000068664551, 3.0]
+        >>> [round(x, 3) for x in svec(jnp.array([[1.0, 2.0], [2.0, 3.0]])).tolist()]
+        [1.0, 2.828, 3.0]
     """
     if A.ndim < 2 or A.shape[-1] != A.shape[-2]:
         raise ValueError(f"A must have shape (..., k, k), got {A.shape}")
