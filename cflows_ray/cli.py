@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -235,14 +236,14 @@ def launch(sweep: SweepConfig, options: Options, console: Console) -> int:
     console.print(summary_table(asked, len(sweep.runs)))
     for reason in outcome.lost.values():
         _say(console, f"given up after too many faults: {reason}")
-    again = " ".join(["python", *sys.argv])
+    again = shlex.join(["python", *sys.argv])
     if outcome.storage_error is not None:
         raise StorageError(f"{outcome.storage_error}; mend that, then go on with: {again}")
     _say(console, f"results: {storage.location}")
     if len(asked) < len(sweep.runs):
         _say(console, f"{len(sweep.runs) - len(asked)} runs are not done; go on with: {again}")
         return 130 if outcome.interrupted else 1
-    _say(console, f"analyse: python -m analysis {_for_person(storage)}")
+    _say(console, f"analyse: python -m analysis {shlex.quote(_for_person(storage))}")
     return 1 if any(row["status"] == "failed" for row in asked) else 0
 
 

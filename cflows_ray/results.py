@@ -98,10 +98,20 @@ class Results:
 
     def _read_run(self, name: str) -> dict[str, Any] | None:
         try:
-            table = pq.read_table(pa.BufferReader(self._storage.read(f"runs/{name}")))
-            return dict(table.to_pylist()[0])
-        except (pa.ArrowInvalid, OSError, IndexError):
+            data = self._storage.read(f"runs/{name}")
+        except FileNotFoundError:  # deleted since it was listed
             return None
+        try:
+            return dict(_table(data).to_pylist()[0])
+        except (pa.ArrowInvalid, OSError, IndexError):  # what pyarrow raises for damaged bytes
+            return None
+
+    def forget_unreadable(self, run_ids: Iterable[str]) -> None:
+        """Delete what is left of those runs, among some that have not ended, that have a row."""
+        found = set(self._storage.names("runs"))
+        for run_id in run_ids:
+            if f"{run_id}.parquet" in found:
+                self.forget_run(run_id)
 
     # The steps table ------------------------------------------------------------------------
 
@@ -169,8 +179,8 @@ class Results:
         for name in parts:
             try:
                 data = self._storage.read(f"steps/{run_id}/{name}")
-                tables.append(pq.read_table(pa.BufferReader(data), schema=arrow_schema("steps")))
-            except (pa.ArrowInvalid, FileNotFoundError) as error:
+                tables.append(_table(data).cast(arrow_schema("steps")))
+            except (pa.ArrowInvalid, FileNotFoundError, ValueError) as error:
                 raise ResultsDamaged(f"steps/{run_id}/{name} can't be read: {error}") from error
         return pa.concat_tables(tables)
 
@@ -207,6 +217,15 @@ def _parquet_bytes(table: pa.Table) -> bytes:
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     return buffer.getvalue()
+
+
+def _table(data: bytes) -> pa.Table:
+    """Return the table in a Parquet file's bytes.
+
+    In this thread: pyarrow's own readers let go of the bytes in a thread of theirs, perhaps only
+    when Python has gone, which ends the process with an abort after all its work is done.
+    """
+    return pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
 
 
 def _is_table(path: str) -> bool:

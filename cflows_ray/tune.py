@@ -280,6 +280,7 @@ def run_sweep(
             {**record, "launched": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
         )
         results.tidy(plan.ended)
+        results.forget_unreadable(run.run_id for run in plan.todo)
         for run in plan.retried:
             results.forget_run(run.run_id)
             Checkpoints(storage, run.run_id).clear()
