@@ -38,7 +38,7 @@ HEADER = (
     "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n"
 )
 CHUNK = 10
-PASSES = 5  # most passes of the eigensolver a step; it starts from the step before
+PASSES = 2  # most passes of the eigensolver a step; it starts from the step before
 
 
 @dataclass(frozen=True)

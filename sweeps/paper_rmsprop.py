@@ -12,8 +12,8 @@ from sweeps.paper_studies import around, run_study
 RATES = {
     "cpu": {
         "mlp_cifar10": around(mse=8e-05, cross_entropy=0.00024),
-        "cnn_cifar10": around(mse=0.0002, cross_entropy=0.0002),
-        "resnet_cifar10": around(mse=0.0004, cross_entropy=0.0004),
+        "cnn_cifar10": around(mse=0.0001, cross_entropy=0.0001),
+        "resnet_cifar10": around(mse=0.0002, cross_entropy=0.0002),
         "vit_cifar10": around(mse=0.0002, cross_entropy=0.0002),
         "lstm_sorting": around(mse=0.0003, cross_entropy=0.0003),
         "transformer_sorting": around(mse=0.0002, cross_entropy=0.0001),

@@ -12,8 +12,8 @@ from sweeps.paper_studies import around, run_study
 RATES = {
     "cpu": {
         "mlp_cifar10": around(mse=0.01, cross_entropy=0.06),
-        "cnn_cifar10": around(mse=0.02, cross_entropy=0.02),
-        "resnet_cifar10": around(mse=0.02, cross_entropy=0.02),
+        "cnn_cifar10": around(mse=0.01, cross_entropy=0.01),
+        "resnet_cifar10": around(mse=0.01, cross_entropy=0.01),
         "vit_cifar10": around(mse=0.02, cross_entropy=0.02),
         "lstm_sorting": around(mse=0.03, cross_entropy=0.03),
         "transformer_sorting": around(mse=0.01, cross_entropy=0.01),
