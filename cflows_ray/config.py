@@ -88,8 +88,9 @@ class RunConfig:
     left out for a rule that has none. Raises `ConfigError` for any value that is not allowed.
 
     Example:
-        >>> RunConfig(workload="saddle_2d", rule="gradient_descent", lr=0.2, steps=50).run_id
-        '...'
+        >>> run = RunConfig(workload="saddle_2d", rule="gradient_descent", lr=0.2, steps=50)
+        >>> len(run.run_id)
+        16
     """
 
     workload: str

@@ -197,7 +197,7 @@ def duration(seconds: float) -> str:
     """Return a duration in words, to the precision of a glance.
 
     Example:
-        >>> duration(40), duration(150), duration(9000)
+        >>> duration(40), duration(170), duration(9000)
         ('40 s', '3 min', '2.5 h')
     """
     if seconds < 90:
