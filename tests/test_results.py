@@ -86,15 +86,6 @@ def test_errors_name_the_file_and_the_reason(tmp_path: Path) -> None:
         Storage("nope://x")
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_is_lasting(tmp_path: Path, monkeypatch: Any) -> None:
-    storage = Storage(str(tmp_path))
-    monkeypatch.setattr(Storage, "_path", lambda self, path: "/dev/full" if "x" in path else "/dev")  # noqa: ARG005
-    with pytest.raises(StorageError, match=r"cannot write \S+/x: No space left on device") as info:
-        storage.write("x", b"1" * 10_000)
-    assert info.value.lasting
-
-
 def test_storage_errors_cross_processes() -> None:
     import pickle
 
