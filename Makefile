@@ -1,7 +1,8 @@
 # Everything a stranger needs; each target does its own set-up.
 #
 #   make quickstart   digits, three optimizers, their flows: table and figures (minutes)
-#   make test         lint, types, tests, fault tests
+#   make test         lint, types, tests
+#   make test-faults  faults injected into real sweeps (about a quarter of an hour)
 #   make install      the virtual environment .venv, in the versions of constraints.txt
 
 PYTHON ?= python3
