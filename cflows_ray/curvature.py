@@ -35,12 +35,14 @@ class Linearization(NamedTuple):
     Attributes:
         value: L(w), shape ().
         grad: ∇L(w), shape (d,).
-        hessian_vectors: maps rows V of shape (k, d) to rows HV of shape (k, d).
+        hessian_vectors: `hessian_vectors(V, count)` maps rows V of shape (k, d) to rows HV of shape
+            (k, d). With a traced `count` only the leading rows are asked for; what the others
+            become is not defined.
     """
 
     value: Float[Array, ""]
     grad: Float[Array, " d"]
-    hessian_vectors: Callable[[Float[Array, "k d"]], Float[Array, "k d"]]
+    hessian_vectors: Callable[..., Float[Array, "k d"]]
 
 
 def value_and_grad(
@@ -67,9 +69,26 @@ def linearize_gradient(loss: Loss, params: Float[Array, " d"]) -> Linearization:
     with float_mode(params.dtype):
         (value, grad), tangent_map = jax.linearize(jax.value_and_grad(loss), params)
 
-    def hessian_vectors(vectors: Float[Array, "k d"]) -> Float[Array, "k d"]:
+    def product(vector: Float[Array, " d"]) -> Float[Array, " d"]:
+        return tangent_map(vector)[1]
+
+    def one_by_one(vectors: Float[Array, "k d"], count: Array) -> Float[Array, "k d"]:
+        return jax.lax.fori_loop(
+            0, count, lambda i, out: out.at[i].set(product(vectors[i])), jnp.zeros_like(vectors)
+        )
+
+    def batched(vectors: Float[Array, "k d"], count: Array) -> Float[Array, "k d"]:
+        del count
+        return jax.vmap(product)(vectors)
+
+    def hessian_vectors(
+        vectors: Float[Array, "k d"], count: Array | int | None = None
+    ) -> Float[Array, "k d"]:
+        count = jnp.asarray(vectors.shape[0] if count is None else count, jnp.int32)
         with float_mode(params.dtype):
-            return jax.vmap(lambda v: tangent_map(v)[1])(vectors)
+            # a batch of products takes a CPU as long as one after the other, so leave out what
+            # nobody asked for; a GPU does a small batch in the time of one
+            return jax.lax.platform_dependent(vectors, count, cpu=one_by_one, default=batched)
 
     return Linearization(value, grad, hessian_vectors)
 

@@ -193,6 +193,9 @@ class PairedProgram:
             self._flat_loss(inputs.data), rule, self._options, state.discrete.basis.shape[0]
         )
 
+        # jitted so that its second use below, inside the loop, is not traced anew
+        step = jax.jit(lambda state: self._step(context, inputs, state))
+
         def unfinished(chunk: Chunk) -> Array:
             reached = (chunk.state.step >= stop) & (stop < chunk.state.total)
             full = chunk.num_rows >= ROW_CAPACITY
@@ -200,7 +203,7 @@ class PairedProgram:
             return running & ~reached & ~full & ~chunk.needs_more_eigs
 
         def body(chunk: Chunk) -> Chunk:
-            moved, rows, wanted, needs_more = self._step(context, inputs, chunk.state)
+            moved, rows, wanted, needs_more = step(chunk.state)
             kept = jax.tree.map(
                 lambda old, new: jnp.where(needs_more, old, new), chunk.state, moved
             )
@@ -210,7 +213,7 @@ class PairedProgram:
             grown = jnp.where(wanted & ~needs_more, 1, 0).astype(jnp.int32)
             return Chunk(kept, buffers, chunk.num_rows + grown, needs_more)
 
-        row_shapes = jax.eval_shape(lambda s: self._step(context, inputs, s)[1], state)
+        row_shapes = jax.eval_shape(step, state)[1]
         empty = jax.tree.map(lambda x: jnp.zeros((ROW_CAPACITY, *x.shape), x.dtype), row_shapes)
         chunk = Chunk(state, empty, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
         return jax.lax.while_loop(unfinished, body, chunk)
@@ -252,6 +255,7 @@ class PairedProgram:
     ) -> StepResult:
         """Step one flow, unless it has stopped or diverged before."""
 
+        @jax.jit
         def run(state: Any) -> StepResult:
             return FLOWS[name].step(context, state, reference, is_last, wanted)
 
@@ -275,16 +279,17 @@ class PairedProgram:
     ) -> dict[str, Row]:
         """Rows of all processes at this step; what costs a network evaluation only where wanted."""
 
-        def evaluate(points: dict[str, Array]) -> dict[str, tuple]:
-            return {name: self._evaluate(inputs, w, reference.params) for name, w in points.items()}
+        def evaluate(points: Float[Array, "n d"]) -> tuple:
+            # one after the other through one and the same code: networks take long to compile
+            return jax.lax.map(lambda w: self._evaluate(inputs, w, reference.params), points)
 
-        def blank(points: dict[str, Array]) -> dict[str, tuple]:
-            return {name: (jnp.full((), jnp.nan, w.dtype),) * 4 for name, w in points.items()}
+        def blank(points: Float[Array, "n d"]) -> tuple:
+            return (jnp.full(points.shape[0], jnp.nan, points.dtype),) * 4
 
-        points = {name: result.params for name, result in results.items()}
+        points = jnp.stack([result.params for result in results.values()])
         measured = jax.lax.cond(wanted, evaluate, blank, points)
         rows = {}
-        for name, result in results.items():
+        for i, (name, result) in enumerate(results.items()):
             undefined = jnp.full((), jnp.nan, state.start.dtype)
             itself = name == "discrete"
             to_midpoint = jnp.linalg.norm(result.params - reference.midpoint)
@@ -292,7 +297,7 @@ class PairedProgram:
             if not itself and result.nu is not None and reference.nu is not None:
                 gap = jnp.linalg.norm(jnp.ravel(result.nu - reference.nu))
                 nu_error = gap / jnp.linalg.norm(jnp.ravel(reference.nu))
-            output_distance, train_accuracy, test_loss, test_accuracy = measured[name]
+            output_distance, train_accuracy, test_loss, test_accuracy = (x[i] for x in measured)
             rows[name] = Row(
                 step=state.step,
                 record=result.record,
@@ -349,7 +354,10 @@ class PairedProgram:
             )
             if hasattr(process, "covariance"):
                 padding = ((0, k - old), (0, k - old))
-                process = process._replace(covariance=jnp.pad(process.covariance, padding))
+                process = process._replace(
+                    covariance=jnp.pad(process.covariance, padding),
+                    eigvals=jnp.pad(process.eigvals, (0, k - old), constant_values=-jnp.inf),
+                )
             return process
 
         return state._replace(

@@ -43,12 +43,11 @@ from cflows_ray.flows.base import (
 from cflows_ray.flows.spectrum import (
     effective_eigenpairs,
     eig_row_status,
-    passes_for,
     too_few_tracked,
     worst_required_residual,
 )
 from cflows_ray.linalg.eigen import EigenResult
-from cflows_ray.linalg.sdcp import SDCP_CONVERGED, SDCPResult, solve_sdcp
+from cflows_ray.linalg.sdcp import SDCP_CONVERGED, solve_sdcp
 from cflows_ray.linalg.symmetric import num_pairs, pair_indices, smat, svec
 from cflows_ray.rules.base import RuleState
 
@@ -58,25 +57,35 @@ Rate = Callable[[Float[Array, " d"]], Float[Array, " d"]]
 class CentralState(NamedTuple):
     """w(t), s(t), the warm starts of eigensolver and complementarity solver, status, counts.
 
-    `covariance` is the last X in the basis `basis`, shape (k, k), float64.
+    `eigvals` belong to the rows of `basis`, -inf where not known yet; `covariance` is the last X in
+    that basis, float64.
     """
 
     params: Float[Array, " d"]
     rule_state: RuleState
     basis: Float[Array, "k d"]
+    eigvals: Float[Array, " k"]
     covariance: Float[Array, "k k"]
     fresh: Bool[Array, ""]
     status: Int[Array, ""]
     counts: Counts
 
 
-class _Critical(NamedTuple):
-    """The critical subspace at a point, and Σ's effect on everything the flow moves."""
+class _Point(NamedTuple):
+    """What a substep knows of the loss where it starts."""
 
+    linear: Linearization
+    preconditioner: Float[Array, "..."]
     eig: EigenResult
     num_critical: Int[Array, ""]
-    U: Float[Array, "k d"]
-    sdcp: SDCPResult
+
+
+class _Covariance(NamedTuple):
+    """X, how well its problem was solved, and Σ's effect on everything the flow moves."""
+
+    X: Float[Array, "k k"]
+    sdcp_residual: Float[Array, ""]
+    failed: Bool[Array, ""]
     grad_excess: Float[Array, " d"]  # ½ ∇<H, Σ>
     grad_variance: Float[Array, " d"]  # diag(HΣH)
     num_third: Int[Array, ""]
@@ -90,6 +99,7 @@ def init(context: FlowContext, start: Start) -> CentralState:
         params=start.params,
         rule_state=start.absorbed,
         basis=start.basis,
+        eigvals=jnp.full((k,), -jnp.inf, start.params.dtype),
         covariance=jnp.zeros((k, k), jnp.float64),
         fresh=jnp.ones((), bool),
         status=jnp.full((), OK, jnp.int32),
@@ -109,16 +119,7 @@ def step(
     substeps = jnp.where(is_last, 1, context.options.substeps)
 
     def substep(j: Array, carry: tuple) -> tuple:
-        moving, record, needs_more = carry
-        moving, new, more = _substep(context, moving, reference, is_first=j == 0)
-        kept = jax.tree.map(lambda a, b: jnp.where(j == 0, a, b), new, record)
-        # one row speaks for all its substeps: keep the worst of what may go wrong
-        kept = kept._replace(
-            status=jnp.maximum(new.status, kept.status),
-            eig_residual=jnp.maximum(new.eig_residual, kept.eig_residual),
-            sdcp_residual=jnp.maximum(new.sdcp_residual, kept.sdcp_residual),
-        )
-        return moving, kept, needs_more | more
+        return _substep(context, reference, j == 0, *carry)
 
     blank = undefined_record(state.params, context.num_eigs)
     carry = (state, blank, jnp.zeros((), bool))
@@ -130,57 +131,100 @@ def step(
 
 
 def _substep(
-    context: FlowContext, state: CentralState, reference: Reference, *, is_first: Array
+    context: FlowContext,
+    reference: Reference,
+    is_first: Bool[Array, ""],
+    state: CentralState,
+    record: Record,
+    needs_more: Bool[Array, ""],
 ) -> tuple[CentralState, Record, Array]:
     options, rule = context.options, context.rule
     length = 1.0 / options.substeps
-    point = linearize_gradient(context.loss, state.params)
-    preconditioner = rule.preconditioner(state.rule_state)
+    point = _look(context, state, is_first)
+    covariance = jax.lax.cond(
+        point.num_critical > 0,
+        lambda: _solve_covariance(context, state, point, length),
+        lambda: _no_covariance(state),
+    )
+    record = jax.lax.cond(
+        is_first, lambda: _record(state, reference, point, covariance), lambda: record
+    )
+    # one row speaks for all its substeps: keep the worst of what may go wrong
+    status = _status(point, covariance)
+    residual = worst_required_residual(point.eig, options.near_threshold, top=is_first)
+    record = record._replace(
+        status=jnp.maximum(record.status, status),
+        eig_residual=jnp.fmax(record.eig_residual, residual),
+        sdcp_residual=jnp.fmax(record.sdcp_residual, covariance.sdcp_residual),
+    )
+    grad = point.linear.grad
+    rate = rule.drift(state.rule_state, grad, covariance.grad_variance)
+    moved = CentralState(
+        params=state.params - length * (grad + covariance.grad_excess) / point.preconditioner,
+        rule_state=jax.tree.map(lambda s, ds: s + length * ds, state.rule_state, rate),
+        basis=point.eig.eigvecs,
+        eigvals=point.eig.eigvals,
+        covariance=covariance.X,
+        fresh=jnp.zeros((), bool),
+        status=jnp.where(status == DIVERGED, DIVERGED, state.status).astype(jnp.int32),
+        counts=state.counts.plus(1, point.eig.num_products, covariance.num_third),
+    )
+    return moved, record, needs_more | too_few_tracked(point.eig, options)
+
+
+def _look(context: FlowContext, state: CentralState, is_first: Bool[Array, ""]) -> _Point:
+    """Linearize the loss and refresh the eigenpairs.
+
+    All tracked pairs at the first substep of a step; afterwards those that might become critical
+    before the step ends, which are the ones above the tracking threshold.
+    """
+    options, k = context.options, context.num_eigs
+    linear = linearize_gradient(context.loss, state.params)
+    preconditioner = context.rule.preconditioner(state.rule_state)
+    rising = jnp.sum(state.eigvals > options.tracking_threshold).astype(jnp.int32)
+    num_active = jnp.where(is_first, k, rising)
     eig = effective_eigenpairs(
-        point,
+        linear,
         preconditioner,
         state.basis,
         options,
         tolerance=options.eig_tolerance,
-        min_passes=passes_for(state.fresh, jnp.where(is_first, 1, 0)),
+        fresh=state.fresh,
+        explore=is_first,
+        num_active=num_active,
     )
-    critical = _solve_critical(context, state, point, preconditioner, eig, length)
-    record = _record(context, state, reference, point, preconditioner, critical)
+    refreshed = jnp.arange(k) < num_active
+    eig = eig._replace(eigvals=jnp.where(refreshed, eig.eigvals, state.eigvals))
+    count = count_critical(eig.eigvals, options.critical_threshold)
+    return _Point(linear, preconditioner, eig, count)
 
-    rate = rule.drift(state.rule_state, point.grad, critical.grad_variance)
-    moved = CentralState(
-        params=state.params - length * (point.grad + critical.grad_excess) / preconditioner,
-        rule_state=jax.tree.map(lambda s, ds: s + length * ds, state.rule_state, rate),
-        basis=eig.eigvecs,
-        covariance=critical.sdcp.X,
-        fresh=jnp.zeros((), bool),
-        status=jnp.where(record.status == DIVERGED, DIVERGED, state.status).astype(jnp.int32),
-        counts=state.counts.plus(1, eig.num_products, critical.num_third),
+
+def _no_covariance(state: CentralState) -> _Covariance:
+    zero, nothing = jnp.zeros_like(state.params), jnp.zeros((), state.params.dtype)
+    return _Covariance(
+        X=jnp.zeros_like(state.covariance),
+        sdcp_residual=nothing,
+        failed=jnp.zeros((), bool),
+        grad_excess=zero,
+        grad_variance=zero,
+        num_third=jnp.zeros((), jnp.int32),
     )
-    return moved, record, too_few_tracked(eig, options)
 
 
-def _solve_critical(
-    context: FlowContext,
-    state: CentralState,
-    point: Linearization,
-    preconditioner: Array,
-    eig: EigenResult,
-    length: float,
-) -> _Critical:
+def _solve_covariance(
+    context: FlowContext, state: CentralState, point: _Point, length: float
+) -> _Covariance:
     """Assemble and solve the complementarity problem of the critical directions."""
-    k = context.num_eigs
-    num_critical = count_critical(eig.eigvals, context.options.critical_threshold)
-    root = jnp.sqrt(preconditioner)
-    U, HU = eig.eigvecs / root, root * eig.eigvals[:, None] * eig.eigvecs
-    drifts, num_third = _hessian_drifts(context, state.params, U, num_critical)
+    k, eig, grad = context.num_eigs, point.eig, point.linear.grad
+    U, HU = _effective_eigenvectors(point)
+    drifts, num_third = _hessian_drifts(context, state.params, U, point.num_critical)
 
     # stable part of d/dt Uᵀ(2P - H)U, then the part linear in X
-    preconditioner_rate = _preconditioner_rate(context, state.rule_state, point.grad)
-    no_variance = jnp.zeros_like(point.grad)
-    stable_rate = drifts @ (point.grad / preconditioner)
+    preconditioner_rate = _preconditioner_rate(context, state.rule_state, grad)
+    no_variance = jnp.zeros_like(grad)
+    stable_rate = drifts @ (grad / point.preconditioner)
     stable_rate += _in_basis(U, 2.0 * preconditioner_rate(no_variance))
-    response = 0.5 * (drifts / preconditioner) @ drifts.T
+    response = 0.5 * (drifts / point.preconditioner) @ drifts.T
     if state.rule_state.nu is not None:
         response += _preconditioner_response(preconditioner_rate, U, HU, no_variance)
 
@@ -189,19 +233,33 @@ def _solve_critical(
     sdcp = solve_sdcp(
         gap + smat(length * stable_rate.astype(jnp.float64), k),
         length * response.astype(jnp.float64),
-        num_critical,
+        point.num_critical,
         rotation @ state.covariance @ rotation.T,
     )
     X = sdcp.X.astype(U.dtype)
-    return _Critical(
-        eig=eig,
-        num_critical=num_critical,
-        U=U,
-        sdcp=sdcp,
+    worst = jnp.maximum(sdcp.primal_residual, jnp.maximum(sdcp.dual_residual, sdcp.complementarity))
+    return _Covariance(
+        X=sdcp.X,
+        sdcp_residual=worst.astype(U.dtype),
+        failed=sdcp.status != SDCP_CONVERGED,
         grad_excess=0.5 * svec(X) @ drifts,
         grad_variance=jnp.sum((X @ HU) * HU, axis=0),
         num_third=num_third,
     )
+
+
+def _effective_eigenvectors(point: _Point) -> tuple[Float[Array, "k d"], Float[Array, "k d"]]:
+    """Return U = P^{-1/2} V and HU = PUΛ, as rows; zero where the eigenvalue is not known."""
+    root, eigvals = jnp.sqrt(point.preconditioner), point.eig.eigvals[:, None]
+    U = point.eig.eigvecs / root
+    return U, root * jnp.where(jnp.isfinite(eigvals), eigvals, 0.0) * point.eig.eigvecs
+
+
+def _status(point: _Point, covariance: _Covariance) -> Int[Array, ""]:
+    solved = jnp.where(covariance.failed, SDCP_FAILED, OK)
+    status = jnp.maximum(eig_row_status(point.eig), solved)
+    finite = jnp.isfinite(point.linear.value) & (point.num_critical >= 0)
+    return jnp.where(finite, status, DIVERGED).astype(jnp.int32)
 
 
 def _hessian_drifts(
@@ -265,42 +323,29 @@ def _pair_table(k: int) -> tuple[Array, Array, Array]:
 
 
 def _record(
-    context: FlowContext,
-    state: CentralState,
-    reference: Reference,
-    point: Linearization,
-    preconditioner: Array,
-    critical: _Critical,
+    state: CentralState, reference: Reference, point: _Point, covariance: _Covariance
 ) -> Record:
     """Everything that the central flow predicts at its present point."""
     dtype = state.params.dtype
-    X, U, eig, count = critical.sdcp.X, critical.U, critical.eig, critical.num_critical
-    inactive = jnp.arange(context.num_eigs) >= count
+    X, eig, value, grad = covariance.X, point.eig, point.linear.value, point.linear.grad
+    U = _effective_eigenvectors(point)[0]
+    inactive = jnp.arange(X.shape[0]) >= point.num_critical
     # shifting the unused diagonal down keeps Σ's eigenvectors inside the critical subspace
     shift = 1.0 + jnp.linalg.norm(X)
     variances, directions = jnp.linalg.eigh(X - jnp.diag(jnp.where(inactive, shift, 0.0)))
     variances, directions = variances[::-1], directions[:, ::-1].astype(dtype)
-    along = directions.T @ (U @ (preconditioner * (reference.params - state.params)))
-
-    finite = jnp.isfinite(point.value) & jnp.all(jnp.isfinite(eig.eigvals))
-    solved = jnp.where(critical.sdcp.status == SDCP_CONVERGED, OK, SDCP_FAILED)
-    status = jnp.maximum(eig_row_status(eig), solved)
-    norm_sq = jnp.vdot(point.grad, point.grad)
-    sdcp = critical.sdcp
-    worst = jnp.maximum(sdcp.primal_residual, jnp.maximum(sdcp.dual_residual, sdcp.complementarity))
-    return Record(
-        train_loss=point.value,
-        train_loss_predicted=point.value + jnp.trace(X).astype(dtype),
+    along = directions.T @ (U @ (point.preconditioner * (reference.params - state.params)))
+    norm_sq = jnp.vdot(grad, grad)
+    return undefined_record(state.params, X.shape[0])._replace(
+        train_loss=value,
+        train_loss_predicted=value + jnp.trace(X).astype(dtype),
         grad_norm_sq=norm_sq,
-        grad_norm_sq_predicted=norm_sq + jnp.sum(critical.grad_variance),
+        grad_norm_sq_predicted=norm_sq + jnp.sum(covariance.grad_variance),
         effective_eigs=eig.eigvals,
-        num_critical=count,
+        num_critical=point.num_critical,
         sigma_eigs=jnp.where(inactive, jnp.nan, jnp.maximum(variances, 0.0)).astype(dtype),
         displacement_sq=jnp.where(inactive, jnp.nan, along**2),
         sigma_trace=jnp.sum(X.astype(dtype) * (U @ U.T)),
-        eig_residual=worst_required_residual(eig, context.options.near_threshold),
-        sdcp_residual=worst.astype(dtype),
-        status=jnp.where(finite, status, DIVERGED).astype(jnp.int32),
     )
 
 

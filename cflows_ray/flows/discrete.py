@@ -25,7 +25,6 @@ from cflows_ray.flows.base import (
 from cflows_ray.flows.spectrum import (
     effective_eigenpairs,
     eig_row_status,
-    passes_for,
     too_few_tracked,
     worst_required_residual,
 )
@@ -124,7 +123,7 @@ def _measure(
         state.basis,
         options,
         tolerance=options.record_eig_tolerance,
-        min_passes=passes_for(state.fresh, 1),
+        fresh=state.fresh,
     )
     record = undefined_record(state.params, context.num_eigs)._replace(
         train_loss=point.value,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -23,10 +21,12 @@ def effective_eigenpairs(
     options: FlowOptions,
     *,
     tolerance: float,
-    min_passes: Int[Array, ""] | int,
+    fresh: Bool[Array, ""],
+    explore: Bool[Array, ""] | bool = True,
+    num_active: Int[Array, ""] | None = None,
     near_threshold: float | None = None,
 ) -> EigenResult:
-    """Return eigenpairs of P^{-1/2} H P^{-1/2}, of which those near or above criticality converge.
+    """Return eigenpairs of P^{-1/2} H P^{-1/2}, of which the `required_pairs` converge.
 
     Args:
         point: the loss linearized where the eigenpairs are wanted.
@@ -34,31 +34,45 @@ def effective_eigenpairs(
         basis: warm start, k independent rows.
         options: thresholds.
         tolerance: relative residual of the required pairs.
-        min_passes: see `top_eigenpairs`.
+        fresh: whether the basis contains random rows: then all pairs are worked on.
+        explore: whether to look for eigenvectors that the basis lacks, at one product or more, and
+            to make the top pair converge even where it is far from critical.
+        num_active: leading rows to refresh; all unless given.
         near_threshold: pairs from here on are required; `options.near_threshold` unless given.
     """
     inverse_root = 1.0 / jnp.sqrt(preconditioner)
     near = options.near_threshold if near_threshold is None else near_threshold
 
-    def matvecs(rows: Float[Array, "k d"]) -> Float[Array, "k d"]:
-        return inverse_root * point.hessian_vectors(inverse_root * rows)
+    def matvecs(rows: Float[Array, "k d"], count: Int[Array, ""]) -> Float[Array, "k d"]:
+        return inverse_root * point.hessian_vectors(inverse_root * rows, count)
 
     def required(eigvals: Float[Array, " k"]) -> Bool[Array, " k"]:
-        return eigvals >= near
+        return required_pairs(eigvals, near, top=explore)
 
     return top_eigenpairs(
         matvecs,
         basis,
         tolerance=tolerance,
         required=required,
-        min_passes=min_passes,
+        num_active=num_active,
+        min_passes=jnp.where(fresh, FRESH_PASSES, jnp.where(explore, 1, 0)),
+        min_directions=jnp.where(fresh, basis.shape[0], 0),
         max_passes=MAX_PASSES,
     )
 
 
-def worst_required_residual(eig: EigenResult, near_threshold: float) -> Float[Array, ""]:
-    """Return the largest residual among the top pair and those at or above the threshold."""
-    required = (eig.eigvals >= near_threshold).at[0].set(True)
+def required_pairs(
+    eigvals: Float[Array, " k"], near_threshold: float, *, top: Bool[Array, ""] | bool = True
+) -> Bool[Array, " k"]:
+    """Say which pairs must converge: those at or above the threshold, and `top`, the first."""
+    return (eigvals >= near_threshold).at[0].max(top)
+
+
+def worst_required_residual(
+    eig: EigenResult, near_threshold: float, *, top: Bool[Array, ""] | bool = True
+) -> Float[Array, ""]:
+    """Return the largest residual among the required pairs."""
+    required = required_pairs(eig.eigvals, near_threshold, top=top)
     return jnp.max(jnp.where(required, eig.residuals, 0.0))
 
 
@@ -71,8 +85,3 @@ def too_few_tracked(eig: EigenResult, options: FlowOptions) -> Bool[Array, ""]:
     """Say whether the smallest tracked eigenvalue passes the tracking threshold and k can grow."""
     num_tracked, num_params = eig.eigvecs.shape
     return (eig.eigvals[-1] > options.tracking_threshold) & (num_tracked < num_params)
-
-
-def passes_for(fresh: Bool[Array, ""], usual: Any) -> Int[Array, ""]:
-    """Return the least number of passes: more where the basis contains random rows."""
-    return jnp.where(fresh, FRESH_PASSES, usual).astype(jnp.int32)

@@ -33,7 +33,6 @@ from cflows_ray.flows.base import (
 from cflows_ray.flows.spectrum import (
     effective_eigenpairs,
     eig_row_status,
-    passes_for,
     worst_required_residual,
 )
 from cflows_ray.rules.base import RuleState
@@ -93,7 +92,7 @@ def step(
         state.basis,
         options,
         tolerance=options.record_eig_tolerance,
-        min_passes=passes_for(state.fresh, 1),
+        fresh=state.fresh,
         near_threshold=jnp.inf,
     )
     sharpness = eig.eigvals[0]

@@ -121,13 +121,32 @@ class Conv3x3(nn.Module):
         inputs = x.shape[-1]
         kernel_init = self.kernel_init or uniform(1 / math.sqrt(9 * inputs))
         kernel = parameter(self, "kernel", kernel_init, (3, 3, inputs, self.features))
-        return jax.lax.conv_general_dilated(
+        # XLA's convolutions are slow inside loops on a CPU, their derivatives above all (ten times)
+        return jax.lax.platform_dependent(
             x,
             kernel,
-            window_strides=(self.stride, self.stride),
-            padding=((1, 1), (1, 1)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            cpu=partial(_convolve_by_patches, stride=self.stride),
+            default=partial(_convolve, stride=self.stride),
         )
+
+
+def _convolve(x: Array, kernel: Array, *, stride: int) -> Array:
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(stride, stride),
+        padding=((1, 1), (1, 1)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+def _convolve_by_patches(x: Array, kernel: Array, *, stride: int) -> Array:
+    """Gather the nine neighbours of every pixel, rows then columns; multiply by one matrix."""
+    _, h, w, _ = x.shape
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    x = jnp.concatenate([x[:, i : i + h : stride] for i in range(3)], axis=-1)
+    x = jnp.concatenate([x[:, :, j : j + w : stride] for j in range(3)], axis=-1)
+    return x @ kernel.transpose(1, 0, 2, 3).reshape(-1, kernel.shape[-1])
 
 
 def average_pool(x: Float[Array, "n h w c"], size: int) -> Float[Array, "n h2 w2 c"]:

@@ -26,7 +26,7 @@ def symmetric(spectrum, seed):
 @jax.jit
 def solve(A, guess):
     return top_eigenpairs(
-        lambda V: V @ A, guess, tolerance=1e-8 if A.dtype == jnp.float64 else 1e-4
+        lambda V, _: V @ A, guess, tolerance=1e-8 if A.dtype == jnp.float64 else 1e-4
     )
 
 
@@ -55,7 +55,7 @@ def test_reported_residuals_are_the_true_ones():
     with jax.enable_x64(True):
         guess = jnp.asarray(np.random.default_rng(1).standard_normal((3, 60)))
         result = jax.device_get(
-            top_eigenpairs(lambda V: V @ A, guess, tolerance=1e-12, max_passes=4)
+            top_eigenpairs(lambda V, _: V @ A, guess, tolerance=1e-12, max_passes=4)
         )
     theta, V = result.eigvals, result.eigvecs
     true = np.linalg.norm(V @ A - theta[:, None] * V, axis=1) / np.maximum(1, np.abs(theta))
@@ -85,7 +85,7 @@ def test_only_required_pairs_are_waited_for():
     def products(required):
         with jax.enable_x64(True):
             result = top_eigenpairs(
-                lambda V: V @ A, jnp.asarray(guess), tolerance=1e-6, required=required
+                lambda V, _: V @ A, jnp.asarray(guess), tolerance=1e-6, required=required
             )
         return jax.device_get(result)
 
@@ -98,17 +98,19 @@ def test_only_required_pairs_are_waited_for():
 def test_min_passes_find_an_eigenvector_that_the_guess_misses():
     A = jnp.diag(jnp.array([3.0, 2.0, 1.0, 0.5, 0.1, 0.0]))
     nearly = jnp.eye(6)[1:2] + 1e-3 * jnp.eye(6)[:1]  # almost exactly the second eigenvector
-    missed = top_eigenpairs(lambda V: V @ A, nearly, tolerance=1e-2)
-    found = top_eigenpairs(lambda V: V @ A, nearly, tolerance=1e-2, min_passes=4)
+    missed = top_eigenpairs(lambda V, _: V @ A, nearly, tolerance=1e-2)
+    found = top_eigenpairs(lambda V, _: V @ A, nearly, tolerance=1e-2, min_passes=4)
     assert abs(float(missed.eigvals[0]) - 2.0) < 1e-3
     assert abs(float(found.eigvals[0]) - 3.0) < 1e-3
 
 
 def test_nan_is_reported_not_looped_on():
-    result = top_eigenpairs(lambda V: V * jnp.nan, jnp.eye(5)[:2], tolerance=1e-3, max_passes=10**6)
+    result = top_eigenpairs(
+        lambda V, _: V * jnp.nan, jnp.eye(5)[:2], tolerance=1e-3, max_passes=10**6
+    )
     assert int(result.status) == EIG_UNCONVERGED
 
 
 def test_more_rows_than_dimensions_is_refused():
     with pytest.raises(ValueError, match="at most d=2 rows, got 3"):
-        top_eigenpairs(lambda V: V, jnp.ones((3, 2)), tolerance=1e-3)
+        top_eigenpairs(lambda V, _: V, jnp.ones((3, 2)), tolerance=1e-3)
