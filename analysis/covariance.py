@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from analysis.aggregate import cells, keep_dtypes
 from analysis.compare import DEFAULT_BY
-from analysis.intervals import LEVEL, Interval
+from analysis.intervals import Interval, t_quantile
 from analysis.scoring import independent, variance_series
 from analysis.smoothing import half_window
 from analysis.tables import Results
@@ -165,5 +164,5 @@ def _limits(sums: NDArray[np.float64]) -> tuple[Interval, Interval]:
 def _jackknife(left_out: NDArray[np.float64], estimate: float) -> tuple[float, float]:
     n = len(left_out)
     error = np.sqrt((n - 1) / n * np.sum((left_out - left_out.mean()) ** 2))
-    half = float(stats.t.ppf(0.5 + LEVEL / 2, n - 1) * error)
+    half = float(t_quantile(n - 1) * error)
     return estimate - half, estimate + half

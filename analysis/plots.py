@@ -15,7 +15,7 @@ from analysis.metrics import EDGE, relative_distance
 from analysis.scoring import predicted, total, variance_series
 from analysis.smoothing import DEFAULT_BANDWIDTH, time_average
 from analysis.style import DIRECTIONS, GREY, INK, axes_or_new, colour, finish, note
-from analysis.trace import Trace, trace_from_table
+from analysis.trace import Trace, common_steps, trace_from_table
 from cflows_ray.schema import arrow_schema
 
 STEPS_LABEL = "optimizer step"
@@ -98,9 +98,7 @@ def plot_distance(steps: pd.DataFrame, ax: Axes | None = None) -> Axes:
     optimizer = trace.scored("discrete")
     for flow in trace.flows:
         columns = trace.scored(flow)
-        _, here, there = np.intersect1d(
-            columns["step"], optimizer["step"], assume_unique=True, return_indices=True
-        )
+        _, here, there = common_steps(columns["step"], optimizer["step"])
         start = optimizer["distance_from_start"][there]
         for column, style, label in (
             ("distance_to_discrete", "-", f"{flow} flow to optimizer"),
