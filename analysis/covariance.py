@@ -13,7 +13,7 @@ from analysis.aggregate import cells, keep_dtypes
 from analysis.compare import DEFAULT_BY
 from analysis.intervals import Interval, t_quantile
 from analysis.scoring import independent, variance_series
-from analysis.smoothing import half_window
+from analysis.smoothing import DEFAULT_BANDWIDTH, half_window
 from analysis.tables import Results
 from analysis.trace import Trace
 
@@ -47,7 +47,7 @@ def variance_points(trace: Trace, bandwidth: float) -> list[dict[str, Any]]:
     return rows
 
 
-def covariance_points(results: Results, *, bandwidth: float = 10.0) -> pd.DataFrame:
+def covariance_points(results: Results, *, bandwidth: float = DEFAULT_BANDWIDTH) -> pd.DataFrame:
     """Predicted and measured variances of all finished runs, with their configuration.
 
     Columns of the cell (`workload`, `criterion`, `rule`, `lr`), `run_id`, `flow`, `direction`,

@@ -84,9 +84,9 @@ def accuracy(
 
 
 def bandwidth_sensitivity(
-    results: Results, bandwidths: Sequence[float] = (5.0, 10.0, 20.0)
+    results: Results, bandwidths: Sequence[float] = (10.0, 20.0, 40.0)
 ) -> pd.DataFrame:
-    """How much the smoothed metrics depend on the bandwidth: mean over finished runs.
+    """How much every smoothed metric depends on the bandwidth: mean over finished runs.
 
     One row per flow × metric, one column per bandwidth (steps), and `spread`: the largest over the
     smallest of them, minus 1.

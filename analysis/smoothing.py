@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import convolve1d
 
-DEFAULT_BANDWIDTH = 10.0  # steps
+DEFAULT_BANDWIDTH = 20.0  # steps; docs/analysis.md says how it was chosen
 TRUNCATE = 4.0  # half-width of the window in bandwidths; leaves out 6e-5 of the kernel's mass
 
 

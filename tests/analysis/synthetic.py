@@ -59,7 +59,7 @@ class RunTruth:
     workload: str = "digits_mlp"
     criterion: str = "mse"
     beta2: float | None = None
-    steps: int = 300
+    steps: int = 600
     record_every: int = 1
     status: str = "finished"
     status_detail: str | None = None

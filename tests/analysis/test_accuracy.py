@@ -11,6 +11,7 @@ import pytest
 from synthetic import CENTRAL, STABLE, FlowTruth, RunTruth, write_sweep
 
 import analysis
+from analysis.columns import SMOOTHED
 
 CLOSE = {"rel": 1e-3, "abs": 1e-4}
 
@@ -31,8 +32,8 @@ def test_every_metric_is_the_error_put_in(tmp_path: Path, rule: str) -> None:
         "nu_error": 0.05 if rule == "rmsprop" else np.nan, "variance_error": 0.25,
         "covariance_slope": 1.0, "covariance_r2": 1.0, "output_error": 0.1,
         "train_accuracy_error": 0.02, "test_accuracy_error": 0.03, "test_loss_error": 0.0,
-        "edge_fraction": 1.0, "mean_num_critical": 2.0, "near_edge_steps": 301.0,
-        "near_edge_steps_optimizer": 221.0, "unconverged_fraction": 0.0,
+        "edge_fraction": 1.0, "mean_num_critical": 2.0, "near_edge_steps": 601.0,
+        "near_edge_steps_optimizer": 441.0, "unconverged_fraction": 0.0,
     }  # fmt: skip
     row = frame.loc[("a", "central")]
     got = {name: float(row[name]) for name in expected}
@@ -56,7 +57,7 @@ def test_horizon_observed_and_censored(tmp_path: Path) -> None:
     assert tuple(frame.loc[("a", "central"), ["horizon", "horizon_observed"]]) == (123, True)
     assert tuple(frame.loc[("a", "stable"), ["horizon", "horizon_observed"]]) == (1, True)
     wide = accuracy_of(tmp_path / "wide", RunTruth(run_id="a"), tolerance=0.5)
-    assert tuple(wide.loc[("a", "central"), ["horizon", "horizon_observed"]]) == (300, False)
+    assert tuple(wide.loc[("a", "central"), ["horizon", "horizon_observed"]]) == (600, False)
 
 
 def test_fraction_at_the_edge(tmp_path: Path) -> None:
@@ -64,8 +65,8 @@ def test_fraction_at_the_edge(tmp_path: Path) -> None:
     row = accuracy_of(tmp_path, RunTruth(run_id="a", steps=1000, edge_from=500)).loc[
         ("a", "central")
     ]
-    entered = 500 + 1.645 * 10
-    assert row["edge_fraction"] == pytest.approx((960 - entered) / 921, abs=2 / 921)
+    entered = 500 + 1.645 * 20
+    assert row["edge_fraction"] == pytest.approx((920 - entered) / 841, abs=2 / 841)
 
 
 def test_time_mean_at_the_edge_uses_only_those_steps(tmp_path: Path) -> None:
@@ -85,7 +86,7 @@ def test_a_stopped_flow_is_scored_up_to_its_stop(tmp_path: Path) -> None:
     assert (stable["horizon"], stable["horizon_observed"]) == (149, True)
     # Both distances are taken at step 149: 0.02 and 0.04 of the same path.
     assert central["ratio_to_stable"] == pytest.approx(0.5)
-    assert central["last_step"] == 300
+    assert central["last_step"] == 600
 
 
 def test_a_diverged_run_keeps_its_status(tmp_path: Path) -> None:
@@ -143,7 +144,14 @@ def test_bad_options(example_sweep: Path, options: dict[str, float], message: st
 
 
 def test_bandwidth_sensitivity_of_a_slow_drift(example_sweep: Path) -> None:
-    table = analysis.bandwidth_sensitivity(analysis.load(example_sweep), bandwidths=(5, 10, 20))
-    assert list(table.columns) == [5.0, 10.0, 20.0, "spread"]
+    table = analysis.bandwidth_sensitivity(analysis.load(example_sweep), bandwidths=(10, 20, 40))
+    assert list(table.columns) == [10.0, 20.0, 40.0, "spread"]
     assert table.loc[("central", "variance_error"), 10.0] == pytest.approx(0.25, **CLOSE)
-    assert (table["spread"] < 1e-3).all()
+    # A wider window sees fewer steps; an error of zero has no relative spread.
+    metric = table.index.get_level_values("metric")
+    assert set(metric) == set(SMOOTHED)
+    constant = ~metric.isin(["near_edge_steps_optimizer", "test_loss_error"])
+    assert (table.loc[constant, "spread"] < 1e-3).all()
+    steps = table.loc[("central", "near_edge_steps_optimizer")]
+    assert steps.tolist()[:3] == [601 - 80, 601 - 160, 601 - 320]
+    assert steps["spread"] == pytest.approx(521 / 281 - 1)

@@ -124,7 +124,7 @@ def test_partial_results_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[st
     out = capsys.readouterr().out
     assert "PARTIAL RESULT: 1 bad file was left out" in out
     assert f"{bad}: is truncated or half-written" in out
-    assert "shorter than the averaging window of 80 steps" in out
+    assert "shorter than the averaging window of 160 steps" in out
     page = (tmp_path / "out" / "report.html").read_text()
     assert str(bad) in page
     assert "no steps on storage" in page
