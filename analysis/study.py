@@ -114,8 +114,9 @@ def distance_curves(trace: Trace) -> list[dict[str, Any]]:
             {
                 "run_id": trace.run_id,
                 "flow": flow,
-                "step": step[::every],
-                "distance": relative[::every],
+                # Copies: a view would keep the whole series in memory.
+                "step": step[::every].copy(),
+                "distance": relative[::every].copy(),
             }
         )
     return parts

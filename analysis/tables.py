@@ -200,7 +200,11 @@ def load(
     run_conditions, step_conditions = parse_where(where)
     wanted = None if columns is None else _check_columns(columns)
     filesystem, path = open_location(path_or_uri)
-    found = _named_sweeps(find_sweeps(filesystem, path), sweep)
+    try:
+        listed = find_sweeps(filesystem, path)
+    except (pa.ArrowException, OSError) as error:
+        raise ResultsError(f"cannot list {path_or_uri}: {first_line(error)}") from error
+    found = _named_sweeps(listed, sweep)
     problems = _check_sweeps(found, skip=on_bad_file == "skip")
     steps = _good_steps(found, problems)
     runs = _read_runs(found, run_conditions, problems)
