@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -104,8 +105,13 @@ class FigureSet:
                 _drop_legend(ax)
                 if j > 0:
                     ax.set_ylabel("")
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="lower center", ncols=3, fontsize=9, frameon=False)
+        handles: dict[str, Artist] = {}  # of all columns: in some, a flow has no prediction to show
+        for ax in axes[0]:
+            found, labels = ax.get_legend_handles_labels()
+            handles |= {label: artist for artist, label in zip(found, labels, strict=True)}
+        figure.legend(
+            handles.values(), handles.keys(), loc="lower center", ncols=3, fontsize=9, frameon=False
+        )  # fmt: skip
         return figure
 
     def one_run(self, results: Results, run_id: str, bandwidth: float) -> Figure:

@@ -82,6 +82,7 @@ def plot_sharpness(
     ax.annotate(
         "edge of stability", (1.0, EDGE), xycoords=("axes fraction", "data"), xytext=(-2, 3),
         textcoords="offset points", ha="right", fontsize=8.5, color=INK,
+        bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.6},
     )  # fmt: skip
     shown = np.concatenate([average[np.isfinite(average)], [EDGE]])
     ax.set_ylim(min(0.0, float(np.nanmin(shown))), 1.6 * float(np.max(shown)))
@@ -135,6 +136,8 @@ def plot_variance(
         variances = columns["sigma_eigs"]
         _, measured = variance_series(columns, bandwidth)
         for j in range(min(directions, measured.shape[1])):
+            if not (variances[:, j] > 0).any() and not np.isfinite(measured[:, j]).any():
+                continue
             tint = DIRECTIONS[j % len(DIRECTIONS)]
             ax.plot(
                 columns["step"], measured[:, j], color=tint, lw=2.2, alpha=0.45,
