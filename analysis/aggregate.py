@@ -83,12 +83,7 @@ def summarize(
     rows = []
     for cell, group in cells(accuracy[[*keys, "flow"]].reset_index(drop=True), [*keys, "flow"]):
         here = group.index.to_numpy()
-        counts = {
-            "n_runs": len(here),
-            "n_diverged": int(np.sum(run_status[here] == "diverged")),
-            "n_failed": int(np.sum(run_status[here] == "failed")),
-            "n_stopped": int(np.sum(flow_status[here] == "stopped")),
-        }
+        counts = _counts(run_status[here], flow_status[here])
         finished = here[run_status[here] == "finished"]
         for m in wanted:
             data = values[m.name][finished]
@@ -139,6 +134,15 @@ def keep_dtypes(frame: pd.DataFrame, source: pd.DataFrame, columns: Sequence[str
             frame[name] = frame[name].astype(source[name].dtype)
     frame.attrs = {"units": dict(source.attrs.get("units", {}))}
     return frame
+
+
+def _counts(run_status: np.ndarray, flow_status: np.ndarray) -> dict[str, int]:
+    return {
+        "n_runs": len(run_status),
+        "n_diverged": int(np.sum(run_status == "diverged")),
+        "n_failed": int(np.sum(run_status == "failed")),
+        "n_stopped": int(np.sum(flow_status == "stopped")),
+    }
 
 
 def _statistics(values: np.ndarray, seed: int, *, non_negative: bool) -> dict[str, Any]:

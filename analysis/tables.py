@@ -200,11 +200,7 @@ def load(
     run_conditions, step_conditions = parse_where(where)
     wanted = None if columns is None else _check_columns(columns)
     filesystem, path = open_location(path_or_uri)
-    try:
-        listed = find_sweeps(filesystem, path)
-    except (pa.ArrowException, OSError) as error:
-        raise ResultsError(f"cannot list {path_or_uri}: {first_line(error)}") from error
-    found = _named_sweeps(listed, sweep)
+    found = _named_sweeps(_listed(filesystem, path), sweep)
     problems = _check_sweeps(found, skip=on_bad_file == "skip")
     steps = _good_steps(found, problems)
     runs = _read_runs(found, run_conditions, problems)
@@ -278,6 +274,13 @@ def _read_runs(
     table = pa.concat_tables(tables)
     first = pd.Series(table["run_id"].to_pylist(), dtype="str").drop_duplicates().index
     return table.take(pa.array(first.to_numpy()))
+
+
+def _listed(filesystem: fs.FileSystem, path: str) -> list[SweepFolder]:
+    try:
+        return find_sweeps(filesystem, path)
+    except (pa.ArrowException, OSError) as error:
+        raise ResultsError(f"cannot list {path}: {first_line(error)}") from error
 
 
 def _named_sweeps(found: list[SweepFolder], sweep: str | Sequence[str] | None) -> list[SweepFolder]:
