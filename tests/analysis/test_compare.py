@@ -10,8 +10,9 @@ import pytest
 from scipy import stats
 
 import analysis
-from analysis.intervals import holm, median_interval, wilson
+from analysis.intervals import holm, mean_interval, median_interval, wilson
 from analysis.scoring import accuracy_frame
+from analysis.survival import median_horizon
 
 KEYS = {"workload": "w", "criterion": "mse", "rule": "rmsprop", "lr": 0.1}
 
@@ -109,3 +110,25 @@ def test_tables_keep_units_and_categories() -> None:
         assert table["rule"].dtype == "category"
         assert table.attrs["units"]["horizon"] == "steps"
         assert table.query("rule == 'rmsprop'").attrs == table.attrs
+
+
+def test_a_summary_by_hand() -> None:
+    values = [0.01, 0.02, 0.03, 0.05, 0.08, 0.13, 0.21, 0.34, 0.55]
+    slopes = [-2.0, -1.0, 0.5, 0.1, 0.2, 0.4, 0.3, 0.2, 0.1]
+    frame = frame_of([(v, 1.0) for v in values], covariance_slope=slopes)
+    table = analysis.summarize(frame, by=[], seed=3).set_index(["flow", "metric"])
+    row = table.loc[("central", "final_distance")]
+    assert tuple(row[["ci_low", "ci_high", "ci_method"]]) == mean_interval(values, seed=3)
+    # A slope is no error: its limits may be negative.
+    slope = table.loc[("central", "covariance_slope")]
+    assert slope["ci_low"] == mean_interval(slopes, seed=3).low < 0
+
+
+def test_censored_horizons_in_a_summary() -> None:
+    horizons, observed = [30.0, 40.0, 60.0, 80.0], [False, True, True, True]
+    frame = frame_of([(0.1, 0.1)] * 4, horizon=horizons, horizon_observed=observed)
+    row = analysis.summarize(frame, by=[], metrics=["horizon"]).iloc[0]
+    # One of four left at 30, so the curve falls by thirds: 2/3 at 40, 1/3 at 60.
+    assert (row["median"], row["n"], row["n_censored"]) == (60.0, 4, 1)
+    expected = median_horizon(horizons, observed)
+    assert (row["ci_low"], row["ci_high"]) == (expected.low, expected.high)
