@@ -33,6 +33,7 @@ class RunView:
     step: int = 0
     train_loss: float | None = None
     effective_sharpness: float | None = None
+    reported: bool = False  # since it got its process
 
 
 class Display:
@@ -91,6 +92,7 @@ class Display:
     def started(self, run_id: str) -> None:
         """Take note that a run has got a process."""
         self._views[run_id].status = "running"
+        self._views[run_id].reported = False
 
     def progressed(self, run_id: str, result: Mapping[str, Any]) -> None:
         """Take note of a chunk; `result` has the fields of `session.Progress`."""
@@ -98,6 +100,7 @@ class Display:
         self._steps_here += int(result["advanced"])
         view.step = int(result["step"])
         view.status = str(result["status"])
+        view.reported = True
         view.train_loss = result.get("train_loss")
         view.effective_sharpness = result.get("effective_sharpness")
         self._history.append((time.monotonic(), self._steps_here))
@@ -107,6 +110,15 @@ class Display:
     def waits(self, run_id: str) -> None:
         """Take note that a run has lost its process or was stopped, and goes on later."""
         self._views[run_id].status = "waiting"
+
+    def left(self, run_id: str) -> None:
+        """Take note that a run has no process any more; unless it has ended it goes on later."""
+        if self._views[run_id].status == "running":
+            self.waits(run_id)
+
+    def given_up(self, run_id: str) -> None:
+        """Take note that a run has lost its process too often, until the next launch."""
+        self._views[run_id].status = "given up"
 
     def note(self, text: str) -> None:
         """Say something once, above the live view."""
@@ -150,7 +162,7 @@ class Display:
         counts = self.counts()
         done = sum(counts.get(s, 0) for s in ("finished", "diverged", "failed"))
         parts = [f"{done}/{len(self._views)} runs done"]
-        for status in ("running", "failed", "diverged"):
+        for status in ("running", "failed", "diverged", "given up"):
             if counts.get(status):
                 parts.append(f"{counts[status]} {status}")
         rate, left = self.steps_per_second(), self.seconds_left()
@@ -184,9 +196,9 @@ class Display:
                 view.config.rule,
                 f"{view.config.lr:g}",
                 str(view.config.seed),
-                f"{view.step}/{view.config.steps}",
+                f"{view.step}/{view.config.steps}" if view.reported else "starting",
                 _number(view.train_loss, ".4g"),
-                _number(view.effective_sharpness, ".3f"),
+                _number(view.effective_sharpness, "#.4g"),
             )
         if len(running) > MAX_ROWS:
             table.add_row(f"and {len(running) - MAX_ROWS} more")
