@@ -26,7 +26,8 @@ class Plan:
         fresh: runs that have not begun.
         retried: failed runs that run again (`--retry-failed`).
         unasked: rows of runs on storage that the sweep does not ask for any more.
-        left: ids of runs that have begun but not ended and that it does not ask for any more.
+        left: rows, as far as they are known, of runs that have begun but not ended and that it
+            does not ask for any more, by run id.
         begun: steps at the last checkpoint of runs that have begun, by run id.
     """
 
@@ -35,7 +36,7 @@ class Plan:
     fresh: tuple[RunConfig, ...]
     retried: tuple[RunConfig, ...] = ()
     unasked: dict[str, dict[str, Any]] = field(default_factory=dict)
-    left: tuple[str, ...] = ()
+    left: dict[str, dict[str, Any]] = field(default_factory=dict)
     begun: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -82,7 +83,8 @@ class Plan:
     def _changes(self) -> list[str]:
         """Say what is new since the launches before, and what is no longer asked for."""
         begun = map(_row, (*self.resumed, *self.retried))
-        before = [*self.ended.values(), *self.unasked.values(), *begun]
+        gone = [*self.unasked.values(), *filter(None, self.left.values())]
+        before = [*self.ended.values(), *gone, *begun]
         now = [*self.ended.values(), *map(_row, self.todo)]
         lines = []
         if before and (words := _only_in(map(_row, self.fresh), before)):
@@ -91,7 +93,7 @@ class Plan:
         parts = [f"{n} {word} run{'s' if n > 1 else ''}" for n, word in counts if n]
         if parts:
             verb = "are" if len(self.unasked) + len(self.left) > 1 else "is"
-            words = _only_in(self.unasked.values(), now)
+            words = _only_in(gone, now)
             what = f" on storage {verb} no longer asked for" + (f" ({words})" if words else "")
             lines.append(f"{' and '.join(parts)}{what}; what there is stays")
         return lines
@@ -128,6 +130,14 @@ def _row(run: RunConfig) -> dict[str, Any]:
     return run.row()
 
 
+def _known_row(record: Mapping[str, Any], run_id: str) -> dict[str, Any]:
+    """Return the row of a run that the last launch asked for; empty if it did not."""
+    try:
+        return _row(RunConfig(**record["runs"][run_id]))
+    except (KeyError, TypeError, ValueError):  # an older launch, or of an older version
+        return {}
+
+
 def _cost_key(row: Mapping[str, Any]) -> tuple[str, ...]:
     """Return what decides, more than anything else, how long a step takes."""
     names = ("workload", "criterion", "workload_options", "rule", "flows", "substeps", "dtype")
@@ -153,7 +163,7 @@ def make_plan(sweep: SweepConfig, storage: Storage, retry_failed: bool = False) 
     Raises `OtherSchema` if the storage holds another version of the tables.
     """
     results = Results(storage)
-    results.read_sweep()
+    record = results.read_sweep() or {}
     rows = results.finished()
     begun = begun_runs(storage)
     ended, resumed, fresh, retried = {}, [], [], []
@@ -168,7 +178,7 @@ def make_plan(sweep: SweepConfig, storage: Storage, retry_failed: bool = False) 
         else:
             fresh.append(run)
     asked = {run.run_id for run in sweep.runs}
-    left = tuple(sorted(set(begun) - asked - set(rows)))
+    left = {i: _known_row(record, i) for i in sorted(set(begun) - asked - set(rows))}
     steps = {run.run_id: begun[run.run_id] for run in resumed}
     return Plan(ended, tuple(resumed), tuple(fresh), tuple(retried), rows, left, steps)
 

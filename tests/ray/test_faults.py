@@ -56,18 +56,18 @@ WRITES = {
 
 
 def moments_of(events: list[tuple[str, str]], seed: int) -> list[tuple[str, Moment]]:
-    """Return 24 different moments at which to kill a run, and what it is doing then."""
+    """Return 20 different moments at which to kill a run, and what it is doing then."""
     rng = np.random.default_rng(seed)
     result = []
-    for doing, count in (("rows", 5), ("checkpoint", 3), ("merge", 4), ("row", 2)):
+    for doing, count in (("rows", 4), ("checkpoint", 3), ("merge", 4), ("row", 1)):
         known = [
             i for i, event in enumerate(events) if re.fullmatch(WRITES[doing], " ".join(event))
         ]
         chosen = rng.choice(known, count, replace=False)
         result += [(doing, Moment("change", int(i))) for i in chosen]
-    for doing, count, seconds in (("computing", 6, 0.02), ("orbax", 4, 0.03)):
+    for doing, count, seconds in (("computing", 4, 0.02), ("orbax", 4, 0.03)):
         # Of 5 chunks and saves; the delay is about what one takes.
-        numbers = rng.permutation(count) % 4
+        numbers = rng.permutation(count)
         result += [(doing, Moment(doing, int(n), seconds * rng.random())) for n in numbers]
     return result
 
@@ -75,18 +75,18 @@ def moments_of(events: list[tuple[str, str]], seed: int) -> list[tuple[str, Mome
 def test_actors_killed_at_many_moments(
     launch: Callable[..., Launched], small_sweep: Callable[..., SweepConfig], tmp_path: Path
 ) -> None:
-    """24 runs of the two-parameter workload, each killed (SIGKILL) at a moment of its own.
+    """20 runs of the two-parameter workload, each killed (SIGKILL) at a moment of its own.
 
     Between two checkpoints (in the middle of a chunk), while rows are written, while Orbax saves,
     while the checkpoint goes to storage, during the final merge and while the run's row is written.
     """
     from tests.ray.faults import killed_trial
 
-    sweep = small_sweep(lrs=(0.2, 0.19, 0.18), seeds=tuple(range(8)))
-    expected = launch(small_sweep(lrs=(0.2, 0.19, 0.18), seeds=tuple(range(8)), name="expected"))
+    sweep = small_sweep(lrs=(0.2, 0.19), seeds=tuple(range(10)))
+    expected = launch(small_sweep(lrs=(0.2, 0.19), seeds=tuple(range(10)), name="expected"))
     events = changes_of_a_run(tmp_path / "counted", sweep)
     moments = moments_of(events, seed=5)
-    assert len(set(moments)) == len(sweep.runs) == 24
+    assert len(set(moments)) == len(sweep.runs) == 20
     marks = tmp_path / "marks"
     marks.mkdir()
     doing = {run.run_id: what for run, (what, _) in zip(sweep.runs, moments, strict=True)}
@@ -97,7 +97,7 @@ def test_actors_killed_at_many_moments(
     for run_id, place in places.items():
         what = doing[run_id]
         assert re.fullmatch(WRITES.get(what, rf"{what} .*"), place), (what, place)
-    assert result.text.count("process lost") == 24
+    assert result.text.count("process lost") == 20
     assert not result.outcome.lost
     assert_same_tables(renamed(expected.folder), result.folder)
 
