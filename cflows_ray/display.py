@@ -20,6 +20,7 @@ from rich.text import Text
 from cflows_ray.config import RunConfig
 
 MAX_ROWS = 12
+MAX_IN_LINE = 3  # running runs in a plain line
 PLAIN_EVERY_S = 10.0
 RATE_WINDOW_S = 60.0
 
@@ -128,7 +129,7 @@ class Display:
         """Where no live view can be drawn: print a line now and then, if anything changed."""
         if self._live is not None:
             return
-        line = f"{self._name}: {self.summary()}"
+        line = "; ".join([f"{self._name}: {self.summary()}", *self._running_in_words()])
         due = time.monotonic() - self._last_plain >= PLAIN_EVERY_S
         if (due or force) and line != self._last_line:
             self.console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -171,6 +172,16 @@ class Display:
         if left is not None and counts.get("running"):
             parts.append(f"about {duration(left)} left")
         return ", ".join(parts)
+
+    def _running_in_words(self) -> list[str]:
+        """Return where the first running runs stand, for plain lines."""
+        views = [v for v in self._views.values() if v.status == "running" and v.reported]
+        words = [
+            f"{v.config.rule} lr={v.config.lr:g} seed={v.config.seed} step {v.step} loss "
+            f"{_number(v.train_loss, '.4g')} sharpness {_number(v.effective_sharpness, '#.4g')}"
+            for v in views[:MAX_IN_LINE]
+        ]
+        return words + ([f"and {len(views) - len(words)} more"] if len(views) > len(words) else [])
 
     # Drawing --------------------------------------------------------------------------------
 
@@ -220,4 +231,4 @@ def duration(seconds: float) -> str:
 
 
 def _number(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
+    return "-" if value is None else format(value, form)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from cflows_ray.cli import apply, parse
 from cflows_ray.config import Grid, SweepConfig
+from cflows_ray.display import Display
 from cflows_ray.plan import make_plan
 from cflows_ray.results import Results
 from cflows_ray.session import RunSession
@@ -160,3 +164,39 @@ def test_the_estimate_counts_what_is_left(launched: Storage) -> None:
     other = make_plan(sweep((0.1, 0.2), flows=("central",)), launched)
     assert other.estimate_s() is None
     assert any("no estimate" in line for line in other.lines())
+
+
+# While it runs ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_is_seen_of_running_runs(terminal: bool) -> None:
+    """Loss and effective sharpness of those that run; what was stopped does not run."""
+    runs = sweep((0.1, 0.2, 0.3), (0, 1)).runs
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=150)
+    display = Display("s", runs, {}, console)
+    display.start()
+    for run in runs[:5]:
+        display.started(run.run_id)
+    result = {"step": 10, "advanced": 10, "status": "running"}
+    for run in runs[:4]:
+        display.progressed(
+            run.run_id, {**result, "train_loss": 0.25, "effective_sharpness": 1.987654}
+        )
+    display.left(runs[1].run_id)
+    display.given_up(runs[2].run_id)
+    display.stop()
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert "0/6 runs done, 3 running, 1 given up" in text
+    assert ("starting" in text) == terminal
+    if not terminal:
+        one = "gradient_descent lr=0.1 seed=0 step 10 loss 0.25 sharpness 1.988"
+        other = "gradient_descent lr=0.2 seed=1 step 10 loss 0.25 sharpness 1.988"
+        assert text.endswith(f"; {one}; {other}\n")
+
+
+def test_a_dash_dash_before_the_options_is_left_out() -> None:
+    """It stays where a shell or a launcher hands on what was written for `ray submit`."""
+    before = sweep((0.1,))
+    assert apply(before, parse(before, ["--", "--lrs", "0.3"])).runs[0].lr == 0.3
