@@ -19,7 +19,7 @@ from cflows_ray.storage import Storage
 from tests.ray.conftest import Launched
 from tests.ray.fake_run import build_fake, build_mended
 from tests.ray.moments import Moment
-from tests.ray.tables import assert_same_tables, read_tables
+from tests.ray.tables import assert_close_tables, assert_same_tables, read_tables
 
 pytestmark = [pytest.mark.ray]
 Launch = Callable[..., Launched]
@@ -85,6 +85,27 @@ def test_the_tables_of_an_undisturbed_sweep(
     counts = steps.groupby(["run_id", "process"])["step"].agg(["count", "min", "max"])
     assert {tuple(row) for row in counts.to_numpy()} == {(46, 0, 45)}
     assert set(steps["process"]) == {"discrete", "midpoint", "stable", "central"}
+
+
+def test_packs_make_the_same_tables(
+    launch: Launch, small_sweep: MakeSweep, undisturbed: dict[str, Path], tmp_path: Path
+) -> None:
+    """Packs of three and one, a member that diverges among them, and an actor that is killed."""
+    from tests.ray.faults import killed_trial
+
+    lrs = (0.2, 0.19, 3.0)
+    expected = reference(launch, small_sweep(lrs, seeds=(0,), name="single"), undisturbed)
+    sweep = small_sweep(lrs, seeds=(0,), pack=3)
+    killed = killed_trial({sweep.runs[1].run_id: Moment("change", 9)}, tmp_path)
+    result = launch(sweep, killed)
+    assert result.text.count("goes on from its last checkpoint") >= 1
+    assert "in packs of up to 3 runs" in result.text
+    assert not result.outcome.lost
+    assert set(read_tables(result.folder)["runs"]["status"].to_pylist()) == {
+        "finished",
+        "diverged",
+    }
+    assert_close_tables(expected, result.folder, rtol=1e-3)
 
 
 def test_relaunch_runs_only_what_is_missing(launch: Launch, small_sweep: MakeSweep) -> None:
