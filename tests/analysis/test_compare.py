@@ -130,5 +130,9 @@ def test_censored_horizons_in_a_summary() -> None:
     row = analysis.summarize(frame, by=[], metrics=["horizon"]).iloc[0]
     # One of four left at 30, so the curve falls by thirds: 2/3 at 40, 1/3 at 60.
     assert (row["median"], row["n"], row["n_censored"]) == (60.0, 4, 1)
+    both = analysis.summarize(frame, by=[], metrics=["horizon", "horizon_midpoint"])
+    central = both[both["flow"] == "central"].set_index("metric")
+    assert central.loc["horizon", "n_censored"] == 1
+    assert central.loc["horizon_midpoint", "n"] == 0
     expected = median_horizon(horizons, observed)
     assert (row["ci_low"], row["ci_high"]) == (expected.low, expected.high)
