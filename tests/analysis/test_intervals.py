@@ -128,6 +128,7 @@ def test_trend_finds_slope_and_sign() -> None:
     assert found.p_value < 1e-4
     assert found.slope == pytest.approx(1.5, abs=0.1)
     assert np.isnan(intervals.trend(np.ones(9), np.arange(9)).tau)
+    assert np.isnan(intervals.trend([1, 2, 3], [1, 2, 3]).tau)
 
 
 def test_kaplan_meier_is_scipys() -> None:

@@ -69,6 +69,13 @@ def test_figures_are_also_files(made: Path) -> None:
     assert names == {"learning_rate", "distance", "runs", "run", "variance", "horizon"}
 
 
+def test_figures_for_print_are_vectors(example_sweep: Path, tmp_path: Path) -> None:
+    assert main([str(example_sweep), "--out", str(tmp_path), "--figures", "pdf"]) == 0
+    files = list((tmp_path / "figures").iterdir())
+    assert {f.name.split("-")[0] for f in files} >= {"learning_rate", "variance", "horizon"}
+    assert all(f.suffix == ".pdf" and f.read_bytes().startswith(b"%PDF") for f in files)
+
+
 def test_tables_are_those_of_the_library(made: Path) -> None:
     folder = made / "report" / "tables"
     frame = analysis.accuracy(analysis.load(made), bandwidth=8.0)
