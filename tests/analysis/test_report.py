@@ -166,25 +166,12 @@ def test_printed_tables_keep_every_result(example_sweep: Path) -> None:
 
 
 def test_every_format_is_written(example_sweep: Path, tmp_path: Path) -> None:
-    for kind, ending in (
-        ("csv", "csv"),
-        ("parquet", "parquet"),
-        ("latex", "tex"),
-        ("markdown", "md"),
-    ):
-        out = tmp_path / kind
-        assert main([str(example_sweep), "--out", str(out), "--format", kind]) == 0
-        files = {f.name for f in (out / "tables").iterdir()}
-        names = (
-            "accuracy",
-            "comparison",
-            "lr_trend",
-            "problems",
-            "sensitivity",
-            "summary",
-            "variance",
-        )
-        assert files == {f"{name}.{ending}" for name in names}
+    endings = {"csv": "csv", "parquet": "parquet", "latex": "tex", "markdown": "md"}
+    formats = [text for kind in endings for text in ("--format", kind)]
+    assert main([str(example_sweep), "--out", str(tmp_path), *formats]) == 0
+    names = ("accuracy", "comparison", "lr_trend", "problems", "sensitivity", "summary", "variance")
+    files = {f.name for f in (tmp_path / "tables").iterdir()}
+    assert files == {f"{name}.{ending}" for name in names for ending in endings.values()}
 
 
 def test_latex_and_markdown() -> None:
