@@ -28,6 +28,11 @@ from tests.ray.test_drivers import STUDY, Driver
 
 pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.filterwarnings("ignore")]
 
+BOOTSTRAP_LISTS = (
+    *("initialization_commands", "setup_commands", "head_setup_commands", "worker_setup_commands"),
+    *("head_start_ray_commands", "worker_start_ray_commands", "cluster_synced_files"),
+    *("rsync_exclude", "rsync_filter"),
+)
 OPEN = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
 
 
@@ -96,6 +101,11 @@ class Nodes:
             },
             "available_node_types": types,
             "head_node_type": "ray.head.default",
+            # What `ray up` would fill in.
+            **{key: {} for key in ("auth", "docker", "file_mounts")},
+            **{key: [] for key in BOOTSTRAP_LISTS},
+            "upscaling_speed": 1.0,
+            "file_mounts_sync_continuously": False,
         }
         file = Path(self.folder, "autoscaling.yaml")
         file.write_text(json.dumps(config))
@@ -215,7 +225,10 @@ def test_a_cluster_that_grows_from_nothing(
     refused = Driver(tmp_path, compile_cache, *arguments)
     text = refused.end()
     assert refused.process.returncode == 2, text
-    assert "error: resources of a run must fit on one machine, got 1 CPU; there is: 0 CPU" in text
+    assert (
+        "error: resources of a run must fit on one machine, got 1 CPU, 0 GPU; there is: 0 CPU"
+        in text
+    )
     grows = Driver(tmp_path, compile_cache, *arguments, "--autoscaling")
     text = grows.end()
     assert grows.process.returncode == 0, text
