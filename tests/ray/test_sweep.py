@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from cflows_ray.config import ConfigError, SweepConfig
-from cflows_ray.lock import SweepLock, SweepLocked
+from cflows_ray.lock import SweepLock, SweepLocked, read_lock
 from cflows_ray.plan import make_plan
 from cflows_ray.results import Results
 from cflows_ray.storage import Storage
@@ -198,3 +199,32 @@ def test_lasting_storage_errors_stop_the_sweep(
     assert len(make_plan(sweep, Storage(sweep.execution.storage, sweep.name)).todo) >= 1
     result = launch(sweep, fake_trial())
     assert_same_tables(expected, result.folder)
+
+
+def test_no_run_begins_after_a_stop(small_sweep: MakeSweep) -> None:
+    """A person's stop is seen by every worker, on whatever machine, before it takes a run."""
+    from cflows_ray.interrupt import NOT_BEGUN, Stopping
+    from cflows_ray.tune import PairedTrial
+
+    sweep = small_sweep()
+    storage = Storage(sweep.execution.storage, sweep.name)
+    trial = PairedTrial.__new__(PairedTrial)
+    trial._settings = {"storage": storage.base, "sweep": sweep.name}
+    lock = SweepLock(storage)
+    lock.acquire()
+    stopping = Stopping({"a", "b"}, lock)
+    with pytest.raises(KeyError):  # goes on to open the run, of which it knows nothing here
+        trial.step()
+    stopping.request()
+    deadline = time.monotonic() + 10
+    while not (read_lock(storage) or {}).get("stopping"):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert trial.step() == {"done": True, "status": NOT_BEGUN}
+    assert storage.names("", recursive=True) == ["_lock.json"]
+    assert not stopping.stop_all()  # two are in the middle of a chunk
+    assert stopping("a", {"status": "running"})
+    assert not stopping.stop_all()
+    assert stopping("b", {"status": "running"})
+    assert stopping.stop_all()
+    lock.release()
