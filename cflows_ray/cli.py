@@ -276,7 +276,8 @@ def launch(sweep: SweepConfig, options: Options, console: Console) -> int:
     outcome = run_sweep(sweep, plan, storage, display, commit=commit())
     rows = Results(storage).finished()
     asked = [rows[run.run_id] for run in sweep.runs if run.run_id in rows]
-    console.print(summary_table(asked, len(sweep.runs)))
+    if asked:
+        console.print(summary_table(asked, len(sweep.runs)))
     for reason in outcome.lost.values():
         _say(console, f"given up after too many faults: {reason}")
     again = shlex.join(["python", *sys.argv])

@@ -121,6 +121,11 @@ class Display:
         if self._views[run_id].status == "running":
             self.waits(run_id)
 
+    def all_left(self) -> None:
+        """Take note that no run has a process any more."""
+        for run_id in self._views:
+            self.left(run_id)
+
     def given_up(self, run_id: str) -> None:
         """Take note that a run has lost its process too often, until the next launch."""
         self._views[run_id].status = "given up"

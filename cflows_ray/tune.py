@@ -360,6 +360,7 @@ def _fit(
             ):
                 tuner.fit()
         finally:
+            display.all_left()
             display.stop()
     interrupted = stopper.requested and stopper.storage_error is None
     return Outcome(interrupted, stopper.storage_error, watcher.lost)
