@@ -68,6 +68,8 @@ class Options:
     """Folder or URI (s3://bucket/folder) for results and checkpoints."""
     workers: _Integer = None
     """Most runs at the same time."""
+    pack: _Integer = None
+    """Most runs of one kind in one batched program; one on CPUs, on GPUs as many as pay."""
     cpus: _Number = None
     """CPU cores for each run."""
     gpus: _Number = None
@@ -235,6 +237,7 @@ def apply(sweep: SweepConfig, options: Options) -> SweepConfig:
     names = {
         "storage": "storage",
         "workers": "workers",
+        "pack": "pack",
         "cpus": "cpus_per_run",
         "gpus": "gpus_per_run",
         "memory_gb": "memory_gb_per_run",

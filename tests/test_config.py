@@ -78,6 +78,7 @@ def test_bad_runs_are_refused_in_one_line(changes: dict[str, Any], message: str)
         (lambda: dataclasses.replace(SWEEP, name="../x"), "name must be letters, .* got '../x'"),
         (lambda: dataclasses.replace(SWEEP, grids=()), r"grids must be a non-empty sequence"),
         (lambda: Execution(workers=0), "workers must be an integer >= 1, got 0"),
+        (lambda: Execution(pack=0), "pack must be an integer >= 1, got 0"),
         (lambda: Execution(gpus_per_run=1.5), "gpus_per_run must be a fraction below 1 or a whole"),
         (lambda: Execution(cpus_per_run=0), "cpus_per_run must be a number > 0, got 0"),
         (lambda: Execution(chunk_steps=0), "chunk_steps must be an integer >= 1, got 0"),
@@ -208,6 +209,7 @@ def test_overrides() -> None:
     sweep = change(
         *("--lrs", "0.3", "0.4", "--seeds", "7", "--steps", "9", "--flows", "central"),
         *("--storage", "s3://b/f", "--workers", "3", "--gpus", "0.5", "--name", "n"),
+        *("--pack", "8"),
     )
     assert {(run.lr, run.seed, run.steps, run.flows) for run in sweep.runs} == {
         (0.3, 7, 9, ("central",)),
@@ -216,6 +218,7 @@ def test_overrides() -> None:
     assert sweep.name == "n"
     execution = sweep.execution
     assert (execution.storage, execution.workers, execution.gpus_per_run) == ("s3://b/f", 3, 0.5)
+    assert execution.pack == 8
 
 
 def test_nothing_given_changes_nothing() -> None:
