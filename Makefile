@@ -2,7 +2,7 @@
 #
 #   make quickstart   digits, three optimizers, their flows: table and figures (minutes)
 #   make test         lint, types, tests
-#   make test-faults  faults injected into real sweeps (about a quarter of an hour)
+#   make test-faults  faults injected into real sweeps (about ten minutes)
 #   make install      the virtual environment .venv, in the versions of constraints.txt
 
 PYTHON ?= python3

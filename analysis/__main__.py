@@ -39,6 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"wrote {file}")
         command = "python -m analysis " + shlex.join(given)
         report = write_report(found, folder, command=command)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         print(f"error: cannot write to {folder}: {error}", file=sys.stderr)
         return 2

@@ -126,10 +126,11 @@ METRICS: tuple[Metric, ...] = (
 BY_NAME = {m.name: m for m in METRICS}
 ERRORS = tuple(m.name for m in METRICS if m.is_error)
 SMOOTHED = (
-    "log_loss_error", "sharpness_error", "grad_norm_error", "variance_error", "edge_fraction",
-    "edge_distance",
+    "log_loss_error", "sharpness_error", "grad_norm_error", "variance_error", "covariance_slope",
+    "covariance_r2", "edge_distance", "edge_distance_midpoint", "train_accuracy_error",
+    "test_accuracy_error", "test_loss_error", "edge_fraction", "near_edge_steps_optimizer",
 )  # fmt: skip
-"""Metrics that depend on the time average's bandwidth."""
+"""All metrics that depend on the time average's bandwidth."""
 
 
 def metric(name: str) -> Metric:

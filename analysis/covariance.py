@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from analysis.aggregate import cells, keep_dtypes
 from analysis.compare import DEFAULT_BY
-from analysis.intervals import LEVEL, Interval
+from analysis.intervals import Interval, t_quantile
 from analysis.scoring import independent, variance_series
-from analysis.smoothing import half_window
+from analysis.smoothing import DEFAULT_BANDWIDTH, half_window
 from analysis.tables import Results
 from analysis.trace import Trace
 
@@ -48,7 +47,7 @@ def variance_points(trace: Trace, bandwidth: float) -> list[dict[str, Any]]:
     return rows
 
 
-def covariance_points(results: Results, *, bandwidth: float = 10.0) -> pd.DataFrame:
+def covariance_points(results: Results, *, bandwidth: float = DEFAULT_BANDWIDTH) -> pd.DataFrame:
     """Predicted and measured variances of all finished runs, with their configuration.
 
     Columns of the cell (`workload`, `criterion`, `rule`, `lr`), `run_id`, `flow`, `direction`,
@@ -165,5 +164,5 @@ def _limits(sums: NDArray[np.float64]) -> tuple[Interval, Interval]:
 def _jackknife(left_out: NDArray[np.float64], estimate: float) -> tuple[float, float]:
     n = len(left_out)
     error = np.sqrt((n - 1) / n * np.sum((left_out - left_out.mean()) ** 2))
-    half = float(stats.t.ppf(0.5 + LEVEL / 2, n - 1) * error)
+    half = float(t_quantile(n - 1) * error)
     return estimate - half, estimate + half

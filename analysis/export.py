@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from analysis.aggregate import summarize
-from analysis.columns import KEYS
+from analysis.columns import CONFIGURATION, KEYS
 from analysis.compare import compare, lr_trend
 from analysis.covariance import covariance_fit
 from analysis.study import Study
@@ -83,12 +83,17 @@ def table_text(frame: pd.DataFrame, kind: str) -> str:
 
 
 def _worth_printing(frame: pd.DataFrame) -> list[str]:
+    """Name the columns to print: results always, configuration only where it tells rows apart."""
     always = {*KEYS, "flow", "metric", "n", "mean"} - {"workload_options"}
+    context = {*CONFIGURATION, "sweep", "seed"} - always
+
+    def varies(column: str) -> bool:
+        return len(frame) < 2 or frame[column].astype("str").nunique() > 1
+
     return [
         c
         for c in frame.columns
-        if c in always
-        or (frame[c].notna().any() and (len(frame) < 2 or frame[c].astype("str").nunique() > 1))
+        if c in always or (frame[c].notna().any() and (c not in context or varies(c)))
     ]
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.aggregate import cells
 from analysis.plots import plot_distance, plot_loss, plot_sharpness, plot_variance
-from analysis.style import INK
+from analysis.style import put_title
 from analysis.sweep_plots import (
     plot_accuracy,
     plot_covariance,
@@ -98,16 +99,19 @@ class FigureSet:
         figure, axes = _panels(2, len(titles), (3.6, 2.5), foot=0.6)
         for j, (run_id, title) in enumerate(titles.items()):
             steps = results.run_steps(run_id)
-            plot_loss(steps, axes[0, j], bandwidth=bandwidth).set_title(
-                title, fontsize=10, loc="left", color=INK
-            )
-            plot_sharpness(steps, axes[1, j], bandwidth=bandwidth).set_title("", loc="left")
+            put_title(plot_loss(steps, axes[0, j], bandwidth=bandwidth), title)
+            put_title(plot_sharpness(steps, axes[1, j], bandwidth=bandwidth), "")
             for ax in axes[:, j]:
                 _drop_legend(ax)
                 if j > 0:
                     ax.set_ylabel("")
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="lower center", ncols=3, fontsize=9, frameon=False)
+        handles: dict[str, Artist] = {}  # of all columns: in some, a flow has no prediction to show
+        for ax in axes[0]:
+            found, labels = ax.get_legend_handles_labels()
+            handles |= {label: artist for artist, label in zip(found, labels, strict=True)}
+        figure.legend(
+            handles.values(), handles.keys(), loc="lower center", ncols=3, fontsize=9, frameon=False
+        )  # fmt: skip
         return figure
 
     def one_run(self, results: Results, run_id: str, bandwidth: float) -> Figure:
@@ -124,7 +128,7 @@ class FigureSet:
         figure, axes = _panels(1, len(rules), (3.4, 3.4), head=0.55)
         for j, (cell, rows) in enumerate(rules):
             ax = plot_covariance(rows, axes[0, j])
-            ax.set_title(f"{cell['rule']}\n{ax.get_title(loc='left')}", fontsize=9, loc="left")
+            put_title(ax, f"{cell['rule']}\n{ax.get_title(loc='left')}", fontsize=9)
             _inner(ax, top=True, bottom=True, left=j == 0)
         return figure
 
@@ -175,7 +179,7 @@ def _drop_legend(ax: Axes) -> None:
 def _inner(ax: Axes, *, top: bool, bottom: bool, left: bool, title: str | None = None) -> None:
     """Keep titles on top, x labels at the bottom, y labels and the legend on the left."""
     if title is not None:
-        ax.set_title(title if top else "", fontsize=10, loc="left", color=INK)
+        put_title(ax, title if top else "")
     if not bottom:
         ax.set_xlabel("")
     if not left:

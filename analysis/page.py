@@ -8,7 +8,9 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -127,9 +129,10 @@ def figure(drawing: Figure, caption: str, file: Path | None = None) -> str:
 
 def png(drawing: Figure, dpi: int = DPI) -> bytes:
     """PNG of a figure at print resolution, with at most 256 colours to keep it light."""
-    buffer = io.BytesIO()
-    drawing.savefig(buffer, format="png", dpi=dpi)
-    image = Image.open(buffer).convert("RGB")
+    drawing.set_dpi(dpi)
+    canvas = FigureCanvasAgg(drawing)
+    canvas.draw()
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     light = image.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     out = io.BytesIO()
     light.save(out, format="png", dpi=(dpi, dpi))

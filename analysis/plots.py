@@ -15,7 +15,7 @@ from analysis.metrics import EDGE, relative_distance
 from analysis.scoring import predicted, total, variance_series
 from analysis.smoothing import DEFAULT_BANDWIDTH, time_average
 from analysis.style import DIRECTIONS, GREY, INK, axes_or_new, colour, finish, note
-from analysis.trace import Trace, trace_from_table
+from analysis.trace import Trace, common_steps, trace_from_table
 from cflows_ray.schema import arrow_schema
 
 STEPS_LABEL = "optimizer step"
@@ -82,6 +82,7 @@ def plot_sharpness(
     ax.annotate(
         "edge of stability", (1.0, EDGE), xycoords=("axes fraction", "data"), xytext=(-2, 3),
         textcoords="offset points", ha="right", fontsize=8.5, color=INK,
+        bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.6},
     )  # fmt: skip
     shown = np.concatenate([average[np.isfinite(average)], [EDGE]])
     ax.set_ylim(min(0.0, float(np.nanmin(shown))), 1.6 * float(np.max(shown)))
@@ -98,9 +99,7 @@ def plot_distance(steps: pd.DataFrame, ax: Axes | None = None) -> Axes:
     optimizer = trace.scored("discrete")
     for flow in trace.flows:
         columns = trace.scored(flow)
-        _, here, there = np.intersect1d(
-            columns["step"], optimizer["step"], assume_unique=True, return_indices=True
-        )
+        _, here, there = common_steps(columns["step"], optimizer["step"])
         start = optimizer["distance_from_start"][there]
         for column, style, label in (
             ("distance_to_discrete", "-", f"{flow} flow to optimizer"),
@@ -137,6 +136,8 @@ def plot_variance(
         variances = columns["sigma_eigs"]
         _, measured = variance_series(columns, bandwidth)
         for j in range(min(directions, measured.shape[1])):
+            if not (variances[:, j] > 0).any() and not np.isfinite(measured[:, j]).any():
+                continue
             tint = DIRECTIONS[j % len(DIRECTIONS)]
             ax.plot(
                 columns["step"], measured[:, j], color=tint, lw=2.2, alpha=0.45,

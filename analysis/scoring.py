@@ -14,7 +14,7 @@ from analysis import metrics
 from analysis.columns import CONFIGURATION, METRICS, SMOOTHED
 from analysis.smoothing import DEFAULT_BANDWIDTH, half_window, time_average
 from analysis.tables import Results
-from analysis.trace import REFERENCES, Floats, Trace
+from analysis.trace import REFERENCES, Floats, Trace, common_steps
 
 COLUMNS_READ = (
     "train_loss", "train_loss_predicted", "grad_norm_sq", "grad_norm_sq_predicted",
@@ -84,9 +84,9 @@ def accuracy(
 
 
 def bandwidth_sensitivity(
-    results: Results, bandwidths: Sequence[float] = (5.0, 10.0, 20.0)
+    results: Results, bandwidths: Sequence[float] = (10.0, 20.0, 40.0)
 ) -> pd.DataFrame:
-    """How much the smoothed metrics depend on the bandwidth: mean over finished runs.
+    """How much every smoothed metric depends on the bandwidth: mean over finished runs.
 
     One row per flow × metric, one column per bandwidth (steps), and `spread`: the largest over the
     smallest of them, minus 1.
@@ -134,9 +134,7 @@ def score(trace: Trace, options: Options) -> Iterator[dict[str, Any]]:
         if flow not in trace.processes:
             continue
         columns = trace.scored(flow)
-        common, here, there = np.intersect1d(
-            columns["step"], optimizer["step"], assume_unique=True, return_indices=True
-        )
+        common, here, there = common_steps(columns["step"], optimizer["step"])
         mine = {name: values[here] for name, values in columns.items()}
         real = {name: values[there] for name, values in (optimizer | averages).items()}
         stopped = trace.ending(flow) == "stopped"
@@ -229,9 +227,7 @@ def _ratios(columns: Columns, stable: Columns | None) -> dict[str, float]:
     row = {"ratio_to_stable": np.nan, "ratio_to_stable_midpoint": np.nan}
     if stable is None:
         return row
-    _, here, there = np.intersect1d(
-        columns["step"], stable["step"], assume_unique=True, return_indices=True
-    )
+    _, here, there = common_steps(columns["step"], stable["step"])
     for column, name in (
         ("distance_to_discrete", "ratio_to_stable"),
         ("distance_to_midpoint", "ratio_to_stable_midpoint"),

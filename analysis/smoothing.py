@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import convolve1d
 
-DEFAULT_BANDWIDTH = 10.0  # steps
+DEFAULT_BANDWIDTH = 20.0  # steps; docs/analysis.md says how it was chosen
 TRUNCATE = 4.0  # half-width of the window in bandwidths; leaves out 6e-5 of the kernel's mass
 
 
@@ -67,11 +67,12 @@ def time_average(
     kernel = np.exp(-0.5 * (offsets / bandwidth) ** 2)
     known = np.isfinite(values[:regular])
     filled = np.where(known, values[:regular], 0.0)
-    # Missing values are counted by the window, not by the kernel, so that rounding cannot hide one.
-    gaps = _window_count(~known, half)
     averaged = convolve1d(filled, kernel / kernel.sum(), axis=0, mode="constant")
+    if not known.all():
+        # Counted by the window, not by the kernel, so that rounding cannot hide a missing value.
+        averaged[_window_count(~known, half) > 0] = np.nan
     inside = slice(half, regular - half)
-    result[inside] = np.where(gaps[inside] == 0, averaged[inside], np.nan)
+    result[inside] = averaged[inside]
     return result
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +24,7 @@ from cflows_ray.schema import SCHEMA_VERSION, TABLES
 
 _MAGIC = b"PAR1"
 _CHECK_THREADS = 8
+_GOOGLE_RETRY_S = 20  # of one request; Google's own default is a quarter of an hour of silence
 
 
 class ResultsError(ValueError):
@@ -60,7 +62,9 @@ def open_location(location: str | os.PathLike[str]) -> tuple[fs.FileSystem, str]
     text = os.fspath(location)
     try:
         if "://" in text:
-            filesystem, path = fs.FileSystem.from_uri(text)
+            filesystem, path = fs.FileSystem.from_uri(_with_time_limit(text))
+            if not path.strip("/"):
+                raise ResultsError(f"{text} names no folder; e.g. s3://bucket/results/quickstart")
         else:
             filesystem, path = fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(text))
         info = filesystem.get_file_info(path)
@@ -158,9 +162,18 @@ def check_schema(schema: pa.Schema, table: str) -> str | None:
 
 
 def first_line(error: BaseException) -> str:
-    """First line of an error's message, without its trailing full stop."""
-    lines = str(error).strip().splitlines()
+    """First line of an error's message, without details for programs and its trailing full stop."""
+    lines = str(error).partition(" error_info=")[0].strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def _with_time_limit(uri: str) -> str:
+    """Let a `gs://` URI that names no `retry_limit_seconds` give up while someone is watching."""
+    parts = urlsplit(uri)
+    if parts.scheme not in ("gs", "gcs") or "retry_limit_seconds" in parts.query:
+        return uri
+    limit = f"retry_limit_seconds={_GOOGLE_RETRY_S}"
+    return urlunsplit(parts._replace(query=f"{parts.query}&{limit}" if parts.query else limit))
 
 
 def _same_kind(found: pa.DataType, wanted: pa.DataType) -> bool:

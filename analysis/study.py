@@ -23,7 +23,7 @@ from analysis.scoring import (
 )
 from analysis.smoothing import DEFAULT_BANDWIDTH
 from analysis.tables import Results
-from analysis.trace import Trace
+from analysis.trace import Trace, common_steps
 
 CURVE_POINTS = 200  # of a run's distance curve: bounds memory, and a figure shows no more
 
@@ -105,9 +105,7 @@ def distance_curves(trace: Trace) -> list[dict[str, Any]]:
     for flow in trace.flows if optimizer is not None else []:
         assert optimizer is not None  # for the type checker
         columns = trace.scored(flow)
-        step, here, there = np.intersect1d(
-            columns["step"], optimizer["step"], assume_unique=True, return_indices=True
-        )
+        step, here, there = common_steps(columns["step"], optimizer["step"])
         relative = relative_distance(
             columns["distance_to_discrete"][here], optimizer["distance_from_start"][there]
         )
@@ -116,8 +114,9 @@ def distance_curves(trace: Trace) -> list[dict[str, Any]]:
             {
                 "run_id": trace.run_id,
                 "flow": flow,
-                "step": step[::every],
-                "distance": relative[::every],
+                # Copies: a view would keep the whole series in memory.
+                "step": step[::every].copy(),
+                "distance": relative[::every].copy(),
             }
         )
     return parts

@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
-from analysis.intervals import LEVEL
+from analysis.intervals import NORMAL_QUANTILE
 
 
 class Survival(NamedTuple):
@@ -53,7 +52,7 @@ def kaplan_meier(duration: ArrayLike, observed: ArrayLike) -> Survival:
     with np.errstate(divide="ignore", invalid="ignore"):
         variance = np.cumsum(events / (at_risk * (at_risk - events)))
         error = np.sqrt(variance) / np.abs(np.log(share))
-        z = stats.norm.ppf(0.5 + LEVEL / 2)
+        z = NORMAL_QUANTILE
         # On the scale log(-log S) the limits stay within [0, 1]; at S = 0 there are none.
         low = np.where(share > 0, share ** np.exp(z * error), 0.0)
         high = np.where(share > 0, share ** np.exp(-z * error), np.nan)

@@ -106,7 +106,7 @@ def plot_covariance(points: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ends = [10.0 ** np.floor(np.log10(both.min())), 10.0 ** np.ceil(np.log10(both.max()))]
     ax.plot(ends, ends, color=INK, lw=1.0, ls="--", label="exact prediction")
     ax.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
-    plain_log_axis(ax.xaxis, label_between=False)
+    plain_log_axis(ax.xaxis)
     title = "\n".join(titles)
     return finish(
         ax, xlabel="predicted variance (loss)", ylabel="measured variance (loss)", title=title

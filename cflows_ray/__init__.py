@@ -12,6 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cflows_ray.pack import PairedPack
     from cflows_ray.pairing import PairedOptions, PairedResult, PairedRun, run_paired
     from cflows_ray.problem import Problem
     from cflows_ray.rules import GradientDescent, RMSProp, ScalarRMSProp
@@ -23,6 +24,7 @@ _HOME = {
     "ScalarRMSProp": "cflows_ray.rules",
     "RMSProp": "cflows_ray.rules",
     "PairedOptions": "cflows_ray.pairing",
+    "PairedPack": "cflows_ray.pack",
     "PairedResult": "cflows_ray.pairing",
     "PairedRun": "cflows_ray.pairing",
     "run_paired": "cflows_ray.pairing",
@@ -32,6 +34,7 @@ _HOME = {
 __all__ = [
     "GradientDescent",
     "PairedOptions",
+    "PairedPack",
     "PairedResult",
     "PairedRun",
     "Problem",

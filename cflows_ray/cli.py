@@ -1,6 +1,7 @@
 """The command line of a study: `main(SWEEP)` at the end of its file.
 
-Everything is checked before Ray is even imported. A mistake gets one line and exit code 2.
+Everything is checked before Ray is even imported. A mistake gets one line and exit code 2, also one
+in the study's own file, which Python meets before `main` is called.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import TracebackType
 from typing import Annotated, Any, NoReturn, get_type_hints
 
 import tyro
@@ -108,6 +110,47 @@ def main(sweep: SweepConfig, arguments: Sequence[str] | None = None) -> NoReturn
     except KeyboardInterrupt:
         code = _complain("stopped at once; launch again to go on from the last checkpoints", 130)
     sys.exit(code)
+
+
+Hook = Callable[[type[BaseException], BaseException, TracebackType | None], Any]
+# What Python says when a study gives a field that does not exist, or leaves one out.
+_WRONG_FIELDS = re.compile(r"(Grid|SweepConfig|Execution)\.__init__\(\) (got|missing) ")
+
+
+def explaining_mistakes(before: Hook) -> Hook:
+    """Return an exception hook that says a mistake in a study's file in one line (exit code 2).
+
+    Only for what the configuration's own checks refuse while the file is being read; any other
+    error goes to the hook `before`, with its traceback.
+    """
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        place = _place_in_study(trace)
+        mistake = isinstance(error, ConfigError)
+        mistake |= isinstance(error, TypeError) and bool(_WRONG_FIELDS.match(str(error)))
+        if not mistake or place is None or hasattr(sys, "ps1"):
+            before(kind, error, trace)
+        else:
+            raise SystemExit(_complain(f"{error} ({place})", 2))
+
+    return hook
+
+
+def _place_in_study(trace: TracebackType | None) -> str | None:
+    """Return file and line of the study at which an error arose; None if it was elsewhere."""
+    place = None
+    reading = False
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if trace.tb_frame.f_globals.get("__name__") == "__main__":
+            reading |= code.co_name == "<module>"
+            place = f"{Path(code.co_filename).name}, line {trace.tb_lineno}"
+        trace = trace.tb_next
+    return place if reading else None
+
+
+# A study's file is read from its top to its bottom before `main` could catch anything.
+sys.excepthook = explaining_mistakes(sys.excepthook)
 
 
 def _complain(error: object, code: int) -> int:
@@ -224,7 +267,7 @@ def launch(sweep: SweepConfig, options: Options, console: Console) -> int:
         _say(console, f"  {line}")
     if options.dry_run:
         for run in plan.todo:
-            _say(console, f"  would run {run.run_id}  {run}")
+            _say(console, f"  would {plan.what(run)}: {run.run_id}  {run}")
         return 0
     from cflows_ray.tune import run_sweep  # imports Ray: not before all is checked
 

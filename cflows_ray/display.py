@@ -20,6 +20,7 @@ from rich.text import Text
 from cflows_ray.config import RunConfig
 
 MAX_ROWS = 12
+MAX_IN_LINE = 3  # running runs in a plain line
 PLAIN_EVERY_S = 10.0
 RATE_WINDOW_S = 60.0
 
@@ -33,6 +34,7 @@ class RunView:
     step: int = 0
     train_loss: float | None = None
     effective_sharpness: float | None = None
+    reported: bool = False  # since it got its process
 
 
 class Display:
@@ -91,6 +93,7 @@ class Display:
     def started(self, run_id: str) -> None:
         """Take note that a run has got a process."""
         self._views[run_id].status = "running"
+        self._views[run_id].reported = False
 
     def progressed(self, run_id: str, result: Mapping[str, Any]) -> None:
         """Take note of a chunk; `result` has the fields of `session.Progress`."""
@@ -98,6 +101,7 @@ class Display:
         self._steps_here += int(result["advanced"])
         view.step = int(result["step"])
         view.status = str(result["status"])
+        view.reported = True
         view.train_loss = result.get("train_loss")
         view.effective_sharpness = result.get("effective_sharpness")
         self._history.append((time.monotonic(), self._steps_here))
@@ -108,6 +112,15 @@ class Display:
         """Take note that a run has lost its process or was stopped, and goes on later."""
         self._views[run_id].status = "waiting"
 
+    def left(self, run_id: str) -> None:
+        """Take note that a run has no process any more; unless it has ended it goes on later."""
+        if self._views[run_id].status == "running":
+            self.waits(run_id)
+
+    def given_up(self, run_id: str) -> None:
+        """Take note that a run has lost its process too often, until the next launch."""
+        self._views[run_id].status = "given up"
+
     def note(self, text: str) -> None:
         """Say something once, above the live view."""
         self.console.print(Text(text), highlight=False, soft_wrap=True)
@@ -116,7 +129,7 @@ class Display:
         """Where no live view can be drawn: print a line now and then, if anything changed."""
         if self._live is not None:
             return
-        line = f"{self._name}: {self.summary()}"
+        line = "; ".join([f"{self._name}: {self.summary()}", *self._running_in_words()])
         due = time.monotonic() - self._last_plain >= PLAIN_EVERY_S
         if (due or force) and line != self._last_line:
             self.console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -150,7 +163,7 @@ class Display:
         counts = self.counts()
         done = sum(counts.get(s, 0) for s in ("finished", "diverged", "failed"))
         parts = [f"{done}/{len(self._views)} runs done"]
-        for status in ("running", "failed", "diverged"):
+        for status in ("running", "failed", "diverged", "given up"):
             if counts.get(status):
                 parts.append(f"{counts[status]} {status}")
         rate, left = self.steps_per_second(), self.seconds_left()
@@ -159,6 +172,16 @@ class Display:
         if left is not None and counts.get("running"):
             parts.append(f"about {duration(left)} left")
         return ", ".join(parts)
+
+    def _running_in_words(self) -> list[str]:
+        """Return where the first running runs stand, for plain lines."""
+        views = [v for v in self._views.values() if v.status == "running" and v.reported]
+        words = [
+            f"{v.config.rule} lr={v.config.lr:g} seed={v.config.seed} step {v.step} loss "
+            f"{_number(v.train_loss, '.4g')} sharpness {_number(v.effective_sharpness, '#.4g')}"
+            for v in views[:MAX_IN_LINE]
+        ]
+        return words + ([f"and {len(views) - len(words)} more"] if len(views) > len(words) else [])
 
     # Drawing --------------------------------------------------------------------------------
 
@@ -184,9 +207,9 @@ class Display:
                 view.config.rule,
                 f"{view.config.lr:g}",
                 str(view.config.seed),
-                f"{view.step}/{view.config.steps}",
+                f"{view.step}/{view.config.steps}" if view.reported else "starting",
                 _number(view.train_loss, ".4g"),
-                _number(view.effective_sharpness, ".3f"),
+                _number(view.effective_sharpness, "#.4g"),
             )
         if len(running) > MAX_ROWS:
             table.add_row(f"and {len(running) - MAX_ROWS} more")
@@ -208,4 +231,4 @@ def duration(seconds: float) -> str:
 
 
 def _number(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
+    return "-" if value is None else format(value, form)

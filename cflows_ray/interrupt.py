@@ -6,23 +6,59 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 from cflows_ray.display import Display
 from cflows_ray.lock import SweepLock
 
+# What a trial says, in place of how its run ended, when it has to leave the run as it is.
+STORAGE_FAILED = "storage failed"
+NOT_BEGUN = "not begun"
 
-class Stoppable(Protocol):
-    """A launch that can be asked to end."""
 
-    requested: bool
+class Stopping:
+    """Ends a launch: each running trial at the end of its chunk, then all that wait.
+
+    Args:
+        running: ids of the trials that have a process; others keep it up to date.
+        lock: of the sweep, where workers see that no further run is to begin.
+    """
+
+    def __init__(self, running: set[str], lock: SweepLock) -> None:
+        self._running = running
+        self._lock = lock
+        self._waiting: set[str] = set()
+        self.requested = False
+        self.storage_error: str | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Give Tune nothing to save: a launch is never restored from its state."""
+        return {}
 
     def request(self) -> None:
-        """Ask for the end."""
+        """Ask for the end; running trials finish their chunk first."""
+        if not self.requested:
+            self._waiting = set(self._running)
+            self.requested = True
+            # In a thread: storage may be slow, and this may be a signal's handler.
+            threading.Thread(target=self._lock.announce_stop, daemon=True).start()
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Whether a trial stops at this result."""
+        if result.get("status") == STORAGE_FAILED:
+            # Every other run would meet the same wall; none of them has lost anything.
+            self.storage_error = str(result["detail"])
+            self.request()
+        self._waiting.discard(trial_id)
+        return self.requested
+
+    def stop_all(self) -> bool:
+        """Whether no trial is to run any more."""
+        return self.requested and not (self._waiting & self._running)
 
 
 @contextlib.contextmanager
-def stop_on_signals(stopper: Stoppable, display: Display) -> Iterator[None]:
+def stop_on_signals(stopper: Stopping, display: Display) -> Iterator[None]:
     """Turn the first Ctrl-C or SIGTERM into a request to stop; the second one stops at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -45,7 +81,7 @@ def stop_on_signals(stopper: Stoppable, display: Display) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def stop_if_lost(lock: SweepLock, stopper: Stoppable, display: Display) -> Iterator[None]:
+def stop_if_lost(lock: SweepLock, stopper: Stopping, display: Display) -> Iterator[None]:
     """Stop if another driver takes the sweep over (after this one was suspended for long, say)."""
     over = threading.Event()
 

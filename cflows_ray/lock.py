@@ -51,6 +51,7 @@ class SweepLock:
         self._token = uuid.uuid4().hex
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._stopping = False
         self.lost = threading.Event()
 
     def acquire(self) -> None:
@@ -82,6 +83,11 @@ class SweepLock:
             if holder is not None and holder["token"] == self._token:
                 self._storage.delete(LOCK)
 
+    def announce_stop(self) -> None:
+        """Say in the lock that no further run is to begin."""
+        self._stopping = True
+        self._write_if_ours()  # if that fails, the next renewal says it
+
     @contextlib.contextmanager
     def _guard(self) -> Iterator[None]:
         """Keep other drivers on this machine out while looking and taking."""
@@ -108,18 +114,23 @@ class SweepLock:
             "process_started": process_start(os.getpid()),
             "renewed": time.time(),
             "token": self._token,
+            "stopping": self._stopping,
         }
         self._storage.write(LOCK, json.dumps(record).encode())
 
     def _renew(self) -> None:
         """Renew the lock until released; notice if someone took it."""
-        while not self._stop.wait(RENEW_S):
-            # A storage that fails for a moment must not end the sweep; the next round tries again.
-            with contextlib.suppress(StorageError):
-                holder = read_lock(self._storage)
-                if holder is not None and holder["token"] != self._token:
-                    self.lost.set()
-                    return
+        while not self._stop.wait(RENEW_S) and not self.lost.is_set():
+            self._write_if_ours()
+
+    def _write_if_ours(self) -> None:
+        """Write the lock unless another driver has taken it."""
+        # A storage that fails for a moment must not end the sweep; the next round tries again.
+        with contextlib.suppress(StorageError):
+            holder = read_lock(self._storage)
+            if holder is not None and holder["token"] != self._token:
+                self.lost.set()
+            else:
                 self._write()
 
 

@@ -126,11 +126,31 @@ class PairedProgram:
         """Advance to step `stop`, or until the row buffer is full or k is too small."""
         return self._call("advance", self._advance, rule, inputs, state, stop)
 
+    def advance_pack(
+        self, rules: UpdateRule, inputs: Inputs, states: PairedState, stops: Array
+    ) -> Chunk:
+        """Do what `advance` does for several runs at once; leading axis: the member."""
+        return self._call("advance_pack", self._advance_pack, rules, inputs, states, stops)
+
+    def pack_memory(self, rules: UpdateRule, inputs: Inputs, states: PairedState) -> int:
+        """Return the bytes that `advance_pack` takes on the device, by the compiler's estimate."""
+        stops = jnp.zeros(states.step.shape, jnp.int32)
+        args = (rules, inputs, states, stops)
+        found = self._executable("advance_pack", self._advance_pack, *args).memory_analysis()
+        return int(
+            found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
+        )
+
     def grow(self, state: PairedState, k: int) -> PairedState:
         """Return the state with k tracked directions, the new ones random."""
+        if k == state.discrete.basis.shape[0]:
+            return state
         return self._call("grow", self._grow, state, jnp.zeros((k,), bool))
 
     def _call(self, name: str, function: Callable, *args: Any) -> Any:
+        return self._executable(name, function, *args)(*args)
+
+    def _executable(self, name: str, function: Callable, *args: Any) -> Any:
         leaves, treedef = jax.tree_util.tree_flatten(args)
         key = (name, treedef, tuple((x.shape, x.dtype) for x in leaves))
         if key not in self._executables:
@@ -138,7 +158,7 @@ class PairedProgram:
             self._executables[key] = jax.jit(function).lower(*args).compile()
             self.compile_s += time.perf_counter() - begin
             self.num_compilations += 1
-        return self._executables[key](*args)
+        return self._executables[key]
 
     def _flat_loss(self, data: PyTree) -> Loss:
         def loss(params: Float[Array, " d"]) -> Float[Array, ""]:
@@ -217,6 +237,11 @@ class PairedProgram:
         empty = jax.tree.map(lambda x: jnp.zeros((ROW_CAPACITY, *x.shape), x.dtype), row_shapes)
         chunk = Chunk(state, empty, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
         return jax.lax.while_loop(unfinished, body, chunk)
+
+    def _advance_pack(
+        self, rules: UpdateRule, inputs: Inputs, states: PairedState, stops: Array
+    ) -> Chunk:
+        return jax.vmap(self._advance, in_axes=(0, None, 0, 0))(rules, inputs, states, stops)
 
     def _step(
         self, context: FlowContext, inputs: Inputs, state: PairedState

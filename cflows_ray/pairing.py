@@ -72,7 +72,7 @@ class PairedRun:
         self.problem, self.rule, self.options = problem, rule, options
         dtype = options.dtype
         with float_mode(dtype):
-            self._inputs = jax.device_put(
+            self.inputs = jax.device_put(
                 Inputs(
                     *(
                         _cast_floats(x, dtype)
@@ -94,11 +94,11 @@ class PairedRun:
         check_integer("seed", seed, 0)
         structure = ParamStructure.of(params, self.options.dtype)
         program = self._use_program(structure)
-        with self._mode():
+        with self.mode():
             start_numbers = _start_numbers(warmup, steps, seed, self.options.divergence_factor)
             flat = jnp.asarray(structure.flatten(params))
             k = min(self.options.num_eigs, structure.size)
-            return program.start(self._traced_rule(), self._inputs, flat, start_numbers, k)
+            return program.start(self.traced_rule(), self.inputs, flat, start_numbers, k)
 
     def advance(self, state: PairedState, num_steps: int) -> tuple[PairedState, pd.DataFrame]:
         """Make up to `num_steps` more optimizer steps; return the state and their rows.
@@ -108,20 +108,19 @@ class PairedRun:
         a run is cut into chunks, to the last bit.
         """
         check_integer("num_steps", num_steps, 1)
-        program = self._prepared()
+        program = self.program
         stop = min(int(state.step) + num_steps, int(state.total))
         frames = []
-        with self._mode():
+        with self.mode():
             traced_stop = jnp.asarray(stop, jnp.int32)
             while int(state.outcome) == RUNNING and (int(state.step) < stop or stop == state.total):
-                chunk = program.advance(self._traced_rule(), self._inputs, state, traced_stop)
+                chunk = program.advance(self.traced_rule(), self.inputs, state, traced_stop)
                 state = chunk.state
                 frames.append(steps_frame(jax.device_get(chunk.rows), int(chunk.num_rows)))
                 if chunk.needs_more_eigs:
                     tracked, num_params = state.discrete.basis.shape
                     state = program.grow(state, min(2 * tracked, num_params))
-        frames = [frame for frame in frames if len(frame)] or frames[:1]
-        return state, pd.concat(frames, ignore_index=True)
+        return state, as_one_frame(frames)
 
     def is_done(self, state: PairedState) -> bool:
         """Say whether the run has ended, by reaching its last step or by diverging."""
@@ -148,7 +147,7 @@ class PairedRun:
 
     def final(self, state: PairedState) -> dict[str, PyTree]:
         """Return the parameters of every process, as NumPy arrays in the structure given."""
-        structure = self._prepared().structure
+        structure = self.program.structure
         processes = {"discrete": state.discrete, **state.flows}
         return {name: structure.unflatten(np.asarray(p.params)) for name, p in processes.items()}
 
@@ -168,7 +167,7 @@ class PairedRun:
         dtype than this run's: it belongs to another run.
         """
         if params is None:
-            structure = self._prepared().structure
+            structure = self.program.structure
         else:
             structure = ParamStructure.of(params, self.options.dtype)
             self._use_program(structure)
@@ -188,7 +187,7 @@ class PairedRun:
                     f"saved {name} must be {leaf.dtype}{list(leaf.shape)}, "
                     f"got {found.dtype}{list(found.shape)}"
                 )
-        with self._mode():
+        with self.mode():
             values = [jnp.asarray(np.asarray(arrays[name])) for name in names]
         return jax.tree_util.tree_unflatten(treedef, values)
 
@@ -200,9 +199,11 @@ class PairedRun:
     @property
     def num_params(self) -> int:
         """Number of parameters d; known once the run was started."""
-        return self._prepared().structure.size
+        return self.program.structure.size
 
-    def _prepared(self) -> PairedProgram:
+    @property
+    def program(self) -> PairedProgram:
+        """The compiled program, shared between runs of one kind; there once the run was started."""
         if self._program is None:
             raise RuntimeError("the run must be started first: call start or from_arrays")
         return self._program
@@ -219,27 +220,37 @@ class PairedRun:
             options.record_every,
         )
         if program is not self._program:
-            _check_loss(program, self._inputs)
+            _check_loss(program, self.inputs)
             self._program, self._compile_s_before = program, program.compile_s
         return program
 
     def _abstract_state(self, structure: ParamStructure, k: int) -> PairedState:
-        with self._mode():
+        with self.mode():
             flat = jnp.zeros(structure.size, structure.dtype)
             zero = jnp.zeros((), jnp.int32)
             return jax.eval_shape(
-                lambda: self._prepared().start_state(
-                    self._traced_rule(), self._inputs, flat, _start_numbers(zero, zero, 0, 1.0), k
+                lambda: self.program.start_state(
+                    self.traced_rule(), self.inputs, flat, _start_numbers(zero, zero, 0, 1.0), k
                 )
             )
 
-    def _traced_rule(self) -> UpdateRule:
+    def traced_rule(self) -> UpdateRule:
+        """Return the rule with its hyperparameters as arrays of the run's dtype."""
         return jax.tree.map(lambda x: jnp.asarray(x, self.options.dtype), self.rule)
 
     @staticmethod
-    def _mode() -> contextlib.AbstractContextManager[None]:
-        # 64-bit mode for the k x k algebra; `curvature` switches it off again around a float32 loss
+    def mode() -> contextlib.AbstractContextManager[None]:
+        """Return the context in which compiled programs are made and called.
+
+        64-bit mode for the k x k algebra; `curvature` switches it off again around a float32 loss.
+        """
         return float_mode("float64")
+
+
+def as_one_frame(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Join the rows of several program calls; a call may have made none."""
+    filled = [frame for frame in frames if len(frame)]
+    return pd.concat(filled or frames[:1], ignore_index=True)
 
 
 @dataclass(frozen=True)

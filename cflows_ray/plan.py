@@ -5,8 +5,8 @@ Reads storage only; used by the launch itself, by `--dry-run` and by the status 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from cflows_ray.checkpoint import FOLDER
@@ -26,6 +26,9 @@ class Plan:
         fresh: runs that have not begun.
         retried: failed runs that run again (`--retry-failed`).
         unasked: rows of runs on storage that the sweep does not ask for any more.
+        left: rows, as far as they are known, of runs that have begun but not ended and that it
+            does not ask for any more, by run id.
+        begun: steps at the last checkpoint of runs that have begun, by run id.
     """
 
     ended: dict[str, dict[str, Any]]
@@ -33,6 +36,8 @@ class Plan:
     fresh: tuple[RunConfig, ...]
     retried: tuple[RunConfig, ...] = ()
     unasked: dict[str, dict[str, Any]] = field(default_factory=dict)
+    left: dict[str, dict[str, Any]] = field(default_factory=dict)
+    begun: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def todo(self) -> tuple[RunConfig, ...]:
@@ -47,6 +52,12 @@ class Plan:
             pioneers.setdefault(run.kind, run)
         first = {run.run_id for run in pioneers.values()}
         return (*pioneers.values(), *(run for run in runs if run.run_id not in first))
+
+    def what(self, run: RunConfig) -> str:
+        """Return in words what a launch would do with a run."""
+        if run in self.resumed:
+            return f"resume at step {self.begun.get(run.run_id, 0)}"
+        return "retry" if run in self.retried else "run"
 
     def count(self, status: str) -> int:
         """Return the number of ended runs with a status."""
@@ -66,33 +77,84 @@ class Plan:
                 lines[0] += f", {len(runs)} {what}"
         if self.count("failed"):
             lines.append("failed runs are tried again only with --retry-failed")
-        if self.unasked:
-            lines.append(
-                f"{len(self.unasked)} ended runs on storage are no longer asked for; "
-                "they stay there"
-            )
-        seconds = self.estimate_s()
-        if self.todo and seconds is not None:
-            text = f"about {duration(seconds)} of computing"
-            if concurrent:
-                text += f", {duration(seconds / concurrent)} with {concurrent} at a time"
-            lines.append(f"estimated from the runs that have ended: {text}")
+        lines += [*self._changes(), *self._estimate(concurrent)]
         return lines
 
+    def _changes(self) -> list[str]:
+        """Say what is new since the launches before, and what is no longer asked for."""
+        begun = map(_row, (*self.resumed, *self.retried))
+        gone = [*self.unasked.values(), *filter(None, self.left.values())]
+        before = [*self.ended.values(), *gone, *begun]
+        now = [*self.ended.values(), *map(_row, self.todo)]
+        lines = []
+        if before and (words := _only_in(map(_row, self.fresh), before)):
+            lines.append(f"new: {words}")
+        counts = [(len(self.unasked), "ended"), (len(self.left), "begun")]
+        parts = [f"{n} {word} run{'s' if n > 1 else ''}" for n, word in counts if n]
+        if parts:
+            verb = "are" if len(self.unasked) + len(self.left) > 1 else "is"
+            words = _only_in(gone, now)
+            what = f" on storage {verb} no longer asked for" + (f" ({words})" if words else "")
+            lines.append(f"{' and '.join(parts)}{what}; what there is stays")
+        return lines
+
+    def _estimate(self, concurrent: int | None) -> list[str]:
+        """Say how long it may take, if there is anything to do."""
+        if not self.todo:
+            return []
+        seconds = self.estimate_s()
+        if seconds is None:
+            return ["no estimate of the time before a run of each kind has finished"]
+        text = f"about {duration(seconds)} of computing, to be divided by the runs at a time"
+        if concurrent:
+            text = f"about {duration(seconds / concurrent)} with {concurrent} at a time"
+        return [f"estimated from the runs that have finished: {text}"]
+
     def estimate_s(self) -> float | None:
-        """Return the computing time of what is to do, from ended runs of the same kind."""
+        """Return the computing time of what is to do, from finished runs of the same kind."""
         cost: dict[tuple[str, ...], list[float]] = {}
         for row in [*self.ended.values(), *self.unasked.values()]:
             if row["status"] == "finished":
-                key = (row["workload"], row["criterion"], row["rule"], row["dtype"])
-                cost.setdefault(key, []).append(row["wall_s"] / row["steps"])
+                cost.setdefault(_cost_key(row), []).append(row["wall_s"] / row["steps"])
         total = 0.0
         for run in self.todo:
-            known = cost.get((run.workload, run.criterion, run.rule, run.dtype))
+            known = cost.get(_cost_key(_row(run)))
             if known is None:
                 return None
-            total += run.steps * sum(known) / len(known)
+            steps = run.steps - self.begun.get(run.run_id, 0)
+            total += steps * sum(known) / len(known)
         return total
+
+
+def _row(run: RunConfig) -> dict[str, Any]:
+    return run.row()
+
+
+def _known_row(record: Mapping[str, Any], run_id: str) -> dict[str, Any]:
+    """Return the row of a run that the last launch asked for; empty if it did not."""
+    try:
+        return _row(RunConfig(**record["runs"][run_id]))
+    except (KeyError, TypeError, ValueError):  # an older launch, or of an older version
+        return {}
+
+
+def _cost_key(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what decides, more than anything else, how long a step takes."""
+    names = ("workload", "criterion", "workload_options", "rule", "flows", "substeps", "dtype")
+    return tuple(str(row[name]) for name in names)
+
+
+def _only_in(rows: Iterable[Mapping[str, Any]], others: Iterable[Mapping[str, Any]]) -> str:
+    """Name the values of the configuration that some rows have and no other row has."""
+    rows, others = list(rows), list(others)
+    words = []
+    for name in (f.name for f in fields(RunConfig)):
+        known = {row[name] for row in others}
+        values = list(dict.fromkeys(row[name] for row in rows if row[name] not in known))
+        if values:
+            shown = ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values[:6])
+            words.append(f"{name} {shown}" + (", ..." if len(values) > 6 else ""))
+    return "; ".join(words)
 
 
 def make_plan(sweep: SweepConfig, storage: Storage, retry_failed: bool = False) -> Plan:
@@ -101,7 +163,7 @@ def make_plan(sweep: SweepConfig, storage: Storage, retry_failed: bool = False) 
     Raises `OtherSchema` if the storage holds another version of the tables.
     """
     results = Results(storage)
-    results.read_sweep()
+    record = results.read_sweep() or {}
     rows = results.finished()
     begun = begun_runs(storage)
     ended, resumed, fresh, retried = {}, [], [], []
@@ -115,7 +177,10 @@ def make_plan(sweep: SweepConfig, storage: Storage, retry_failed: bool = False) 
             resumed.append(run)
         else:
             fresh.append(run)
-    return Plan(ended, tuple(resumed), tuple(fresh), tuple(retried), rows)
+    asked = {run.run_id for run in sweep.runs}
+    left = {i: _known_row(record, i) for i in sorted(set(begun) - asked - set(rows))}
+    steps = {run.run_id: begun[run.run_id] for run in resumed}
+    return Plan(ended, tuple(resumed), tuple(fresh), tuple(retried), rows, left, steps)
 
 
 def begun_runs(storage: Storage) -> Mapping[str, int]:

@@ -40,8 +40,14 @@ from ray import tune  # noqa: E402
 from cflows_ray.checkpoint import Checkpoints  # noqa: E402
 from cflows_ray.config import Execution, RunConfig, SweepConfig  # noqa: E402
 from cflows_ray.display import Display  # noqa: E402
-from cflows_ray.interrupt import stop_if_lost, stop_on_signals  # noqa: E402
-from cflows_ray.lock import SweepLock  # noqa: E402
+from cflows_ray.interrupt import (  # noqa: E402
+    NOT_BEGUN,
+    STORAGE_FAILED,
+    Stopping,
+    stop_if_lost,
+    stop_on_signals,
+)
+from cflows_ray.lock import SweepLock, read_lock  # noqa: E402
 from cflows_ray.placement import (  # noqa: E402
     autoscaling_nodes,
     check_fits,
@@ -54,8 +60,6 @@ from cflows_ray.process import prepare_process, working_in  # noqa: E402
 from cflows_ray.results import Results  # noqa: E402
 from cflows_ray.session import RunSession, versions  # noqa: E402
 from cflows_ray.storage import Storage, StorageError  # noqa: E402
-
-STORAGE_FAILED = "storage failed"
 
 
 class PairedTrial(tune.Trainable):
@@ -80,6 +84,9 @@ class PairedTrial(tune.Trainable):
         """Compute one chunk. Errors of storage that no retry mends end the trial, not the actor."""
         try:
             if self.session is None:
+                storage = Storage(self._settings["storage"], self._settings["sweep"])
+                if (read_lock(storage) or {}).get("stopping"):
+                    return {"done": True, "status": NOT_BEGUN}
                 self.session = self._open()
             notes, self.session.notes = self.session.notes, []
             progress = self.session.advance()
@@ -171,7 +178,7 @@ class _Watcher(tune.Callback):
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **info: Any) -> None:  # type: ignore[override]  # noqa: ARG002
         """Note a chunk."""
         run = _run(trial)
-        if result["status"] == STORAGE_FAILED:
+        if result["status"] in (STORAGE_FAILED, NOT_BEGUN):
             self._display.waits(run.run_id)
             return
         self._display.progressed(run.run_id, result)
@@ -185,6 +192,7 @@ class _Watcher(tune.Callback):
     def on_trial_complete(self, *, trial: Any, **info: Any) -> None:  # type: ignore[override]  # noqa: ARG002
         """Note that a run has no process any more."""
         self.running.discard(trial.trial_id)
+        self._display.left(_run(trial).run_id)
 
     def on_trial_recover(self, *, trial: Any, **info: Any) -> None:  # type: ignore[override]  # noqa: ARG002
         """Note that a run has lost its process and will be started again."""
@@ -198,7 +206,7 @@ class _Watcher(tune.Callback):
         self.running.discard(trial.trial_id)
         run = _run(trial)
         self.lost[run.run_id] = f"{run}: {_reason(trial)}"
-        self._display.waits(run.run_id)
+        self._display.given_up(run.run_id)
         self._display.note(f"{run}: {_reason(trial)}; given up")
 
 
@@ -216,37 +224,8 @@ def _reason(trial: Any) -> str:
     return "process lost"
 
 
-class _Stopper(tune.Stopper):
-    """Ends a launch: each running trial at the end of its chunk, then all that wait."""
-
-    def __init__(self, watcher: _Watcher) -> None:
-        self._watcher = watcher
-        self._waiting: set[str] = set()
-        self.requested = False
-        self.storage_error: str | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Give Tune nothing to save: a launch is never restored from its state."""
-        return {}
-
-    def request(self) -> None:
-        """Ask for the end; running trials finish their chunk first."""
-        if not self.requested:
-            self._waiting = set(self._watcher.running)
-            self.requested = True
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Whether a trial stops at this result."""
-        if result.get("status") == STORAGE_FAILED:
-            # Every other run would meet the same wall; none of them has lost anything.
-            self.storage_error = str(result["detail"])
-            self.request()
-        self._waiting.discard(trial_id)
-        return self.requested
-
-    def stop_all(self) -> bool:
-        """Whether no trial is to run any more."""
-        return self.requested and not (self._waiting & self._watcher.running)
+class _Stopper(Stopping, tune.Stopper):
+    """What Tune asks when a trial, and when everything, is to stop."""
 
 
 def _run(trial: Any) -> RunConfig:
@@ -286,7 +265,7 @@ def run_sweep(
             Checkpoints(storage, run.run_id).clear()
         if not plan.todo:
             return Outcome()
-        with _cluster(sweep.execution):
+        with _cluster(sweep.execution, display):
             nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
             possible = nodes + autoscaling_nodes()
             resources = resources_per_run(sweep.execution, possible)
@@ -325,7 +304,7 @@ def _fit(
         "compile_cache": execution.compile_cache,
     }
     watcher = _Watcher(display)
-    stopper = _Stopper(watcher)
+    stopper = _Stopper(watcher.running, lock)
     with tempfile.TemporaryDirectory(
         prefix="cflows_ray-tune-", ignore_cleanup_errors=True
     ) as folder:
@@ -371,7 +350,7 @@ def _quiet_ray() -> None:
 
 
 @contextlib.contextmanager
-def _cluster(execution: Execution) -> Iterator[None]:
+def _cluster(execution: Execution, display: Display) -> Iterator[None]:
     """Connect to the cluster that this machine belongs to, or start a private one."""
     if ray.is_initialized():  # a caller's own cluster, as in tests and notebooks
         yield
@@ -381,8 +360,10 @@ def _cluster(execution: Execution) -> Iterator[None]:
         address = "auto"
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is not None:
+        display.note(f"connecting to the Ray cluster {address}")
         ray.init(address=address, **quiet)
     else:
+        display.note("starting Ray on this machine")
         # Private and local: no dashboard, and no authentication token left in the home folder.
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
         ray.init(address="local", include_dashboard=False, object_store_memory=100 * 2**20, **quiet)

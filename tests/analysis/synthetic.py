@@ -29,9 +29,10 @@ class FlowTruth:
     """How wrong a flow is.
 
     `distance`: relative distance to the optimizer, from step `distance_from` on (before: 1%).
-    The midpoint distance is half of it. `loss`, `grad`: error of the logarithm; `sharpness`:
-    absolute error; `nu`: relative error; `variance`: predicted over measured, None if the flow
-    predicts none; `stop`: the step of its last row, of status "stopped".
+    The midpoint distance is `midpoint` times it. `loss`, `grad`: error of the logarithm;
+    `sharpness`: absolute error; `nu`: relative error, on average: it rises; `variance`: predicted
+    over measured, None if the flow predicts none; `stop`: the step of its last row, of status
+    "stopped"; `trouble`: statuses of its first rows.
     """
 
     distance: float = 0.02
@@ -42,10 +43,12 @@ class FlowTruth:
     nu: float = 0.05
     variance: float | None = None
     stop: int | None = None
+    midpoint: float = 0.5
+    trouble: tuple[str, ...] = ()
 
 
 CENTRAL = FlowTruth(variance=1.25)
-STABLE = FlowTruth(distance=0.25, loss=0.3, grad=0.9, sharpness=1.5, nu=0.4)
+STABLE = FlowTruth(distance=0.25, loss=0.3, grad=0.9, sharpness=1.5, nu=0.4, midpoint=0.8)
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class RunTruth:
     workload: str = "digits_mlp"
     criterion: str = "mse"
     beta2: float | None = None
-    steps: int = 300
+    steps: int = 600
     record_every: int = 1
     status: str = "finished"
     status_detail: str | None = None
@@ -168,6 +171,7 @@ def _flow(run: RunTruth, name: str, truth: FlowTruth) -> pa.Table:
     if truth.stop is not None:
         t = t[t <= truth.stop]
         status = ["ok"] * (len(t) - 1) + ["stopped"]
+    status[: len(truth.trouble)] = truth.trouble
     one = np.ones(len(t))
     zigzag = np.where(t % 2 == 0, 1.0, -1.0)
     relative = np.where(t >= truth.distance_from, truth.distance, 0.01)
@@ -177,18 +181,18 @@ def _flow(run: RunTruth, name: str, truth: FlowTruth) -> pa.Table:
         "effective_sharpness": _sharpness(run, t) + truth.sharpness,
         "effective_eigs": np.stack([_sharpness(run, t) + truth.sharpness, one], axis=1),
         "distance_to_discrete": relative * SPEED * t,
-        "distance_to_midpoint": 0.5 * relative * SPEED * t,
+        "distance_to_midpoint": truth.midpoint * relative * SPEED * t,
         "distance_from_start": SPEED * t, "output_distance": 0.1 * one,
         "train_accuracy": 0.82 * one, "test_loss": LOSS * 1.2 * one, "test_accuracy": 0.73 * one,
         "eig_residual": 1e-6 * one,
     }  # fmt: skip
     if run.rule != "gradient_descent":
-        columns["nu_rel_error"] = truth.nu * one
+        columns["nu_rel_error"] = truth.nu * (0.5 + t / run.steps)
     if truth.variance is not None:
         measured = np.outer(np.exp(t / 2000.0), VARIANCES)
         columns["displacement_sq"] = measured * (1 + 0.4 * zigzag[:, None])
         columns["sigma_eigs"] = truth.variance * measured
-        columns["num_critical"] = 2 * one
+        columns["num_critical"] = 2 + np.sign(t - run.steps / 2)  # 1, then 3
         columns["sigma_trace"] = truth.variance * measured.sum(axis=1)
     return _table(run, name, t, status, **columns)
 

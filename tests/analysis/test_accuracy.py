@@ -7,10 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from synthetic import CENTRAL, STABLE, FlowTruth, RunTruth, write_sweep
 
 import analysis
+from analysis.columns import SMOOTHED
+from analysis.scoring import total, variance_series
+from analysis.trace import common_steps
 
 CLOSE = {"rel": 1e-3, "abs": 1e-4}
 
@@ -26,13 +30,14 @@ def test_every_metric_is_the_error_put_in(tmp_path: Path, rule: str) -> None:
     expected = {
         "final_distance": 0.02, "mean_distance": 0.02, "edge_distance": 0.02,
         "final_distance_midpoint": 0.01, "mean_distance_midpoint": 0.01,
-        "edge_distance_midpoint": 0.01, "ratio_to_stable": 0.08, "ratio_to_stable_midpoint": 0.08,
+        "edge_distance_midpoint": 0.01, "ratio_to_stable": 0.08, "ratio_to_stable_midpoint": 0.05,
         "log_loss_error": 0.01, "sharpness_error": 0.04, "grad_norm_error": 0.03,
         "nu_error": 0.05 if rule == "rmsprop" else np.nan, "variance_error": 0.25,
-        "covariance_slope": 1.0, "covariance_r2": 1.0, "output_error": 0.1,
+        "covariance_slope": 1.0, "covariance_r2": 1.0, "covariance_points": 6.0,
+        "output_error": 0.1,
         "train_accuracy_error": 0.02, "test_accuracy_error": 0.03, "test_loss_error": 0.0,
-        "edge_fraction": 1.0, "mean_num_critical": 2.0, "near_edge_steps": 301.0,
-        "near_edge_steps_optimizer": 221.0, "unconverged_fraction": 0.0,
+        "edge_fraction": 1.0, "mean_num_critical": 2.0, "near_edge_steps": 601.0,
+        "near_edge_steps_optimizer": 441.0, "unconverged_fraction": 0.0,
     }  # fmt: skip
     row = frame.loc[("a", "central")]
     got = {name: float(row[name]) for name in expected}
@@ -56,7 +61,7 @@ def test_horizon_observed_and_censored(tmp_path: Path) -> None:
     assert tuple(frame.loc[("a", "central"), ["horizon", "horizon_observed"]]) == (123, True)
     assert tuple(frame.loc[("a", "stable"), ["horizon", "horizon_observed"]]) == (1, True)
     wide = accuracy_of(tmp_path / "wide", RunTruth(run_id="a"), tolerance=0.5)
-    assert tuple(wide.loc[("a", "central"), ["horizon", "horizon_observed"]]) == (300, False)
+    assert tuple(wide.loc[("a", "central"), ["horizon", "horizon_observed"]]) == (600, False)
 
 
 def test_fraction_at_the_edge(tmp_path: Path) -> None:
@@ -64,8 +69,8 @@ def test_fraction_at_the_edge(tmp_path: Path) -> None:
     row = accuracy_of(tmp_path, RunTruth(run_id="a", steps=1000, edge_from=500)).loc[
         ("a", "central")
     ]
-    entered = 500 + 1.645 * 10
-    assert row["edge_fraction"] == pytest.approx((960 - entered) / 921, abs=2 / 921)
+    entered = 500 + 1.645 * 20
+    assert row["edge_fraction"] == pytest.approx((920 - entered) / 841, abs=2 / 841)
 
 
 def test_time_mean_at_the_edge_uses_only_those_steps(tmp_path: Path) -> None:
@@ -77,6 +82,60 @@ def test_time_mean_at_the_edge_uses_only_those_steps(tmp_path: Path) -> None:
     assert pd.isna(row["ratio_to_stable"])
 
 
+def test_the_edge_is_where_the_average_is(tmp_path: Path) -> None:
+    # The sharpness itself is below 1.95 at every other step, and known beyond the last average.
+    flows = {"central": FlowTruth(distance=0.04, distance_from=700)}
+    run = RunTruth(run_id="a", steps=1000, edge_from=500, flows=flows)
+    row = accuracy_of(tmp_path, run).loc[("a", "central")]
+    before, after = 700 - 533, 920 - 699
+    expected = (0.01 * before + 0.04 * after) / (before + after)
+    assert row["edge_distance"] == pytest.approx(expected, rel=0.01)
+
+
+def test_steps_that_did_not_converge_are_counted(tmp_path: Path) -> None:
+    trouble = ("eig_unconverged", "sdcp_unconverged", "sdcp_unconverged")
+    flows = {"central": FlowTruth(trouble=trouble)}
+    row = accuracy_of(tmp_path, RunTruth(run_id="a", steps=99, flows=flows)).iloc[0]
+    assert row["unconverged_fraction"] == pytest.approx(0.03)
+
+
+def test_rows_need_not_be_in_order(tmp_path: Path) -> None:
+    run = RunTruth(run_id="a", flows={"central": FlowTruth(distance=0.06, distance_from=123)})
+    folder = write_sweep(tmp_path, [run], parts=1)
+    expected = analysis.accuracy(analysis.load(folder))
+    file = folder / "steps" / "a" / "part-00000000.parquet"
+    table = pq.read_table(file)
+    pq.write_table(table.take(np.random.default_rng(0).permutation(len(table))), file)
+    pd.testing.assert_frame_equal(analysis.accuracy(analysis.load(folder)), expected)
+
+
+def test_common_steps() -> None:
+    one, other = np.array([0, 2, 4]), np.array([0, 1, 4])
+    steps, here, there = common_steps(one, other)
+    assert (steps.tolist(), one[here].tolist(), other[there].tolist()) == ([0, 4],) * 3
+    steps, here, there = common_steps(one, one)
+    assert one[here].tolist() == one[there].tolist() == steps.tolist() == [0, 2, 4]
+
+
+def test_a_direction_without_a_measurement_is_not_predicted_either() -> None:
+    n = 60
+    displacement = np.ones((n, 2))
+    displacement[:30, 1] = np.nan
+    columns = {
+        "step": np.arange(n), "sigma_eigs": np.full((n, 2), 2.0), "displacement_sq": displacement
+    }  # fmt: skip
+    predicted, measured = variance_series(columns, 1.0)
+    np.testing.assert_equal(np.isnan(predicted), np.isnan(measured))
+    assert total(predicted)[10] == 2.0
+    assert total(predicted)[50] == 4.0
+
+
+def test_an_optimizer_that_left_nothing_to_compare_with(tmp_path: Path) -> None:
+    frame = accuracy_of(tmp_path, RunTruth(run_id="a", steps=0, status="diverged"))
+    assert frame["flow_status"].tolist() == ["no_data", "no_data"]
+    assert frame["last_step"].isna().all()
+
+
 def test_a_stopped_flow_is_scored_up_to_its_stop(tmp_path: Path) -> None:
     flows = {"central": CENTRAL, "stable": replace(STABLE, distance=0.04, stop=150)}
     frame = accuracy_of(tmp_path, RunTruth(run_id="a", flows=flows))
@@ -85,7 +144,7 @@ def test_a_stopped_flow_is_scored_up_to_its_stop(tmp_path: Path) -> None:
     assert (stable["horizon"], stable["horizon_observed"]) == (149, True)
     # Both distances are taken at step 149: 0.02 and 0.04 of the same path.
     assert central["ratio_to_stable"] == pytest.approx(0.5)
-    assert central["last_step"] == 300
+    assert central["last_step"] == 600
 
 
 def test_a_diverged_run_keeps_its_status(tmp_path: Path) -> None:
@@ -143,7 +202,14 @@ def test_bad_options(example_sweep: Path, options: dict[str, float], message: st
 
 
 def test_bandwidth_sensitivity_of_a_slow_drift(example_sweep: Path) -> None:
-    table = analysis.bandwidth_sensitivity(analysis.load(example_sweep), bandwidths=(5, 10, 20))
-    assert list(table.columns) == [5.0, 10.0, 20.0, "spread"]
+    table = analysis.bandwidth_sensitivity(analysis.load(example_sweep), bandwidths=(10, 20, 40))
+    assert list(table.columns) == [10.0, 20.0, 40.0, "spread"]
     assert table.loc[("central", "variance_error"), 10.0] == pytest.approx(0.25, **CLOSE)
-    assert (table["spread"] < 1e-3).all()
+    # A wider window sees fewer steps; an error of zero has no relative spread.
+    metric = table.index.get_level_values("metric")
+    assert set(metric) == set(SMOOTHED)
+    constant = ~metric.isin(["near_edge_steps_optimizer", "test_loss_error"])
+    assert (table.loc[constant, "spread"] < 1e-3).all()
+    steps = table.loc[("central", "near_edge_steps_optimizer")]
+    assert steps.tolist()[:3] == [601 - 80, 601 - 160, 601 - 320]
+    assert steps["spread"] == pytest.approx(521 / 281 - 1)

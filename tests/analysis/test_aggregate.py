@@ -23,7 +23,7 @@ def frame_of(folder: Path, runs: list[RunTruth]) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def frame(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     """Score the sweep of 45 runs: 43 finished, one diverged, one failed, one stopped flow."""
-    runs = [replace(r, steps=100) for r in study_runs(steps=100)]
+    runs = study_runs(steps=200)
     runs[0] = replace(
         runs[0], flows={**runs[0].flows, "stable": replace(runs[0].flows["stable"], stop=50)}
     )
@@ -254,7 +254,7 @@ def test_coverage_of_the_covariance_slope(runs: int) -> None:
 
 def test_covariance_points_are_independent_windows(example_sweep: Path) -> None:
     points = analysis.covariance_points(analysis.load(example_sweep))
-    # 301 steps hold three windows of 81 steps whose centres have complete windows themselves.
+    # 601 steps hold three windows of 161 steps whose centres have complete windows themselves.
     assert (points.groupby(["run_id", "direction"]).size() == 3).all()
     assert (points["predicted"] / points["measured"]).to_numpy() == pytest.approx(
         CENTRAL.variance, rel=1e-3
@@ -273,7 +273,7 @@ def test_study_gathers_the_same_numbers(example_sweep: Path) -> None:
     found = analysis.study(results)
     pd.testing.assert_frame_equal(found.accuracy, analysis.accuracy(results))
     pd.testing.assert_frame_equal(found.points, analysis.covariance_points(results))
-    alone = analysis.bandwidth_sensitivity(results, bandwidths=(5, 10, 20))
+    alone = analysis.bandwidth_sensitivity(results, bandwidths=(10, 20, 40))
     pd.testing.assert_frame_equal(found.sensitivity, alone)
     last = found.curves[found.curves["step"] == found.curves["step"].max()]
     assert set(last["flow"]) == {"central", "stable"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import inspect
 import pkgutil
 import subprocess
 import sys
@@ -52,5 +53,13 @@ def test_every_public_metric_function_has_an_example() -> None:
         for name, value in vars(module).items():
             if callable(value) and getattr(value, "__module__", "") == module.__name__:
                 is_function = not name.startswith("_") and not isinstance(value, type)
-                if is_function and name != "bca":
+                if is_function:
                     assert ">>>" in (value.__doc__ or ""), f"{module.__name__}.{name}"
+
+
+def test_every_public_function_has_an_example() -> None:
+    functions = [n for n in analysis.__all__ if inspect.isfunction(getattr(analysis, n))]
+    assert {"load", "accuracy", "summarize", "compare"} < set(functions)
+    assert len([n for n in functions if n.startswith("plot_")]) == 8
+    for name in functions:
+        assert ">>>" in (getattr(analysis, name).__doc__ or ""), name

@@ -36,6 +36,14 @@ def test_widening_fades_with_n() -> None:
     assert widths[500] < 1.02
 
 
+def test_widening_is_hesterbergs() -> None:
+    """By √(n/(n-1)) · t_{n-1} / 1.96, as far as the bootstrap distribution is normal."""
+    data = stats.norm.ppf((np.arange(20) + 0.5) / 20)
+    wide, plain = (intervals.bca(data, np.mean, expand=e, resamples=100_000) for e in (True, False))
+    expected = np.sqrt(20 / 19) * stats.t.ppf(0.975, 19) / stats.norm.ppf(0.975)
+    assert (wide.high - wide.low) / (plain.high - plain.low) == pytest.approx(expected, abs=0.015)
+
+
 def test_same_seed_same_interval() -> None:
     data = np.random.default_rng(0).normal(size=20)
     assert intervals.mean_interval(data, seed=3) == intervals.mean_interval(data, seed=3)

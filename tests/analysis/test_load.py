@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.fs
 import pyarrow.parquet as pq
 import pytest
 from synthetic import RunTruth, example_runs, steps_table, write_sweep
@@ -135,32 +134,6 @@ def test_a_run_in_two_sweeps_counts_once(tmp_path: Path) -> None:
 
 def test_file_uri(example_sweep: Path) -> None:
     assert len(load(example_sweep.as_uri()).runs) == len(example_runs())
-
-
-def test_object_store(example_sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    server_module = pytest.importorskip("moto.server")
-    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            monkeypatch.setenv(name, "testing")
-        query = f"?endpoint_override={host}:{port}&scheme=http&region=us-east-1"
-        store, _ = pyarrow.fs.FileSystem.from_uri(
-            f"s3://bucket/x{query}&allow_bucket_creation=true"
-        )
-        store.create_dir("bucket")
-        pyarrow.fs.copy_files(
-            str(example_sweep), "bucket/results/example", destination_filesystem=store
-        )
-        results = load(f"s3://bucket/results/example{query}", where={"rule": "rmsprop"})
-        assert len(results.runs) == 2
-        frame = analysis.accuracy(results, flows=["central"])
-        assert frame["final_distance"].tolist() == pytest.approx([0.02, 0.04])
-        with pytest.raises(FileNotFoundError, match="results folder does not exist"):
-            load(f"s3://bucket/results/other{query}")
-    finally:
-        server.stop()
 
 
 def test_missing_folder(tmp_path: Path) -> None:

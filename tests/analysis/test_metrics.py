@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from analysis import metrics
-from analysis.smoothing import half_window, time_average
+from analysis.smoothing import DEFAULT_BANDWIDTH, half_window, time_average
 
 NAN = np.nan
 
@@ -119,6 +119,12 @@ def test_log_log_fit() -> None:
     assert metrics.log_log_fit(x, noisy).r2 == pytest.approx(expected)
     assert metrics.log_log_fit([1, 2, -1], [1, 2, 3]).points == 2
     assert np.isnan(metrics.log_log_fit([1, 1, 1], [1, 2, 3]).slope)
+    assert np.isnan(metrics.log_log_fit([1, 2], [1, 2]).slope)
+
+
+def test_defaults_are_those_of_the_documents() -> None:
+    assert metrics.prediction_horizon([0, 1], [0.05, 0.051]) == (1.0, True)
+    assert DEFAULT_BANDWIDTH == 20.0
 
 
 def test_empty_series() -> None:

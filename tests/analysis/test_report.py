@@ -124,7 +124,7 @@ def test_partial_results_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[st
     out = capsys.readouterr().out
     assert "PARTIAL RESULT: 1 bad file was left out" in out
     assert f"{bad}: is truncated or half-written" in out
-    assert "shorter than the averaging window of 80 steps" in out
+    assert "shorter than the averaging window of 160 steps" in out
     page = (tmp_path / "out" / "report.html").read_text()
     assert str(bad) in page
     assert "no steps on storage" in page
@@ -143,6 +143,41 @@ def test_all_diverged_and_nothing_ended(tmp_path: Path, capsys: pytest.CaptureFi
     assert main([str(folder)]) == 0
     assert "No run has ended yet" in capsys.readouterr().out
     assert "1 runs had not ended" in (folder / "report" / "report.html").read_text()
+
+
+def test_printed_tables_keep_every_result(example_sweep: Path) -> None:
+    """Counts and p-values stay, even where they are the same in every row."""
+    frame = analysis.accuracy(analysis.load(example_sweep))
+    table = analysis.compare(frame, "central", "stable")
+    head = table_text(table, "markdown").splitlines()[0]
+    for name in ("wins", "win_rate", "p_value", "p_holm", "n_runs", "n_diverged", "n_stopped"):
+        assert f"| {name} |" in head, name
+    summary = table_text(analysis.summarize(frame), "latex")
+    for name in ("n_runs", "n_diverged", "n_failed", "n_stopped", "n_censored"):
+        assert name.replace("_", r"\_") in summary, name
+    assert "beta2" not in table_text(frame.query("rule == 'rmsprop'"), "markdown").splitlines()[0]
+
+
+def test_every_format_is_written(example_sweep: Path, tmp_path: Path) -> None:
+    for kind, ending in (
+        ("csv", "csv"),
+        ("parquet", "parquet"),
+        ("latex", "tex"),
+        ("markdown", "md"),
+    ):
+        out = tmp_path / kind
+        assert main([str(example_sweep), "--out", str(out), "--format", kind]) == 0
+        files = {f.name for f in (out / "tables").iterdir()}
+        names = (
+            "accuracy",
+            "comparison",
+            "lr_trend",
+            "problems",
+            "sensitivity",
+            "summary",
+            "variance",
+        )
+        assert files == {f"{name}.{ending}" for name in names}
 
 
 def test_latex_and_markdown() -> None:
@@ -186,3 +221,48 @@ def test_plots_change_no_global_setting(example_sweep: Path) -> None:
     before = dict(mpl.rcParams)
     analysis.plot_distance(analysis.load(example_sweep).run_steps("gr001s0"))
     assert dict(mpl.rcParams) == before
+
+
+def test_a_reader_who_has_seen_enough_is_no_error(
+    example_sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object, **__: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("analysis.__main__.write_report", gone)
+    with pytest.raises(BrokenPipeError):  # handled where the program ends
+        main([str(example_sweep), "--out", str(tmp_path)])
+
+
+def test_the_legend_names_what_any_column_shows(tmp_path: Path) -> None:
+    from analysis.figures import FigureSet
+
+    plain = {"central": replace(CENTRAL, loss=0.0)}  # its prediction is its loss
+    runs = [RunTruth(run_id="a", flows=plain), RunTruth(run_id="b", flows={"central": CENTRAL})]
+    results = analysis.load(write_sweep(tmp_path, runs))
+    figure = FigureSet(tmp_path).runs(results, {"a": "best", "b": "worst"}, 20.0)
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "central flow's prediction" in labels
+    assert len(labels) == len(set(labels))
+
+
+@pytest.mark.parametrize(
+    ("limits", "labelled"),
+    [((1e-3, 1e-2), 2), ((0.012, 0.3), 3), ((0.3, 0.9), 3), ((0.95, 1.05), 3), ((1e-4, 1.0), 4)],
+)
+def test_a_logarithmic_axis_has_labels_at_any_range(
+    limits: tuple[float, float], labelled: int
+) -> None:
+    import matplotlib.pyplot as plt
+
+    from analysis.style import finish
+
+    ax = plt.figure().subplots()
+    ax.set(yscale="log", ylim=limits)
+    finish(ax, xlabel="x", ylabel="y")
+    ax.figure.canvas.draw()
+    ticks = [*ax.yaxis.get_major_ticks(), *ax.yaxis.get_minor_ticks()]
+    shown = [
+        t.label1.get_text() for t in ticks if limits[0] <= t.get_loc() <= limits[1] * (1 + 1e-9)
+    ]
+    assert len([text for text in shown if text]) >= labelled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import logging
 import sys
@@ -24,11 +25,11 @@ KEYS = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_EC2_METADAT
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
     """Start a private local cluster with two CPUs."""
-    from tests.ray import fake_run, faults  # noqa: F401  # sets Ray's environment
+    from tests.ray import fake_run, faults, moments  # noqa: F401  # sets Ray's environment
 
     import ray  # isort: skip
 
-    for name in ("tests.ray.fake_run", "tests.ray.faults"):
+    for name in ("tests.ray.fake_run", "tests.ray.faults", "tests.ray.moments"):
         # Workers can't import the tests; send them along.
         ray.cloudpickle.register_pickle_by_value(sys.modules[name])
     ray.init(
@@ -58,26 +59,39 @@ class Launched:
         self.folder = folder
 
 
-@pytest.fixture
-def launch(cluster: None) -> Callable[..., Launched]:  # noqa: ARG001
-    """Return a function that launches a sweep, as the command line does."""
+def launch_sweep(sweep: SweepConfig, trainable: Any = None, retry_failed: bool = False) -> Launched:
+    """Launch a sweep on the shared cluster, as the command line does."""
     from cflows_ray.tune import PairedTrial, run_sweep
 
-    def launch(
-        sweep: SweepConfig,
-        trainable: type[PairedTrial] = PairedTrial,
-        retry_failed: bool = False,
-    ) -> Launched:
-        storage = Storage(sweep.execution.storage, sweep.name)
-        plan = make_plan(sweep, storage, retry_failed)
-        console = Console(file=io.StringIO(), width=200)
-        ended = {run_id: row["status"] for run_id, row in plan.ended.items()}
-        display = Display(sweep.name, sweep.runs, ended, console)
-        outcome = run_sweep(sweep, plan, storage, display, trainable=trainable)
-        assert isinstance(console.file, io.StringIO)
-        return Launched(outcome, console.file.getvalue(), Path(storage.location))
+    storage = Storage(sweep.execution.storage, sweep.name)
+    plan = make_plan(sweep, storage, retry_failed)
+    console = Console(file=io.StringIO(), width=200)
+    ended = {run_id: row["status"] for run_id, row in plan.ended.items()}
+    display = Display(sweep.name, sweep.runs, ended, console)
+    outcome = run_sweep(sweep, plan, storage, display, trainable=trainable or PairedTrial)
+    assert isinstance(console.file, io.StringIO)
+    return Launched(outcome, console.file.getvalue(), Path(storage.location))
 
-    return launch
+
+@pytest.fixture
+def launch(cluster: None) -> Callable[..., Launched]:  # noqa: ARG001
+    """Return a function that launches a sweep."""
+    return launch_sweep
+
+
+@pytest.fixture(scope="session")
+def undisturbed_study(
+    cluster: None,  # noqa: ARG001
+    compile_cache: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """Return the tables of `study.py` as an undisturbed launch makes them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CFLOWS_RAY_TEST_CACHE", compile_cache)
+        from tests.ray.study import SWEEP
+    folder = tmp_path_factory.mktemp("undisturbed")
+    execution = dataclasses.replace(SWEEP.execution, storage=str(folder))
+    return launch_sweep(dataclasses.replace(SWEEP, execution=execution)).folder
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ import errno
 import functools
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,16 +15,18 @@ from typing import Any
 from cflows_ray import storage
 from cflows_ray.session import RunSession, build_paired
 from cflows_ray.tune import PairedTrial
+from tests.ray.moments import Moment
 
 
 def killed_trial(
-    kill_at: Mapping[str, int], marks: Path, build: Callable[[Any], Any] = build_paired
+    kill_at: Mapping[str, Moment], marks: Path, build: Callable[[Any], Any] = build_paired
 ) -> type[PairedTrial]:
-    """Return a trial whose process is killed once (SIGKILL) at a run's given change on storage.
+    """Return a trial whose process is killed once (SIGKILL) at a moment in each run.
 
     Args:
-        kill_at: number of the change, counted from the run's start, by run id.
-        marks: folder with a file for every kill that has happened, so that it happens once.
+        kill_at: the moment, by run id.
+        marks: folder with a file for every kill that has happened, so that it happens once; it
+            says where the process was.
         build: makes the paired run.
     """
 
@@ -30,28 +34,74 @@ def killed_trial(
         open_session = staticmethod(functools.partial(RunSession, build=build))
 
         def _open(self) -> RunSession:
-            storage.on_event = _Killer(dict(kill_at), marks)
-            return super()._open()
+            killer = _Killer(dict(kill_at), marks)
+            storage.on_event = killer.changed
+            session = super()._open()
+            killer.watch(session)
+            return session
 
     return KilledTrial
 
 
 class _Killer:
-    """Counts the changes of the run that this process carries out."""
+    """Counts what the run that this process carries out does, and kills it at its moment."""
 
-    def __init__(self, kill_at: dict[str, int], marks: Path) -> None:
+    def __init__(self, kill_at: dict[str, Moment], marks: Path) -> None:
         self._kill_at = kill_at
         self._marks = marks
-        self._counts: dict[str, int] = {}
+        self._changes: dict[str, int] = {}
 
-    def __call__(self, event: str, path: str) -> None:
+    def changed(self, event: str, path: str) -> None:
+        """Take note of a change on storage."""
         for run_id, moment in self._kill_at.items():
             if run_id in path:
-                count = self._counts[run_id] = self._counts.get(run_id, -1) + 1
-                mark = self._marks / run_id
-                if count == moment and not mark.exists():
-                    mark.write_text(f"{event} {path}")
-                    os.kill(os.getpid(), signal.SIGKILL)
+                count = self._changes[run_id] = self._changes.get(run_id, -1) + 1
+                if moment.kind == "change" and count == moment.number:
+                    self._kill(run_id, f"{event} {path}")
+
+    def watch(self, session: RunSession) -> None:
+        """Watch what a run computes and saves."""
+        run_id = session.config.run_id
+        moment = self._kill_at.get(run_id)
+        if moment is None or moment.kind == "change" or (self._marks / run_id).exists():
+            return
+        if moment.kind == "orbax":
+            import orbax.checkpoint as ocp
+
+            ocp.StandardCheckpointer.save = self._deadly(  # type: ignore[method-assign]
+                ocp.StandardCheckpointer.save, run_id, moment
+            )
+            return
+        build = session._build
+
+        def built(config: Any) -> Any:
+            paired, state = build(config)
+            paired.advance = self._deadly(paired.advance, run_id, moment)
+            return paired, state
+
+        session._build = built
+
+    def _deadly(self, function: Callable[..., Any], run_id: str, moment: Moment) -> Any:
+        """Return the function with a kill in its n-th call, which does not come to its end."""
+        calls = iter(range(10**6))
+
+        @functools.wraps(function)
+        def deadly(*arguments: Any, **named: Any) -> Any:
+            if next(calls) != moment.number:
+                return function(*arguments, **named)
+            place = f"{moment.kind} {moment.number} after {moment.delay_s:.4f} s"
+            threading.Timer(moment.delay_s, self._kill, (run_id, place)).start()
+            function(*arguments, **named)
+            time.sleep(60)
+            raise AssertionError("not killed")
+
+        return deadly
+
+    def _kill(self, run_id: str, place: str) -> None:
+        mark = self._marks / run_id
+        if not mark.exists():
+            mark.write_text(place)
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def plain_trial(build: Callable[[Any], Any]) -> type[PairedTrial]:
@@ -63,28 +113,31 @@ def plain_trial(build: Callable[[Any], Any]) -> type[PairedTrial]:
     return PlainTrial
 
 
-def full_disk_trial(run_id: str, build: Callable[[Any], Any]) -> type[PairedTrial]:
-    """Return a trial that finds the disk full from a run's second checkpoint on."""
+def failing_storage_trial(
+    run_id: str, build: Callable[[Any], Any], number: int = errno.ENOSPC
+) -> type[PairedTrial]:
+    """Return a trial whose storage refuses every write from a run's first checkpoint on."""
 
-    class FullDiskTrial(PairedTrial):
+    class FailingStorageTrial(PairedTrial):
         open_session = staticmethod(functools.partial(RunSession, build=build))
 
         def _open(self) -> RunSession:
-            storage.on_event = _FullDisk(run_id)
+            storage.on_event = _FailingStorage(run_id, number)
             return super()._open()
 
-    return FullDiskTrial
+    return FailingStorageTrial
 
 
-class _FullDisk:
+class _FailingStorage:
     """Lets a run's first checkpoint through, and then nothing."""
 
-    def __init__(self, run_id: str) -> None:
+    def __init__(self, run_id: str, number: int) -> None:
         self._run_id = run_id
-        self._full = False
+        self._number = number
+        self._fails = False
 
     def __call__(self, event: str, path: str) -> None:
         if event == "written" and f"{self._run_id}/step-" in path:
-            self._full = True
-        elif event == "half written" and self._full:
-            raise OSError(errno.ENOSPC, "No space left on device")
+            self._fails = True
+        elif event == "half written" and self._fails:
+            raise OSError(self._number, os.strerror(self._number))

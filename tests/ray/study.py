@@ -14,7 +14,7 @@ SWEEP = SweepConfig(
     name="study",
     grids=(Grid(workload="saddle_2d", rule="gradient_descent", lrs=(0.2, 0.19)),),
     seeds=(0, 1),
-    steps=400,
+    steps=300,
     warmup=3,
     execution=Execution(chunk_steps=5, compile_cache=os.environ["CFLOWS_RAY_TEST_CACHE"]),
 )

@@ -6,6 +6,7 @@ file is there to be copied, as `ray submit` does it. Results go to an S3-compati
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -27,6 +28,8 @@ from tests.ray.test_drivers import STUDY, Driver
 
 pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.filterwarnings("ignore")]
 
+OPEN = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
+
 
 def free_port() -> int:
     with socket.socket() as server:
@@ -42,13 +45,13 @@ class Nodes:
         self.folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # sockets need short names
         self._groups: list[subprocess.Popen[bytes]] = []
 
-    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
         """Start a node that stays in the foreground of a session of its own."""
         ports = {"dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port"}
         own = [f"--{name}={free_port()}" for name in sorted(ports)]
         process = subprocess.Popen(
             [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *arguments, *own],
-            env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"},
+            env={**os.environ, **OPEN, **environment},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -56,9 +59,10 @@ class Nodes:
         self._groups.append(process)
         return process
 
-    def head(self) -> None:
+    def head(self, *arguments: str, **environment: str) -> None:
         """Start a head that runs no trials."""
         self.start(
+            *arguments,
             "--head",
             f"--port={self.port}",
             "--num-cpus=0",
@@ -66,6 +70,35 @@ class Nodes:
             f"--dashboard-port={self.dashboard}",
             f"--ray-client-server-port={free_port()}",
             f"--temp-dir={self.folder}",
+            **environment,
+        )
+
+    def growing_head(self) -> None:
+        """Start a head that starts machines with one CPU when they are needed, up to two."""
+        head_id = f"{0:056x}".replace("0", "f", 51)
+        types = {
+            "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+            "worker": {"resources": {"CPU": 1}, "node_config": {}, "max_workers": 2},
+        }
+        config = {
+            "cluster_name": "grows",
+            "max_workers": 2,
+            "idle_timeout_minutes": 5,
+            "provider": {
+                "type": "fake_multinode",
+                "gcs_address": f"127.0.0.1:{self.port}",
+                "head_node_id": head_id,
+            },
+            "available_node_types": types,
+            "head_node_type": "ray.head.default",
+        }
+        file = Path(self.folder, "autoscaling.yaml")
+        file.write_text(json.dumps(config))
+        self.head(
+            f"--autoscaling-config={file}",
+            RAY_FAKE_CLUSTER="1",
+            AUTOSCALER_UPDATE_INTERVAL_S="1",
+            RAY_OVERRIDE_NODE_ID_FOR_TESTING=head_id,
         )
 
     def worker(self) -> subprocess.Popen[bytes]:
@@ -99,6 +132,7 @@ def wait_for(what: Callable[[], bool], timeout_s: float = 240) -> None:
 
 
 def test_a_job_on_a_cluster_that_changes(
+    undisturbed_study: Path,
     bucket: str,
     nodes: Nodes,
     tmp_path: Path,
@@ -106,10 +140,6 @@ def test_a_job_on_a_cluster_that_changes(
 ) -> None:
     pytest.importorskip("aiohttp_cors", reason="jobs need ray[default]")
     from ray.job_submission import JobStatus, JobSubmissionClient
-
-    expected = Driver(tmp_path / "expected", compile_cache)
-    text = expected.end()
-    assert expected.process.returncode == 0, text
 
     nodes.head()
     first = nodes.worker()
@@ -151,11 +181,29 @@ def test_a_job_on_a_cluster_that_changes(
     assert "process lost" in logs
     assert "driver loaded JAX: False" in logs
     assert set(sweep_status(storage).statuses.values()) == {"finished"}
-    assert_same_tables(expected.results, download(storage, tmp_path / "s3"))
+    assert_same_tables(undisturbed_study, download(storage, tmp_path / "s3"))
+
+
+def test_a_cluster_that_grows_from_nothing(
+    nodes: Nodes, tmp_path: Path, compile_cache: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No machine is there at first: refused, or started, as the launch says."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    nodes.growing_head()
+    wait_for(lambda: alive_cpus(nodes.port) == 0)
+    arguments = ("--address", f"127.0.0.1:{nodes.port}", "--steps", "20")
+    refused = Driver(tmp_path, compile_cache, *arguments)
+    text = refused.end()
+    assert refused.process.returncode == 2, text
+    assert "error: resources of a run must fit on one machine, got 1 CPU; there is: 0 CPU" in text
+    grows = Driver(tmp_path, compile_cache, *arguments, "--autoscaling")
+    text = grows.end()
+    assert grows.process.returncode == 0, text
+    assert set(sweep_status(Storage(str(grows.results))).statuses.values()) == {"finished"}
 
 
 def alive_cpus(port: int) -> float:
-    """Return the CPUs of a cluster, asked from a process that is not connected to any."""
+    """Return the CPUs of a cluster, asked from another process; -1 while it can't be reached."""
     code = (
         f"import ray; ray.init(address='127.0.0.1:{port}', log_to_driver=False); "
         "print(ray.cluster_resources().get('CPU', 0))"
@@ -163,4 +211,4 @@ def alive_cpus(port: int) -> float:
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
     command = [sys.executable, "-c", code]
     found = subprocess.run(command, capture_output=True, text=True, env=environment)
-    return float(found.stdout.strip().splitlines()[-1]) if found.returncode == 0 else 0.0
+    return float(found.stdout.strip().splitlines()[-1]) if found.returncode == 0 else -1.0

@@ -17,6 +17,7 @@ from cflows_ray.status import sweep_status
 from cflows_ray.storage import Storage
 from tests.ray.conftest import KEYS, Launched
 from tests.ray.fake_run import build_fake
+from tests.ray.moments import Moment
 from tests.ray.tables import assert_same_tables, download
 
 # Started by their own libraries, with settings that they warn about themselves.
@@ -87,7 +88,7 @@ def test_a_sweep_on_s3(
 
     local = launch(small_sweep(lrs=(0.1,)), plain_trial(build_fake)).folder
     sweep = small_sweep(lrs=(0.1,), storage=bucket)
-    trial = killed_trial({sweep.runs[0].run_id: 9}, tmp_path, build_fake)
+    trial = killed_trial({sweep.runs[0].run_id: Moment("change", 9)}, tmp_path, build_fake)
     launch(sweep, with_keys(trial))
     assert (tmp_path / sweep.runs[0].run_id).exists()
     storage = Storage(bucket, sweep.name)

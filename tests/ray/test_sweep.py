@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from cflows_ray.results import Results
 from cflows_ray.storage import Storage
 from tests.ray.conftest import Launched
 from tests.ray.fake_run import build_fake, build_mended
+from tests.ray.moments import Moment
 from tests.ray.tables import assert_same_tables, read_tables
 
 pytestmark = [pytest.mark.ray]
@@ -54,7 +58,10 @@ def test_killed_actors_change_nothing(
 
     sweep = small_sweep()
     expected = reference(launch, sweep, undisturbed)
-    kill_at = {sweep.runs[0].run_id: 9, sweep.runs[2].run_id: 14}
+    kill_at = {
+        sweep.runs[0].run_id: Moment("change", 9),
+        sweep.runs[2].run_id: Moment("change", 14),
+    }
     result = launch(sweep, killed_trial(kill_at, tmp_path))
     assert {p.name for p in tmp_path.iterdir() if p.is_file()} == set(kill_at)
     assert result.text.count("process lost") == 2
@@ -149,16 +156,24 @@ def test_two_drivers(launch: Launch, small_sweep: MakeSweep) -> None:
     other.release()
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
 def test_lasting_storage_errors_stop_the_sweep(
-    launch: Launch, small_sweep: MakeSweep, tmp_path: Path
+    launch: Launch, small_sweep: MakeSweep, undisturbed: dict[str, Path], number: int
 ) -> None:
-    """A disk that is full stops the sweep at once with one clear reason; mended, it goes on."""
-    from tests.ray.faults import full_disk_trial
+    """A full disk, or one that may not be written, stops the sweep at once with one clear reason.
 
-    expected = launch(small_sweep(storage=str(tmp_path / "expected")), fake_trial())
-    sweep = small_sweep()
-    result = launch(sweep, full_disk_trial(sweep.runs[1].run_id, build_fake))
-    assert "No space left on device" in result.outcome.storage_error
+    Nothing that was there is damaged; mended, the sweep goes on.
+    """
+    from tests.ray.faults import failing_storage_trial
+
+    expected = reference(launch, small_sweep(lrs=(0.1, 0.2)), undisturbed, trainable=fake_trial())
+    sweep = small_sweep(lrs=(0.1, 0.2))
+    result = launch(sweep, failing_storage_trial(sweep.runs[1].run_id, build_fake, number))
+    pattern = rf"cannot write \S+/small/\S+: {os.strerror(number)}"
+    assert re.fullmatch(pattern, result.outcome.storage_error)
     assert not result.outcome.interrupted
+    assert not result.outcome.lost
+    read_tables(result.folder)  # every file that readers look at is whole
+    assert len(make_plan(sweep, Storage(sweep.execution.storage, sweep.name)).todo) >= 1
     result = launch(sweep, fake_trial())
-    assert_same_tables(expected.folder, result.folder)
+    assert_same_tables(expected, result.folder)
