@@ -40,6 +40,8 @@ class Options:
     """`steps`: numbers of critical directions."""
     paper: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """`memory`: compile the paper-scale ViT too, which takes long."""
+    sweep_steps: int = 2000
+    """`sweep`: optimizer steps of a trial."""
     tiny: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """`precision`, `sweep`: as small as possible, to try the machinery."""
 
@@ -73,7 +75,7 @@ def _precision(options: Options) -> Iterator[str]:
 def _sweep(options: Options) -> Iterator[str]:
     from tests.benchmarks.table_sweep import sweep
 
-    return sweep(options.tiny)
+    return sweep(options.sweep_steps, options.tiny)
 
 
 TABLES: dict[str, Callable[[Options], Iterator[str]]] = {

@@ -55,6 +55,10 @@ class CentralFlow:
         self._problem, self._params = problem, params
         self._compiled: dict[int, Any] = {}
 
+    def twin(self) -> CentralFlow:
+        """Return the same flow, not compiled yet."""
+        return CentralFlow(self._problem, self._params, self.options)
+
     def start(self, lr: float, warmup: int) -> At:
         """Return the flow's start after `warmup` optimizer steps."""
         run = PairedRun(self._problem, GradientDescent(lr), self.options)
@@ -130,8 +134,8 @@ class CentralFlow:
             return top_eigenpairs(point.hessian_vectors, guess, tolerance=1e-3).eigvals[0]
 
         with float_mode("float64"):
-            guess = np.random.default_rng(0).standard_normal((2, at.state.params.size))
-            guess = jnp.asarray(guess, at.state.params.dtype)
+            normal = np.random.default_rng(0).standard_normal((2, at.state.params.size))
+            guess = jnp.asarray(normal, at.state.params.dtype)
             return float(jax.jit(top)(at.state.params, guess, self.flat.data))
 
 
@@ -139,8 +143,9 @@ def grow(state: Any, k: int) -> Any:
     """Return a central flow's state with k tracked directions, the new ones random."""
     old, num_params = state.basis.shape
     with float_mode("float64"):
-        rows = np.random.default_rng(k).standard_normal((k - old, num_params))
-        rows = jnp.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), state.basis.dtype)
+        normal = np.random.default_rng(k).standard_normal((k - old, num_params))
+        normal /= np.linalg.norm(normal, axis=1, keepdims=True)
+        rows = jnp.asarray(normal, state.basis.dtype)
         return state._replace(
             basis=jnp.concatenate([state.basis, rows]),
             fresh=jnp.ones((), bool),

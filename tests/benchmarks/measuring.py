@@ -93,15 +93,16 @@ def number(x: float) -> str:
     return f"{x:.1e}"
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Return a Markdown table; numbers in three significant digits, integers in full."""
+def table(header: str, rows: Sequence[Sequence[Any]]) -> str:
+    """Return a Markdown table with columns "a | b"; floats in three significant digits."""
 
     def cell(x: Any) -> str:
         if isinstance(x, float):
             return number(x)
         return f"{x:,}" if isinstance(x, int) else str(x)
 
-    lines = [header, ["---"] * len(header), *([cell(x) for x in row] for row in rows)]
+    titles = header.split(" | ")
+    lines = [titles, ["---"] * len(titles), *([cell(x) for x in row] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -33,8 +34,10 @@ def run(
     flows: tuple[str, ...], steps: int, dtype: str = "float32", warmup: int = 0
 ) -> PairedResult:
     """Run the reference problem once."""
+    loss, params = _problem()
     return run_paired(
-        *_problem(),
+        loss,
+        params,
         GradientDescent(REFERENCE_LR),
         steps=steps,
         flows=flows,
@@ -77,9 +80,7 @@ def derivative_seconds(
 def timings(steps: int, repetitions: int) -> tuple[dict[str, Timing], dict[str, PairedResult]]:
     """Return times of compiled runs of each selection of flows, and their first runs."""
     first = {name: run(flows, steps) for name, flows in SELECTIONS.items()}
-    calls: dict[str, Callable[[], Any]] = {
-        name: lambda flows=flows: run(flows, steps) for name, flows in SELECTIONS.items()
-    }
+    calls = {name: functools.partial(run, flows, steps) for name, flows in SELECTIONS.items()}
     return interleaved(calls, repetitions), first
 
 
@@ -101,7 +102,7 @@ def reference(
     yield f"Measured alone on the {clock} clock: {costs}."
     discrete_s = times["discrete"].best_s(clock)
     base = {"discrete": 0.0, "stable": discrete_s, "central": discrete_s}
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     for process, name in zip(("discrete", "stable", "central"), list(SELECTIONS)[:3], strict=True):
         alone = times[name].best_s(clock) - base[process]
         derivatives = derivative_seconds(process, counts[process], steps, costs)
@@ -112,8 +113,10 @@ def reference(
     derivatives = float(sum(row[5] for row in rows))
     summed = (sum(c[i] for c in counts.values()) for i in range(3))
     rows.append((ALL, total, *summed, derivatives, f"{100 * derivatives / total:.0f}%"))
-    header = ("process", f"s, {clock} (differences of minima)", "gradients", "products")
-    header += ("third derivatives", "s of these alone", "share of derivatives")
+    header = (
+        f"process | s, {clock} (differences of minima) | gradients | products | "
+        "third derivatives | s of these alone | share of derivatives"
+    )
     yield table(header, rows)
     yield f"Status: {_statuses(result)}; compile time {result.compile_s:.1f} s."
     least = times[ALL].best_s("wall"), times[ALL].best_s("processor")
@@ -132,8 +135,7 @@ def _ratios(existing_s: float, least: tuple[float, float]) -> str:
 
 
 def _time_table(times: dict[str, Timing], first: dict[str, PairedResult]) -> str:
-    header = ("processes", "least s", "spread", "least processor s", "spread", "steps/s")
-    header += ("compile s",)
+    header = "processes | least s | spread | least processor s | spread | steps/s | compile s"
     rows = []
     for name, timing in times.items():
         steps = int(first[name].steps.step.max())
@@ -156,7 +158,7 @@ def _statuses(result: PairedResult) -> str:
     critical = result.steps[result.steps.process == "central"].num_critical
     shares = critical.value_counts(normalize=True).sort_index()
     share = ", ".join(f"{c}: {100 * x:.0f}%" for c, x in shares.items())
-    words = ", ".join(f"{p} {s} {n}" for (p, s), n in counted.items())  # type: ignore[misc]
+    words = ", ".join(f"{' '.join(map(str, key))} {n}" for key, n in counted.items())
     return f"{words}; critical directions of the central flow {share}"
 
 
@@ -188,8 +190,10 @@ def _agreement_table(steps: int) -> str:
                 f"{100 * gaps.num_critical:.1f}%",
             )
         )
-    header = ("dtype", "predicted loss", "effective sharpness", "trace of Σ", "last point")
-    header += ("rows with another number of critical directions",)
+    header = (
+        "dtype | predicted loss | effective sharpness | trace of Σ | last point | "
+        "rows with another number of critical directions"
+    )
     critical = np.array(oracle.num_critical)
     return (
         f"Largest relative differences from the float64 oracle over {steps} steps after "

@@ -18,18 +18,9 @@ TIMED_STEPS, WARMUP, SUBSTEPS, NUM_EIGS = 4, 40, 4, 4
 TRACKED_FROM = PairedOptions().tracking_threshold
 
 HEADER = (
-    "workload",
-    "critical",
-    "k",
-    "step in gradients",
-    "spread",
-    "gradients",
-    "products",
-    "third derivatives",
-    "predicted from counts",
-    "remainder",
-    "least counts",
-    "least in gradients",
+    "workload | critical | k | step in gradients | spread | gradients | products | "
+    "third derivatives | predicted from counts | remainder | least counts | "
+    "least in gradients"
 )
 
 
