@@ -17,6 +17,7 @@ from cflows_ray.linalg.eigen import top_eigenpairs
 from cflows_ray.pairing import PairedOptions, PairedRun
 from cflows_ray.problem import Problem
 from cflows_ray.rules import UpdateRule
+from tests.benchmarks.measuring import progress
 from tests.benchmarks.unit_costs import Flat, flat_problem
 
 FIRST_EFFECTIVE = 1.7  # effective sharpness from which a walk starts: just short of the edge
@@ -83,6 +84,7 @@ class CentralFlow:
             args = rule, self.flat.data, at.state, jnp.asarray(num_steps, jnp.int32)
             k = at.state.basis.shape[0]
             if k not in self._compiled:
+                progress(f"compiles the central flow with k = {k}")
                 self._compiled[k] = jax.jit(self._steps).lower(*args).compile()
             return jax.block_until_ready(self._compiled[k](*args))
 
@@ -117,7 +119,9 @@ class CentralFlow:
         if wanted == 0:
             at = replace(at, lr=FIRST_EFFECTIVE / self.sharpness(at))
             return self.advance(at, SETTLE_STEPS)
-        for _ in range(MOST_RAMP_STEPS):
+        for i in range(MOST_RAMP_STEPS):
+            if i % 10 == 0:
+                progress(f"learning rate {at.lr:.3g}, {at.num_critical} of {wanted} critical")
             if at.num_critical >= wanted:
                 settled = self.advance(at, SETTLE_STEPS)
                 if settled.num_critical >= wanted:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -81,6 +82,11 @@ def item_cost(
         n = min(most, max(2 * n, int(n * target_s / max(taken, 1e-6))))
     times = interleaved({"empty": lambda: run(0), "full": lambda: run(n)}, repetitions)
     return max(times["full"].best_s(clock) - times["empty"].best_s(clock), 0.0) / n
+
+
+def progress(text: str) -> None:
+    """Say on standard error what is being done."""
+    print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
 
 
 def number(x: float) -> str:

@@ -11,7 +11,7 @@ from cflows_ray.flows import spectrum
 from cflows_ray.linalg.eigen import EigenResult, top_eigenpairs
 from tests.benchmarks.central_steps import At, CentralFlow
 from tests.benchmarks.measuring import Clock, repeat, table
-from tests.benchmarks.unit_costs import derivative_costs, eigensolver_costs, sdcp_cost
+from tests.benchmarks.unit_costs import DerivativeMeter, eigensolver_costs, sdcp_cost
 
 STEPS = 4
 
@@ -46,7 +46,7 @@ def parts_table(flow: CentralFlow, at: At, repetitions: int, clock: Clock = "wal
     counts = (after.counts - at.counts) / STEPS
     k, c = at.state.basis.shape[0], after.num_critical
     step_s = repeat(lambda: flow.call(at, STEPS), repetitions).best_s(clock) / STEPS
-    one = derivative_costs(flow.flat._replace(params=at.state.params), k, repetitions, clock)
+    one = DerivativeMeter(flow.flat, k).costs(at.state.params, repetitions, clock)
     eigen = eigensolver_costs(flow.flat.params.size, k, repetitions, clock)
     calls, rounds = (n / STEPS for n in count_rounds(flow, at, STEPS))
     solved = counts[2] / max(c * (c + 1) / 2, 1)

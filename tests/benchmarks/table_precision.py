@@ -15,7 +15,7 @@ import numpy as np
 from cflows_ray import GradientDescent, Problem, RMSProp, run_paired
 from cflows_ray.rules import UpdateRule
 from tests.benchmarks.measuring import Clock, interleaved, number, table
-from tests.benchmarks.unit_costs import DerivativeCosts, derivative_costs, flat_problem
+from tests.benchmarks.unit_costs import DerivativeCosts, DerivativeMeter, flat_problem
 from tests.networks import NETWORKS
 
 REFERENCE_SUBSTEPS, WARMUP = 64, 5
@@ -127,7 +127,7 @@ def _table(case: Case, repetitions: int, clock: Clock, substeps: tuple[int, ...]
     truth = integrate(case, REFERENCE_SUBSTEPS, "float64")[0]
     loss, params = _network(case.network)
     flat = flat_problem(Problem(lambda p, _: loss(p)), params)
-    costs = derivative_costs(flat, clock=clock, repetitions=repetitions)
+    costs = DerivativeMeter(flat).costs(clock=clock, repetitions=repetitions)
     runs = {n: integrate(case, n, "float32") for n in substeps}
     calls: dict[str, Callable[[], Any]] = {str(n): again for n, (_, again) in runs.items()}
     alone = next(iter(runs.values()))[1]

@@ -16,7 +16,7 @@ from cflows_ray.pairing import PairedResult
 from tests.benchmarks.agreement import compare, oracle_path
 from tests.benchmarks.measuring import Clock, Timing, interleaved, table
 from tests.benchmarks.problems import REFERENCE_LR, reference_problem
-from tests.benchmarks.unit_costs import DerivativeCosts, derivative_costs, flat_problem
+from tests.benchmarks.unit_costs import DerivativeCosts, DerivativeMeter, flat_problem
 
 SELECTIONS: dict[str, tuple[str, ...]] = {
     "discrete": (),
@@ -94,7 +94,7 @@ def reference(
     """Yield the table's parts as they are measured."""
     loss, params = _problem()
     flat = flat_problem(Problem(lambda p, _: loss(p)), params)
-    costs = derivative_costs(flat, num_rows=5, clock=clock)
+    costs = DerivativeMeter(flat, num_rows=5).costs(clock=clock)
     times, first = timings(steps, repetitions)
     result = first[ALL]
     counts = last_counts(result.steps)
@@ -154,11 +154,12 @@ def _time_table(times: dict[str, Timing], first: dict[str, PairedResult]) -> str
 
 
 def _statuses(result: PairedResult) -> str:
-    counted = result.steps.groupby(["process", "status"], observed=True).size()
+    labels = result.steps.process.astype(str) + " " + result.steps.status.astype(str)
+    counted = labels.value_counts().sort_index()
     critical = result.steps[result.steps.process == "central"].num_critical
     shares = critical.value_counts(normalize=True).sort_index()
     share = ", ".join(f"{c}: {100 * x:.0f}%" for c, x in shares.items())
-    words = ", ".join(f"{' '.join(map(str, key))} {n}" for key, n in counted.items())
+    words = ", ".join(f"{label} {n}" for label, n in counted.items())
     return f"{words}; critical directions of the central flow {share}"
 
 

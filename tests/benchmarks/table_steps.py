@@ -11,7 +11,7 @@ from cflows_ray.workloads import build_workload
 from tests.benchmarks.central_steps import At, CentralFlow
 from tests.benchmarks.measuring import Clock, Timing, interleaved, number, table
 from tests.benchmarks.problems import DATA, LEARNING_RATES, has_cifar10
-from tests.benchmarks.unit_costs import DerivativeCosts, derivative_costs
+from tests.benchmarks.unit_costs import DerivativeCosts, DerivativeMeter
 
 WORKLOADS = ("cnn_cifar10", "vit_cifar10", "transformer_sorting")
 TIMED_STEPS, WARMUP, SUBSTEPS, NUM_EIGS = 4, 40, 4, 4
@@ -47,22 +47,25 @@ def _workload(name: str, repetitions: int, clock: Clock, critical: Sequence[int]
     flow = CentralFlow(workload.problem, workload.init(0), options)
     lr = LEARNING_RATES["cpu"][name]
     at = flow.start(lr, WARMUP)
+    meter = DerivativeMeter(flow.flat, NUM_EIGS)
     rows = []
     for wanted in critical:
         at = flow.walk_to(at, wanted)
-        rows.append((name, *_row(flow, at, repetitions, clock)))
+        rows.append((name, *_row(flow, meter, at, repetitions, clock)))
     yield table(HEADER, rows)
-    costs = derivative_costs(flow.flat, NUM_EIGS, repetitions, clock)
+    costs = meter.costs(at.state.params, repetitions, clock)
     yield f"{name}, d = {flow.flat.params.size:,}: {costs}."
 
 
-def _row(flow: CentralFlow, at: At, repetitions: int, clock: Clock) -> tuple:
+def _row(
+    flow: CentralFlow, meter: DerivativeMeter, at: At, repetitions: int, clock: Clock
+) -> tuple:
     """Measure the steps that follow a state."""
     path = _path(flow, at)
     if path[-1].state.basis.shape != at.state.basis.shape:  # k grew: measure where it has settled
         path = _path(flow, path[-1])
     at = path[0]
-    costs = derivative_costs(flow.flat._replace(params=at.state.params), 4, repetitions, clock)
+    costs = meter.costs(at.state.params, repetitions, clock)
     timing = interleaved({"steps": lambda: flow.call(at, TIMED_STEPS)}, repetitions)["steps"]
     counts = (path[-1].counts - path[0].counts) / TIMED_STEPS
     seen = [int(p.num_critical) for p in path[1:]]

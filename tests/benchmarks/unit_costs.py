@@ -82,47 +82,76 @@ def flat_problem(problem: Problem, params: PyTree, dtype: str = "float32") -> Fl
         return Flat(loss, data, jnp.asarray(structure.flatten(params)))
 
 
-def derivative_costs(
-    flat: Flat, num_rows: int = 4, repetitions: int = 3, clock: Clock = "wall"
-) -> DerivativeCosts:
-    """Measure the derivatives of a loss at a point; products for `num_rows` directions."""
-    loss, data, params = flat
-    rows = np.random.default_rng(0).standard_normal((num_rows, params.size))
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+class DerivativeMeter:
+    """Measures the derivatives of a loss at any of its points; compiles once.
 
-    def gradient(w: Array, V: Array, count: Array, data: PyTree) -> Array:
-        del V, count
-        return value_and_grad(lambda w: loss(w, data), w)[1]
+    Args:
+        flat: the loss and its data.
+        num_rows: directions of a Hessian product's batch.
+    """
 
-    def products(w: Array, V: Array, count: Array, data: PyTree) -> Array:
-        at = linearize_gradient(lambda w: loss(w, data), w)
-        return at.grad + jnp.sum(at.hessian_vectors(V, count), axis=0)
-
-    def third(w: Array, V: Array, count: Array, data: PyTree) -> Array:
-        del count
-        return third_derivative(lambda w: loss(w, data), w, V[0], V[1])
-
-    def cost(function: Callable[..., Array], count: int) -> float:
-        def loop(w: Array, V: Array, count: Array, data: PyTree, n: Array, zero: Array) -> Array:
-            # zero is traced, or the compiler would see that the point never moves
-            return jax.lax.fori_loop(0, n, lambda _, w: w - zero * function(w, V, count, data), w)
-
+    def __init__(self, flat: Flat, num_rows: int = 4) -> None:
+        self.flat = flat
+        rows = np.random.default_rng(0).standard_normal((num_rows, flat.params.size))
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         with float_mode("float64"):
-            V, zero = jnp.asarray(rows, params.dtype), jnp.zeros((), params.dtype)
-            args = params, V, jnp.asarray(count, jnp.int32), data
-            compiled = jax.jit(loop).lower(*args, jnp.asarray(1, jnp.int32), zero).compile()
+            self._rows = jnp.asarray(rows, flat.params.dtype)
+            self._zero = jnp.zeros((), flat.params.dtype)
+            self._gradient = self._compile(self._gradient_at)
+            self._products = self._compile(self._products_at)
+            self._third = self._compile(self._third_at)
 
+    def costs(
+        self, params: Array | None = None, repetitions: int = 3, clock: Clock = "wall"
+    ) -> DerivativeCosts:
+        """Measure at a point, the problem's own unless given."""
+        point = self.flat.params if params is None else params
+        num_rows = self._rows.shape[0]
+
+        def cost(compiled: Any, count: int) -> float:
             def run(n: int) -> Any:
-                return jax.block_until_ready(compiled(*args, jnp.asarray(n, jnp.int32), zero))
+                with float_mode("float64"):
+                    numbers = jnp.asarray(count, jnp.int32), jnp.asarray(n, jnp.int32)
+                    args = point, self._rows, self.flat.data, *numbers, self._zero
+                    return jax.block_until_ready(compiled(*args))
 
             return item_cost(run, repetitions, clock)
 
-    gradient_s, all_rows_s = cost(gradient, 0), cost(products, num_rows)
-    # on an accelerator the rows are one batch, whatever their count
-    one_by_one = jax.default_backend() == "cpu"
-    linearization_s = cost(products, 0) if one_by_one else gradient_s
-    product_s = max(all_rows_s - linearization_s, 0.0) / num_rows
-    return DerivativeCosts(gradient_s, linearization_s, product_s, cost(third, 0))
+        gradient_s, all_rows_s = cost(self._gradient, 0), cost(self._products, num_rows)
+        # on an accelerator the rows are one batch, whatever their count
+        one_by_one = jax.default_backend() == "cpu"
+        linearization_s = cost(self._products, 0) if one_by_one else gradient_s
+        product_s = max(all_rows_s - linearization_s, 0.0) / num_rows
+        return DerivativeCosts(gradient_s, linearization_s, product_s, cost(self._third, 0))
+
+    def _compile(self, derivative: Callable[..., Array]) -> Any:
+        """Compile a loop of traced length over one derivative."""
+
+        def loop(w: Array, V: Array, data: PyTree, count: Array, n: Array, zero: Array) -> Array:
+            def loss(w: Array) -> Array:
+                return self.flat.loss(w, data)
+
+            # zero is traced, or the compiler would see that the point never moves
+            return jax.lax.fori_loop(0, n, lambda _, w: w - zero * derivative(loss, w, V, count), w)
+
+        whole = jnp.zeros((), jnp.int32)
+        args = self.flat.params, self._rows, self.flat.data, whole, whole, self._zero
+        return jax.jit(loop).lower(*args).compile()
+
+    @staticmethod
+    def _gradient_at(loss: Callable[[Array], Array], w: Array, V: Array, count: Array) -> Array:
+        del V, count
+        return value_and_grad(loss, w)[1]
+
+    @staticmethod
+    def _products_at(loss: Callable[[Array], Array], w: Array, V: Array, count: Array) -> Array:
+        at = linearize_gradient(loss, w)
+        return at.grad + jnp.sum(at.hessian_vectors(V, count), axis=0)
+
+    @staticmethod
+    def _third_at(loss: Callable[[Array], Array], w: Array, V: Array, count: Array) -> Array:
+        del count
+        return third_derivative(loss, w, V[0], V[1])
 
 
 def sdcp_cost(k: int, num_active: int, repetitions: int = 3, clock: Clock = "wall") -> float:
