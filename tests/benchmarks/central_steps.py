@@ -109,16 +109,15 @@ class CentralFlow:
 
         return jax.lax.fori_loop(0, num_steps, body, (state, blank, no))
 
-    def walk_to(self, at: At, wanted: int, growth: float = 1.02) -> At:
+    def walk_to(self, at: At, wanted: int, growth: float = 1.03) -> At:
         """Raise the learning rate, a little each step, until so many directions are critical.
 
-        For 0 the learning rate is set, once, so that the top effective eigenvalue is
-        `FIRST_EFFECTIVE`. Otherwise the flow stays at the edge all the way, as in a run with a
+        For 0 the learning rate is set so that the top effective eigenvalue is `FIRST_EFFECTIVE`,
+        or less where it rises so fast that the edge is reached at once. Otherwise the flow stays at the edge all the way, as in a run with a
         learning-rate warm-up; what it returns has kept the number for some steps.
         """
         if wanted == 0:
-            at = replace(at, lr=FIRST_EFFECTIVE / self.sharpness(at))
-            return self.advance(at, SETTLE_STEPS)
+            return self._below_the_edge(at)
         for i in range(MOST_RAMP_STEPS):
             if i % 10 == 0:
                 progress(f"learning rate {at.lr:.3g}, {at.num_critical} of {wanted} critical")
@@ -129,6 +128,15 @@ class CentralFlow:
                 at = settled
             at = self.advance(replace(at, lr=at.lr * growth), 1)
         return at
+
+    def _below_the_edge(self, at: At) -> At:
+        """Return a settled state that stays without critical directions for some steps."""
+        highest = FIRST_EFFECTIVE / self.sharpness(at)
+        for factor in (1.0, 0.8, 0.6, 0.4):
+            settled = self.advance(replace(at, lr=factor * highest), SETTLE_STEPS)
+            if self.advance(settled, 2 * SETTLE_STEPS).num_critical == 0:
+                break
+        return settled
 
     def sharpness(self, at: At) -> float:
         """Return the top eigenvalue of the Hessian at a point."""
