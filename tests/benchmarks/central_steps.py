@@ -113,8 +113,9 @@ class CentralFlow:
         """Raise the learning rate, a little each step, until so many directions are critical.
 
         For 0 the learning rate is set so that the top effective eigenvalue is `FIRST_EFFECTIVE`,
-        or less where it rises so fast that the edge is reached at once. Otherwise the flow stays at the edge all the way, as in a run with a
-        learning-rate warm-up; what it returns has kept the number for some steps.
+        or less where it rises so fast that the edge is reached at once. Otherwise the flow stays at
+        the edge all the way, as in a run with a learning-rate warm-up; what it returns has kept the
+        number for some steps.
         """
         if wanted == 0:
             return self._below_the_edge(at)
