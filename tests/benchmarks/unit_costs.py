@@ -122,7 +122,8 @@ class DerivativeMeter:
         one_by_one = jax.default_backend() == "cpu"
         linearization_s = cost(self._products, 0) if one_by_one else gradient_s
         product_s = max(all_rows_s - linearization_s, 0.0) / num_rows
-        return DerivativeCosts(gradient_s, linearization_s, product_s, cost(self._third, 0))
+        third_s = max(cost(self._third, num_rows) - cost(self._third, 0), 0.0) / num_rows
+        return DerivativeCosts(gradient_s, linearization_s, product_s, third_s)
 
     def _compile(self, derivative: Callable[..., Array]) -> Any:
         """Compile a loop of traced length over one derivative."""
@@ -150,8 +151,11 @@ class DerivativeMeter:
 
     @staticmethod
     def _third_at(loss: Callable[[Array], Array], w: Array, V: Array, count: Array) -> Array:
-        del count
-        return third_derivative(loss, w, V[0], V[1])
+        # several at one point, as the central flow has them: the compiler may share what they share
+        def add(i: Array, total: Array) -> Array:
+            return total + third_derivative(loss, w, V[i % V.shape[0]], V[(i + 1) % V.shape[0]])
+
+        return jax.lax.fori_loop(0, count, add, jnp.zeros_like(w))
 
 
 def sdcp_cost(k: int, num_active: int, repetitions: int = 3, clock: Clock = "wall") -> float:
