@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
             for file in write_tables(study_tables(found), folder / "tables", kind):
                 print(f"wrote {file}")
         command = "python -m analysis " + shlex.join(given)
-        report = write_report(found, folder, command=command)
+        report = write_report(found, folder, command=command, kind=options.figures)
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -66,6 +66,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--format", action="append", choices=FORMATS, default=[],
         help="also write the tables in this format; may be given several times",
+    )  # fmt: skip
+    parser.add_argument(
+        "--figures", choices=("png", "pdf", "svg"), default="png",
+        help="format of the figure files; pdf and svg are vectors, for print (default: png)",
     )  # fmt: skip
     parser.add_argument(
         "--bandwidth", type=float, default=DEFAULT_BANDWIDTH,

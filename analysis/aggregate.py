@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.columns import CONFIGURATION, KEYS, METRICS, metric
+from analysis.columns import CONFIGURATION, HORIZONS, KEYS, METRICS, metric
 from analysis.intervals import mean_interval
 from analysis.survival import median_horizon
 
@@ -58,7 +58,7 @@ def summarize(
     the metric defined), `mean`, `median`, `sd`, `q25`, `q75`, `ci_low`, `ci_high` (95%, of the
     mean) and `ci_method` (`bca`, `t`, `exact`, `none`; see `intervals.mean_interval`); and the
     counts `n_runs`, `n_diverged`, `n_failed` (of the runs) and `n_stopped` (of the flow). Diverged
-    and failed runs are counted but not averaged. For `horizon`, `median` and its limits are
+    and failed runs are counted but not averaged. For horizons, `median` and its limits are
     Kaplan-Meier's (`ci_method` `kaplan-meier`), `n_censored` counts runs that ended first, and
     mean, sd and quartiles, which censoring leaves undefined, are NaN.
 
@@ -79,7 +79,11 @@ def summarize(
     run_status = accuracy["run_status"].to_numpy(dtype=object)
     flow_status = accuracy["flow_status"].to_numpy(dtype=object)
     values = {m.name: accuracy[m.name].to_numpy(dtype=np.float64) for m in wanted}
-    observed = accuracy["horizon_observed"].fillna(False).to_numpy(dtype=bool)
+    observed = {
+        m.name: accuracy[f"{m.name}_observed"].fillna(False).to_numpy(dtype=bool)
+        for m in wanted
+        if m.name in HORIZONS
+    }
     rows = []
     for cell, group in cells(accuracy[[*keys, "flow"]].reset_index(drop=True), [*keys, "flow"]):
         here = group.index.to_numpy()
@@ -88,8 +92,8 @@ def summarize(
         for m in wanted:
             data = values[m.name][finished]
             statistics = (
-                _horizon_statistics(data, observed[finished])
-                if m.name == "horizon"
+                _horizon_statistics(data, observed[m.name][finished])
+                if m.name in HORIZONS
                 else _statistics(data, seed, non_negative=m.is_error)
             )
             rows.append(cell | {"metric": m.name, "unit": m.unit} | statistics | counts)

@@ -61,6 +61,11 @@ METRICS: tuple[Metric, ...] = (
         "first step whose relative distance is above the tolerance (5% unless stated)", False,
     ),
     Metric(
+        "horizon_midpoint", "steps", "horizon to midpoints",
+        "the same with the distance to the midpoints, so that one swing of the optimizer early on "
+        "does not end it", False,
+    ),
+    Metric(
         "log_loss_error", "", "log-loss error",
         "mean |log predicted loss - log time-averaged loss|; 0.01 is about 1%",
     ),
@@ -125,6 +130,8 @@ METRICS: tuple[Metric, ...] = (
 
 BY_NAME = {m.name: m for m in METRICS}
 ERRORS = tuple(m.name for m in METRICS if m.is_error)
+HORIZONS = ("horizon", "horizon_midpoint")
+"""Censored metrics: a column `<name>_observed` goes with each."""
 SMOOTHED = (
     "log_loss_error", "sharpness_error", "grad_norm_error", "variance_error", "covariance_slope",
     "covariance_r2", "edge_distance", "edge_distance_midpoint", "train_accuracy_error",

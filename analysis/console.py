@@ -106,7 +106,8 @@ def overview(results: Results, accuracy: pd.DataFrame) -> list[str]:
     status = results.runs["status"].astype("str").value_counts()
     parts = [f"{status.get('finished', 0)} finished"]
     parts += [f"{n} {name}" for name, n in sorted(status.items()) if name != "finished"]
-    lines = [f"{results.location}: {len(results.runs)} runs ({', '.join(parts)})"]
+    runs = "1 run" if len(results.runs) == 1 else f"{len(results.runs)} runs"
+    lines = [f"{results.location}: {runs} ({', '.join(parts)})"]
     stopped = accuracy[accuracy["flow_status"].astype("str") == "stopped"]
     for flow, rows in stopped.groupby("flow", observed=True):
         which = f"1 {flow} flow" if len(rows) == 1 else f"{len(rows)} {flow} flows"

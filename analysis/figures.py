@@ -43,11 +43,13 @@ class FigureSet:
     """Figures of one report, and the files that they are kept in.
 
     Args:
-        folder: where PNG files go; names tell the figure and the cell.
+        folder: where the files go; names tell the figure and the cell.
+        kind: "png", or "pdf" or "svg" for print.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, kind: str = "png") -> None:
         self.folder = folder
+        self.ending = f".{kind}"
         self.files: list[Path] = []
 
     def file(self, kind: str, rows: pd.DataFrame) -> Path:
@@ -57,7 +59,7 @@ class FigureSet:
             values = rows[key].astype("str").unique()
             if len(values) == 1:
                 names.append(re.sub(r"[^A-Za-z0-9.-]+", "_", values[0]))
-        self.files.append(self.folder / ("-".join(names) + ".png"))
+        self.files.append(self.folder / ("-".join(names) + self.ending))
         return self.files[-1]
 
     def learning_rates(self, accuracy: pd.DataFrame, metrics: Sequence[str]) -> Figure:

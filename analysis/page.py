@@ -112,11 +112,14 @@ def table(
 
 
 def figure(drawing: Figure, caption: str, file: Path | None = None) -> str:
-    """HTML of a figure, inline; also written to `file` if given."""
+    """HTML of a figure, inline; also written to `file` if given: PNG, or vectors (pdf, svg)."""
     data = png(drawing)
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(data)
+        if file.suffix == ".png":
+            file.write_bytes(data)
+        else:
+            drawing.savefig(file)
     code = base64.b64encode(data).decode()
     label = html.escape(caption)
     # In print size on the screen too, so that text is as large in narrow figures as in wide ones.

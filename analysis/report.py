@@ -21,14 +21,14 @@ from analysis.study import Study
 _PACKAGES = ("cflows-ray", "numpy", "pandas", "pyarrow", "scipy", "matplotlib")
 
 
-def write_report(found: Study, folder: Path, *, command: str) -> Path:
-    """Write `report.html` and its figures (`figures/*.png`) into a folder; returns the page.
+def write_report(found: Study, folder: Path, *, command: str, kind: str = "png") -> Path:
+    """Write `report.html` and its figures (`figures/*.<kind>`) into a folder; returns the page.
 
     The page needs no other file and no network. `command` is what the reader can type to make it
     again.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    figures = FigureSet(folder / "figures")
+    figures = FigureSet(folder / "figures", kind)
     accuracy = found.accuracy
     parts: list[tuple[str, str]] = [("Summary", _summary(found))]
     if not accuracy.empty:

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis import metrics
-from analysis.columns import CONFIGURATION, METRICS, SMOOTHED
+from analysis.columns import CONFIGURATION, HORIZONS, METRICS, SMOOTHED, metric
 from analysis.smoothing import DEFAULT_BANDWIDTH, half_window, time_average
 from analysis.tables import Results
 from analysis.trace import REFERENCES, Floats, Trace, common_steps
@@ -54,7 +54,8 @@ def accuracy(
     Runs are streamed, so memory does not grow with the sweep. The columns are the run's
     configuration, `flow`, `run_status`, `flow_status` (`ok`, `stopped`, `no_data`), `last_step`
     (last step that the flow was scored at), the metrics of `columns.METRICS` (units in
-    `frame.attrs["units"]`), and `horizon_observed` (false: censored). Undefined metrics are NaN.
+    `frame.attrs["units"]`), and after each horizon `horizon_observed` or
+    `horizon_midpoint_observed` (false: censored). Undefined metrics are NaN.
 
     Args:
         results: from `load`. Runs that are still running are left out.
@@ -120,6 +121,7 @@ def sensitivity_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     if len(table.columns):
         low, high = table.min(axis=1), table.max(axis=1)
         table["spread"] = np.where(low > 0, high / low.where(low > 0) - 1, np.nan)
+    table.attrs["units"] = {name: metric(name).unit for name in SMOOTHED}
     return table
 
 
@@ -167,12 +169,14 @@ def accuracy_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     names = [m.name for m in METRICS]
     identity = ["run_id", "sweep", *CONFIGURATION, "seed"]
     order = [*identity, "flow", "run_status", "flow_status", "last_step", *names]
-    order.insert(order.index("horizon") + 1, "horizon_observed")
+    for name in HORIZONS:
+        order.insert(order.index(name) + 1, f"{name}_observed")
     order.insert(order.index("covariance_r2") + 1, "covariance_points")
     frame = pd.DataFrame(rows, columns=order)
     for name in (*names, "lr", "beta2", "eps", "last_step", "covariance_points"):
         frame[name] = frame[name].astype("float64")
-    frame["horizon_observed"] = frame["horizon_observed"].astype("boolean")
+    for name in HORIZONS:
+        frame[f"{name}_observed"] = frame[f"{name}_observed"].astype("boolean")
     categories = ["sweep", "workload", "criterion", "rule", "schedule", "flow"]
     for name in (*categories, "run_status", "flow_status"):
         frame[name] = frame[name].astype("category")
@@ -215,10 +219,10 @@ def _distances(
         row[f"final_distance{suffix}"] = metrics.final_value(relative)
         row[f"mean_distance{suffix}"] = metrics.mean_value(relative)
         row[f"edge_distance{suffix}"] = metrics.mean_value(relative, where=at_edge)
-        if not suffix:
-            row["horizon"], row["horizon_observed"] = metrics.prediction_horizon(
-                step, relative, tolerance=options.tolerance, stopped=stopped
-            )
+        name = f"horizon{suffix}"
+        row[name], row[f"{name}_observed"] = metrics.prediction_horizon(
+            step, relative, tolerance=options.tolerance, stopped=stopped
+        )
     return row
 
 

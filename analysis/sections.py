@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis import page
 from analysis.aggregate import cell_keys, cells, summarize
-from analysis.columns import METRICS
+from analysis.columns import HORIZONS, METRICS
 from analysis.columns import metric as metric_named
 from analysis.compare import compare, lr_trend
 from analysis.console import significant
@@ -214,7 +214,7 @@ def horizons(found: Study, figures: FigureSet) -> str:
             figures.file("horizon", group),
         )
     longest = float(found.accuracy["last_step"].max())
-    frame = summarize(found.accuracy, by=[*RULE_KEYS, "lr"], metrics=["horizon"])
+    frame = summarize(found.accuracy, by=[*RULE_KEYS, "lr"], metrics=HORIZONS)
     rows = [
         {
             "workload": row.workload,
@@ -222,6 +222,7 @@ def horizons(found: Study, figures: FigureSet) -> str:
             "rule": row.rule,
             "lr": f"{row.lr:g}",
             "flow": row.flow,
+            "distance to": "midpoints" if row.metric == "horizon_midpoint" else "optimizer",
             "runs": f"{row.n}",
             "censored": f"{row.n_censored}",
             "median (steps)": _step_limits(row.median, row.ci_low, row.ci_high, longest),
@@ -232,7 +233,8 @@ def horizons(found: Study, figures: FigureSet) -> str:
     if not rows:
         return body
     caption = "Kaplan-Meier medians; >: not reached by the end of the longest run"
-    return body + cell_table(rows, [*RULE_KEYS, "lr"], caption, [*RULE_KEYS, "flow"])
+    text = [*RULE_KEYS, "flow", "distance to"]
+    return body + cell_table(rows, [*RULE_KEYS, "lr"], caption, text)
 
 
 def bandwidths(found: Study) -> str:

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis.aggregate import cells, summarize
+from analysis.columns import HORIZONS
 from analysis.columns import metric as metric_named
 from analysis.covariance import covariance_fit
 from analysis.plots import STEPS_LABEL
@@ -38,7 +39,7 @@ def plot_accuracy(
         flow = str(key["flow"])
         values = finished[finished["flow"].astype("str") == flow]
         tint = colour(flow)
-        middle = rows["median"] if metric == "horizon" else rows["mean"]
+        middle = rows["median"] if metric in HORIZONS else rows["mean"]
         ax.plot(rows["lr"], middle, marker=MARKERS.get(flow, "D"), color=tint, lw=1.8, ms=5,
                 label=f"{flow} flow")  # fmt: skip
         ax.fill_between(rows["lr"], rows["ci_low"], rows["ci_high"], color=tint, alpha=0.15, lw=0)

@@ -236,7 +236,10 @@ class Execution:
         chunk_steps: optimizer steps in one compiled chunk; progress is reported after each.
         checkpoint_every: chunks between two checkpoints; a fault costs at most this much work.
         workers: most runs at the same time; None for as many as fit.
-        cpus_per_run: CPU cores that a run holds.
+        pack: most runs of one kind in one batched program; None for 1 on CPUs, and on GPUs for as
+            many as fit into memory and measurably gain. Numbers are those of single runs up to
+            rounding.
+        cpus_per_run: CPU cores that a run, or a pack of runs, holds.
         gpus_per_run: GPUs, or the fraction of one, that a run holds; None for 1 if there are GPUs.
         memory_gb_per_run: memory that a run reserves; 0 for none.
         max_failures: how often a run is tried again after a lost process or machine; -1 for ever.
@@ -251,6 +254,7 @@ class Execution:
     chunk_steps: int = 100
     checkpoint_every: int = 1
     workers: int | None = None
+    pack: int | None = None
     cpus_per_run: float = 1.0
     gpus_per_run: float | None = None
     memory_gb_per_run: float = 0.0
@@ -263,8 +267,9 @@ class Execution:
         require(bool(str(self.storage).strip()), "storage", "a folder or URI", self.storage)
         for name in ("chunk_steps", "checkpoint_every"):
             integer(name, getattr(self, name), 1)
-        if self.workers is not None:
-            integer("workers", self.workers, 1)
+        for name in ("workers", "pack"):
+            if getattr(self, name) is not None:
+                integer(name, getattr(self, name), 1)
         integer("max_failures", self.max_failures, -1)
         number("cpus_per_run", self.cpus_per_run, "a number > 0", math.ulp(0.0))
         number("memory_gb_per_run", self.memory_gb_per_run, "a number >= 0", 0.0)

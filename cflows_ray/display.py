@@ -90,6 +90,10 @@ class Display:
         else:
             self.tick(force=True)
 
+    def is_open(self, run_id: str) -> bool:
+        """Say whether a run has not ended yet, as far as is known here."""
+        return self._views[run_id].status in ("waiting", "running")
+
     def started(self, run_id: str) -> None:
         """Take note that a run has got a process."""
         self._views[run_id].status = "running"

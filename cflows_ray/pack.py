@@ -57,7 +57,7 @@ class PairedPack:
         for run in runs[1:]:
             if run.program is not first.program or run.problem.data is not first.problem.data:
                 raise ValueError("runs of a pack must share problem, data, parameters and options")
-            if jax.tree.structure(run.rule) != jax.tree.structure(first.rule):
+            if str(jax.tree.structure(run.rule)) != str(jax.tree.structure(first.rule)):
                 raise ValueError(
                     f"runs of a pack must have one kind of rule, got {first.rule} and {run.rule}"
                 )

@@ -30,7 +30,7 @@ from cflows_ray.paired_program import (
     PairedProgram,
     PairedState,
 )
-from cflows_ray.problem import ParamStructure, Problem
+from cflows_ray.problem import ParamStructure, Problem, cast_floats
 from cflows_ray.rows import steps_frame
 from cflows_ray.rules import UpdateRule
 
@@ -70,16 +70,7 @@ class PairedRun:
                 f"ν is unstable at this step length, got {rule.beta2}"
             )
         self.problem, self.rule, self.options = problem, rule, options
-        dtype = options.dtype
-        with float_mode(dtype):
-            self.inputs = jax.device_put(
-                Inputs(
-                    *(
-                        _cast_floats(x, dtype)
-                        for x in (problem.data, problem.probe, problem.test_data)
-                    )
-                )
-            )
+        self.inputs = _device_inputs(problem, options.dtype)
         self._program: PairedProgram | None = None
         self._compile_s_before = 0.0
 
@@ -361,6 +352,14 @@ def _program(*key: Any) -> PairedProgram:
     return PairedProgram(*key)
 
 
+@functools.lru_cache(maxsize=2)
+def _device_inputs(problem: Problem, dtype: str) -> Inputs:
+    """Return the problem's data on the device, one copy for all runs in turn or together."""
+    arrays = (problem.data, problem.probe, problem.test_data)
+    with float_mode(dtype):
+        return jax.device_put(Inputs(*(cast_floats(x, dtype) for x in arrays)))
+
+
 def _start_numbers(warmup: Any, steps: Any, seed: Any, divergence_factor: Any) -> dict[str, Array]:
     return {
         "warmup": jnp.asarray(warmup, jnp.int32),
@@ -388,16 +387,6 @@ def shape_of(value: Any) -> str:
     if hasattr(value, "shape"):
         return f"an array of shape {value.shape}"
     return f"a {type(value).__name__}"
-
-
-def _cast_floats(tree: PyTree, dtype: str) -> PyTree:
-    """Cast floating-point leaves to the run's dtype; leave integers alone."""
-
-    def cast(leaf: Any) -> np.ndarray:
-        array = np.asarray(leaf)
-        return array.astype(dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
-
-    return jax.tree.map(cast, tree)
 
 
 def _path_name(path: tuple) -> str:

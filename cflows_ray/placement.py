@@ -6,6 +6,7 @@ before anything is scheduled.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from cflows_ray.config import ConfigError, Execution
 
 GIB = 1024**3
+MAX_PACK = 64
 
 
 def autoscaling_nodes(bootstrap: Path | None = None) -> list[dict[str, float]]:
@@ -67,6 +69,21 @@ def check_fits(resources: Mapping[str, float], nodes: Iterable[Mapping[str, floa
         f"resources of a run must fit on one machine, got {_words(need)}; "
         f"there is: {'; '.join(there)}"
     )
+
+
+def largest_pack(resources: Mapping[str, float], num_runs: int, at_once: int) -> int:
+    """Return the most runs to give one process at a time, where nobody said.
+
+    One without a GPU: a batched program gains nothing on a CPU. With one so many that every process
+    gets a share; how many of them go into one program is then measured where the GPU is.
+
+    Example:
+        >>> largest_pack({"cpu": 1.0}, 100, 2), largest_pack({"cpu": 1.0, "gpu": 1.0}, 100, 4)
+        (1, 25)
+    """
+    if not resources.get("gpu"):
+        return 1
+    return max(1, min(MAX_PACK, math.ceil(num_runs / at_once)))
 
 
 def runs_at_once(resources: Mapping[str, float], nodes: Iterable[Mapping[str, float]]) -> int:

@@ -29,6 +29,7 @@ class Plan:
         left: rows, as far as they are known, of runs that have begun but not ended and that it
             does not ask for any more, by run id.
         begun: steps at the last checkpoint of runs that have begun, by run id.
+        asked_before: rows, as far as they are known, of what the launch before asked for.
     """
 
     ended: dict[str, dict[str, Any]]
@@ -38,6 +39,7 @@ class Plan:
     unasked: dict[str, dict[str, Any]] = field(default_factory=dict)
     left: dict[str, dict[str, Any]] = field(default_factory=dict)
     begun: Mapping[str, int] = field(default_factory=dict)
+    asked_before: tuple[dict[str, Any], ...] = ()
 
     @property
     def todo(self) -> tuple[RunConfig, ...]:
@@ -84,7 +86,7 @@ class Plan:
         """Say what is new since the launches before, and what is no longer asked for."""
         begun = map(_row, (*self.resumed, *self.retried))
         gone = [*self.unasked.values(), *filter(None, self.left.values())]
-        before = [*self.ended.values(), *gone, *begun]
+        before = [*self.ended.values(), *gone, *begun, *self.asked_before]
         now = [*self.ended.values(), *map(_row, self.todo)]
         lines = []
         if before and (words := _only_in(map(_row, self.fresh), before)):
@@ -179,8 +181,9 @@ def make_plan(sweep: SweepConfig, storage: Storage, retry_failed: bool = False) 
             fresh.append(run)
     asked = {run.run_id for run in sweep.runs}
     left = {i: _known_row(record, i) for i in sorted(set(begun) - asked - set(rows))}
+    before = tuple(filter(None, (_known_row(record, i) for i in record.get("runs", {}))))
     steps = {run.run_id: begun[run.run_id] for run in resumed}
-    return Plan(ended, tuple(resumed), tuple(fresh), tuple(retried), rows, left, steps)
+    return Plan(ended, tuple(resumed), tuple(fresh), tuple(retried), rows, left, steps, before)
 
 
 def begun_runs(storage: Storage) -> Mapping[str, int]:

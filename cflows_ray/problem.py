@@ -94,3 +94,13 @@ class ParamStructure:
             leaves.append(flat[begin:end].reshape(shape))
             begin = end
         return jax.tree_util.tree_unflatten(self.treedef, leaves)
+
+
+def cast_floats(tree: PyTree, dtype: str) -> PyTree:
+    """Cast floating-point leaves to the run's dtype; leave integers alone."""
+
+    def cast(leaf: Any) -> np.ndarray:
+        array = np.asarray(leaf)
+        return array.astype(dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
+
+    return jax.tree.map(cast, tree)

@@ -179,20 +179,41 @@ class RunSession:
         Whatever goes wrong inside the computation is a result (status "failed"); errors of the
         machine and of storage are raised.
         """
+        ended = self.prepare()
+        if ended is not None:
+            return ended
+        begin, compiled = time.perf_counter(), self._compile_s()
+        try:
+            state, frame = self._paired.advance(self._state, self._chunk_steps)
+        except Exception as error:
+            return self.fail(error)
+        wall_s, compile_s = time.perf_counter() - begin, self._compile_s() - compiled
+        return self.record(state, frame, wall_s=wall_s, compile_s=compile_s)
+
+    def prepare(self) -> Progress | None:
+        """Build the run, or say how it ended if it did."""
         if self._results.has_run(self.config.run_id):
             self._checkpoints.clear()
-            return self._progress("finished", "ended before")
+            return self.progress("finished", "ended before")
         if "ended" in self._facts:
             return self._finish()
         self._advanced = 0
-        begin = time.perf_counter()
-        compiled_before = getattr(self._paired, "compile_s", 0.0)
-        try:
-            if self._paired is None:
+        if self._paired is None:
+            begin = time.perf_counter()
+            try:
                 self._prepare()
-                compiled_before = 0.0
+            except Exception as error:
+                return self.fail(error)
+            self._facts["wall_s"] += time.perf_counter() - begin
+            self._facts["compile_s"] += self._compile_s()
+        return None
+
+    def record(
+        self, state: Any, frame: pd.DataFrame, *, wall_s: float, compile_s: float
+    ) -> Progress:
+        """Take over a computed chunk: its rows, the state after it, and what it cost in seconds."""
+        try:
             before = self._step()
-            state, frame = self._paired.advance(self._state, self._chunk_steps)
             if len(frame):
                 self._tables.append(steps_table(self.config.run_id, frame))
                 self._remember(frame)
@@ -200,21 +221,36 @@ class RunSession:
             self._state = state
             self._advanced = self._step() - before
             done = self._paired.is_done(self._state)
-        except MACHINE_ERRORS:
-            raise
         except Exception as error:
-            if type(error).__name__ in MACHINE_ERROR_NAMES:
-                raise
-            first_line = (str(error).strip().splitlines() or [""])[0]
-            return self._end("failed", f"{type(error).__name__}: {first_line}".removesuffix(": "))
-        self._facts["wall_s"] += time.perf_counter() - begin
-        self._facts["compile_s"] += getattr(self._paired, "compile_s", 0.0) - compiled_before
+            return self.fail(error)
+        self._facts["wall_s"] += wall_s
+        self._facts["compile_s"] += compile_s
         if done:
             return self._end(*self._paired.outcome(self._state))
         self._chunks_since_checkpoint += 1
         if self._chunks_since_checkpoint >= self._checkpoint_every:
             self.save()
-        return self._progress("running")
+        return self.progress()
+
+    def fail(self, error: Exception) -> Progress:
+        """End the run with what went wrong in it; raise what is the machine's fault."""
+        if isinstance(error, MACHINE_ERRORS) or type(error).__name__ in MACHINE_ERROR_NAMES:
+            raise error
+        first_line = (str(error).strip().splitlines() or [""])[0]
+        return self._end("failed", f"{type(error).__name__}: {first_line}".removesuffix(": "))
+
+    @property
+    def paired(self) -> Any:
+        """The paired run; there once prepared."""
+        return self._paired
+
+    @property
+    def state(self) -> Any:
+        """State of the paired run after the last chunk."""
+        return self._state
+
+    def _compile_s(self) -> float:
+        return float(getattr(self._paired, "compile_s", 0.0))
 
     def save(self) -> None:
         """Write the rows since the last checkpoint, then a checkpoint."""
@@ -250,7 +286,7 @@ class RunSession:
             self._results.merge(self.config.run_id, self._facts["parts"], self._facts["rows"])
         except ResultsDamaged as error:
             self._start_over(f"{error}; starts over")
-            return self._progress("running")
+            return self.progress()
         self._results.write_run(
             {
                 **self.config.row(),
@@ -266,7 +302,7 @@ class RunSession:
             }
         )
         self._checkpoints.clear()
-        return self._progress(status, detail)
+        return self.progress(status, detail)
 
     # Looking --------------------------------------------------------------------------------
 
@@ -294,7 +330,8 @@ class RunSession:
                 if not pd.isna(discrete[name].iloc[-1])
             }
 
-    def _progress(self, status: str, detail: str | None = None) -> Progress:
+    def progress(self, status: str = "running", detail: str | None = None) -> Progress:
+        """Say where the run stands."""
         step = self._facts.get("step", self._step()) if status != "running" else self._step()
         return Progress(step, self.config.steps, status, detail, self._advanced, **self._last)
 

@@ -17,7 +17,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,10 +48,12 @@ from cflows_ray.interrupt import (  # noqa: E402
     stop_on_signals,
 )
 from cflows_ray.lock import SweepLock, read_lock  # noqa: E402
+from cflows_ray.pack_session import PackSession, packs  # noqa: E402
 from cflows_ray.placement import (  # noqa: E402
     autoscaling_nodes,
     check_fits,
     in_words,
+    largest_pack,
     resources_per_run,
     runs_at_once,
 )
@@ -63,16 +65,17 @@ from cflows_ray.storage import Storage, StorageError  # noqa: E402
 
 
 class PairedTrial(tune.Trainable):
-    """One run as a Tune trial; `config` holds the run and how to carry it out, as plain values.
+    """A pack of runs, mostly of one, as a Tune trial.
 
-    An actor is used for many runs in turn, so that programs compiled for one serve the next.
+    `config` holds the runs and how to carry them out, as plain values. An actor is used for many
+    trials in turn, so that programs compiled for one serve the next.
     """
 
-    session: RunSession | None = None
+    session: PackSession | None = None
     open_session = staticmethod(RunSession)  # tests put fault injection here
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Take a run; it is opened by the first `step`, whose errors are results."""
+        """Take runs; they are opened by the first `step`, whose errors are results."""
         self._settings = config
         prepare_process(
             gpus=config["gpus"] if _has_gpu() else 0.0,
@@ -87,40 +90,42 @@ class PairedTrial(tune.Trainable):
                 storage = Storage(self._settings["storage"], self._settings["sweep"])
                 if (read_lock(storage) or {}).get("stopping"):
                     return {"done": True, "status": NOT_BEGUN}
-                self.session = self._open()
-            notes, self.session.notes = self.session.notes, []
-            progress = self.session.advance()
+                self.session = self._open(storage)
+            reports = self.session.advance()
         except StorageError as error:
             self.session = None
             if not error.lasting:
                 raise
             return {"done": True, "status": STORAGE_FAILED, "detail": str(error)}
-        notes += self.session.notes
-        self.session.notes = []
-        done = progress.status != "running"
+        done = self.session.done
         if done:
             self.session = None
-        return {**asdict(progress), "done": done, "notes": notes}
+        members = [{"run_id": r.run_id, "notes": r.notes, **asdict(r.progress)} for r in reports]
+        return {"done": done, "status": "advanced", "members": members}
 
-    def _open(self) -> RunSession:
+    def _open(self, storage: Storage) -> PackSession:
         settings = self._settings
-        return self.open_session(
-            RunConfig(**json.loads(settings["run"])),
-            sweep=settings["sweep"],
-            storage=Storage(settings["storage"], settings["sweep"]),
-            chunk_steps=settings["chunk_steps"],
-            checkpoint_every=settings["checkpoint_every"],
-            commit=settings["commit"],
-        )
+        sessions = [
+            self.open_session(
+                run,
+                sweep=settings["sweep"],
+                storage=storage,
+                chunk_steps=settings["chunk_steps"],
+                checkpoint_every=settings["checkpoint_every"],
+                commit=settings["commit"],
+            )
+            for run in _runs(settings)
+        ]
+        return PackSession(sessions, size=settings["pack"], chunk_steps=settings["chunk_steps"])
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Leave the run resumable and take another."""
+        """Leave all runs resumable and take others."""
         self.cleanup()
         self._settings = new_config
         return True
 
     def cleanup(self) -> None:
-        """Leave an unfinished run resumable: called when the trial is stopped."""
+        """Leave unfinished runs resumable: called when the trial is stopped."""
         session, self.session = self.session, None
         if session is not None:
             # Whatever can't be saved is computed again from the checkpoint before.
@@ -171,43 +176,51 @@ class _Watcher(tune.Callback):
         self._display.tick()
 
     def on_trial_start(self, *, trial: Any, **info: Any) -> None:  # type: ignore[override]  # noqa: ARG002
-        """Note that a run has a process."""
+        """Note that runs have a process."""
         self.running.add(trial.trial_id)
-        self._display.started(_run(trial).run_id)
+        for run in _runs(trial.config):
+            if self._display.is_open(run.run_id):
+                self._display.started(run.run_id)
 
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **info: Any) -> None:  # type: ignore[override]  # noqa: ARG002
         """Note a chunk."""
-        run = _run(trial)
+        runs = {run.run_id: run for run in _runs(trial.config)}
         if result["status"] in (STORAGE_FAILED, NOT_BEGUN):
-            self._display.waits(run.run_id)
+            for run_id in filter(self._display.is_open, runs):
+                self._display.waits(run_id)
             return
-        self._display.progressed(run.run_id, result)
-        for note in result["notes"]:
-            self._display.note(f"{run}: {note}")
-        if result["status"] in ("failed", "diverged"):
-            self._display.note(
-                f"{run}: {result['status']}: {result['detail'] or 'no reason given'}"
-            )
+        for member in result["members"]:
+            run, status = runs[member["run_id"]], member["status"]
+            self._display.progressed(run.run_id, member)
+            for note in member["notes"]:
+                self._display.note(f"{run}: {note}")
+            if status in ("failed", "diverged"):
+                self._display.note(f"{run}: {status}: {member['detail'] or 'no reason given'}")
 
     def on_trial_complete(self, *, trial: Any, **info: Any) -> None:  # type: ignore[override]  # noqa: ARG002
-        """Note that a run has no process any more."""
+        """Note that runs have no process any more."""
         self.running.discard(trial.trial_id)
-        self._display.left(_run(trial).run_id)
+        for run in _runs(trial.config):
+            self._display.left(run.run_id)
 
     def on_trial_recover(self, *, trial: Any, **info: Any) -> None:  # type: ignore[override]  # noqa: ARG002
-        """Note that a run has lost its process and will be started again."""
+        """Note that runs have lost their process and will be started again."""
         self.running.discard(trial.trial_id)
-        run = _run(trial)
-        self._display.waits(run.run_id)
-        self._display.note(f"{run}: {_reason(trial)}; goes on from its last checkpoint")
+        for run in self._open_runs(trial):
+            self._display.waits(run.run_id)
+            self._display.note(f"{run}: {_reason(trial)}; goes on from its last checkpoint")
 
     def on_trial_error(self, *, trial: Any, **info: Any) -> None:  # type: ignore[override]  # noqa: ARG002
-        """Note that a run was given up."""
+        """Note that runs were given up."""
         self.running.discard(trial.trial_id)
-        run = _run(trial)
-        self.lost[run.run_id] = f"{run}: {_reason(trial)}"
-        self._display.given_up(run.run_id)
-        self._display.note(f"{run}: {_reason(trial)}; given up")
+        for run in self._open_runs(trial):
+            self.lost[run.run_id] = f"{run}: {_reason(trial)}"
+            self._display.given_up(run.run_id)
+            self._display.note(f"{run}: {_reason(trial)}; given up")
+
+    def _open_runs(self, trial: Any) -> list[RunConfig]:
+        """Return the trial's runs that have not ended."""
+        return [run for run in _runs(trial.config) if self._display.is_open(run.run_id)]
 
 
 def _reason(trial: Any) -> str:
@@ -228,9 +241,14 @@ class _Stopper(Stopping, tune.Stopper):
     """What Tune asks when a trial, and when everything, is to stop."""
 
 
-def _run(trial: Any) -> RunConfig:
-    """Return the run that a trial carries out."""
-    return RunConfig(**json.loads(trial.config["run"]))
+def _runs(settings: Mapping[str, Any]) -> list[RunConfig]:
+    """Return the runs that a trial with these settings carries out."""
+    return [RunConfig(**values) for values in json.loads(settings["runs"])]
+
+
+def _trial_name(trial: Any) -> str:
+    first, *others = _runs(trial.config)
+    return first.run_id + (f"+{len(others)}" if others else "")
 
 
 def run_sweep(
@@ -273,15 +291,20 @@ def run_sweep(
                 check_fits(resources, possible)
             at_once = min(max(1, runs_at_once(resources, nodes)), len(plan.todo))
             at_once = min(at_once, sweep.execution.workers or at_once)
-            display.note(f"{at_once} at a time, each with {in_words(resources)}")
-            return _fit(sweep, plan, storage, display, lock, resources, commit, trainable)
+            size = sweep.execution.pack or largest_pack(resources, len(plan.todo), at_once)
+            work = packs(plan.todo, size)
+            display.note(
+                f"{min(at_once, len(work))} at a time, each with {in_words(resources)}"
+                + (f", in packs of up to {size} runs" if size > 1 else "")
+            )
+            return _fit(sweep, work, storage, display, lock, resources, commit, trainable)
     finally:
         lock.release()
 
 
 def _fit(
     sweep: SweepConfig,
-    plan: Plan,
+    work: list[list[RunConfig]],
     storage: Storage,
     display: Display,
     lock: SweepLock,
@@ -289,15 +312,16 @@ def _fit(
     commit: str | None,
     trainable: type[PairedTrial],
 ) -> Outcome:
-    """Run Tune over the plan's runs."""
+    """Run Tune over packs of runs."""
     execution = sweep.execution
     space = {
         # As text, or else Tune would take it apart.
-        "run": tune.grid_search([json.dumps(run.to_json()) for run in plan.todo]),
+        "runs": tune.grid_search([json.dumps([run.to_json() for run in pack]) for pack in work]),
         "sweep": sweep.name,
         "storage": storage.base,
         "chunk_steps": execution.chunk_steps,
         "checkpoint_every": execution.checkpoint_every,
+        "pack": execution.pack,
         "commit": commit,
         "cpus": resources["cpu"],
         "gpus": resources.get("gpu", 0.0),
@@ -314,8 +338,8 @@ def _fit(
             tune_config=tune.TuneConfig(
                 max_concurrent_trials=execution.workers,
                 reuse_actors=True,
-                trial_name_creator=lambda trial: _run(trial).run_id,
-                trial_dirname_creator=lambda trial: _run(trial).run_id,
+                trial_name_creator=_trial_name,
+                trial_dirname_creator=_trial_name,
             ),
             run_config=tune.RunConfig(
                 name=sweep.name,

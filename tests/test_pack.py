@@ -95,7 +95,7 @@ class FakePacks:
     def memory_bytes(self, states):
         return self.bytes_each * len(states)
 
-    def advance(self, states, num_steps):
+    def advance(self, states, num_steps):  # noqa: ARG002
         FakePacks.now += FakePacks.seconds[self.size]
         return states, []
 

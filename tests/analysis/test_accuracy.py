@@ -60,6 +60,10 @@ def test_horizon_observed_and_censored(tmp_path: Path) -> None:
     )
     assert tuple(frame.loc[("a", "central"), ["horizon", "horizon_observed"]]) == (123, True)
     assert tuple(frame.loc[("a", "stable"), ["horizon", "horizon_observed"]]) == (1, True)
+    # The midpoints are half as far from the central flow, so 5% is never reached.
+    names = ["horizon_midpoint", "horizon_midpoint_observed"]
+    assert tuple(frame.loc[("a", "central"), names]) == (600, False)
+    assert tuple(frame.loc[("a", "stable"), names]) == (1, True)
     wide = accuracy_of(tmp_path / "wide", RunTruth(run_id="a"), tolerance=0.5)
     assert tuple(wide.loc[("a", "central"), ["horizon", "horizon_observed"]]) == (600, False)
 
@@ -187,7 +191,7 @@ def test_flows_can_be_chosen(tmp_path: Path) -> None:
 
 def test_frame_keeps_units_and_categories(tmp_path: Path) -> None:
     frame = accuracy_of(tmp_path, RunTruth(run_id="a")).reset_index()
-    assert frame.attrs["units"]["horizon"] == "steps"
+    assert frame.attrs["units"]["horizon"] == frame.attrs["units"]["horizon_midpoint"] == "steps"
     assert frame["rule"].dtype == "category"
     assert frame["flow"].dtype == "category"
 

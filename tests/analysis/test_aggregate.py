@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -259,6 +260,25 @@ def test_covariance_points_are_independent_windows(example_sweep: Path) -> None:
     assert (points["predicted"] / points["measured"]).to_numpy() == pytest.approx(
         CENTRAL.variance, rel=1e-3
     )
+
+
+def test_points_and_curves_are_of_finished_runs_and_real_variances(tmp_path: Path) -> None:
+    central = replace(CENTRAL, variance=0.0)  # predicts an oscillation of no size
+    runs = [
+        RunTruth(run_id="a"),
+        RunTruth(run_id="b", seed=1, status="diverged"),
+        RunTruth(run_id="c", seed=2, flows={"central": central}),
+        RunTruth(run_id="d", seed=3),
+    ]
+    folder = write_sweep(tmp_path, runs)
+    shutil.rmtree(folder / "steps" / "d")
+    results = analysis.load(folder)
+    assert set(analysis.covariance_points(results)["run_id"]) == {"a"}
+    found = analysis.study(results)
+    assert set(found.points["run_id"]) == {"a"}
+    assert set(found.curves["run_id"]) == {"a", "c"}
+    assert set(found.accuracy["run_id"]) == {"a", "b", "c", "d"}
+    pd.testing.assert_frame_equal(found.accuracy, analysis.accuracy(results))
 
 
 def test_numerical_zeros_are_no_variances() -> None:

@@ -1,4 +1,4 @@
-"""Comparisons of flows and trends with the learning rate, by hand."""
+"""Comparisons, trends with the learning rate, summaries and covariance fits, by hand."""
 
 from __future__ import annotations
 
@@ -130,5 +130,40 @@ def test_censored_horizons_in_a_summary() -> None:
     row = analysis.summarize(frame, by=[], metrics=["horizon"]).iloc[0]
     # One of four left at 30, so the curve falls by thirds: 2/3 at 40, 1/3 at 60.
     assert (row["median"], row["n"], row["n_censored"]) == (60.0, 4, 1)
+    both = analysis.summarize(frame, by=[], metrics=["horizon", "horizon_midpoint"])
+    central = both[both["flow"] == "central"].set_index("metric")
+    assert central.loc["horizon", "n_censored"] == 1
+    assert central.loc["horizon_midpoint", "n"] == 0
     expected = median_horizon(horizons, observed)
     assert (row["ci_low"], row["ci_high"]) == (expected.low, expected.high)
+
+
+@pytest.mark.parametrize("slope", [0.8, 0.0])
+def test_the_jackknife_of_a_covariance_fit(slope: float) -> None:
+    """Leave out one run after the other, in a plain loop."""
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(6, 10))
+    y = slope * x + 0.3 * rng.normal(size=(6, 1)) + 0.3 * rng.normal(size=x.shape)
+    points = pd.DataFrame(
+        {
+            "run_id": np.repeat([f"r{i}" for i in range(6)], 10), "flow": "central",
+            "predicted": np.exp(x).ravel(), "measured": np.exp(y).ravel(),
+        }
+    )  # fmt: skip
+    row = analysis.covariance_fit(points, by=[]).iloc[0]
+
+    def limits(values: list[float], estimate: float) -> tuple[float, float]:
+        error = np.sqrt(5 / 6 * np.sum((np.array(values) - np.mean(values)) ** 2))
+        half = stats.t.ppf(0.975, 5) * error
+        return estimate - half, estimate + half
+
+    rest = [np.arange(6) != i for i in range(6)]
+    fits = [stats.linregress(x[keep].ravel(), y[keep].ravel()) for keep in rest]
+    whole = stats.linregress(x.ravel(), y.ravel())
+    assert (row["slope"], row["r2"]) == pytest.approx((whole.slope, whole.rvalue**2))
+    expected = limits([f.slope for f in fits], whole.slope)
+    assert (row["slope_low"], row["slope_high"]) == pytest.approx(expected)
+    low, high = np.tanh(limits([np.arctanh(f.rvalue) for f in fits], np.arctanh(whole.rvalue)))
+    squares = (0.0 if low < 0 < high else min(low**2, high**2), max(low**2, high**2))
+    assert (row["r2_low"], row["r2_high"]) == pytest.approx(squares)
+    assert (row["r2_low"] == 0.0) == (slope == 0.0)

@@ -128,6 +128,7 @@ def test_trend_finds_slope_and_sign() -> None:
     assert found.p_value < 1e-4
     assert found.slope == pytest.approx(1.5, abs=0.1)
     assert np.isnan(intervals.trend(np.ones(9), np.arange(9)).tau)
+    assert np.isnan(intervals.trend([1, 2, 3], [1, 2, 3]).tau)
 
 
 def test_kaplan_meier_is_scipys() -> None:
@@ -161,3 +162,13 @@ def test_median_horizon(time: list[float], observed: list[bool], median: float) 
 
 def test_a_single_run_has_no_limits() -> None:
     assert np.isnan(median_horizon([5.0], [True]).low)
+
+
+def test_limits_where_no_run_is_left() -> None:
+    curve = kaplan_meier([1, 2, 3, 3], [True, False, True, True])
+    assert curve.time.tolist() == [0, 1, 3]  # where the curve falls
+    assert curve.share.tolist() == [1.0, 0.75, 0.0]
+    assert curve.low[-1] == 0.0
+    assert np.isnan(curve.high[-1])
+    # The upper limit never came down to a half before, and at the end there is none.
+    assert median_horizon([1, 2, 3, 3], [True, False, True, True]).high == np.inf

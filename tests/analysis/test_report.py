@@ -69,6 +69,13 @@ def test_figures_are_also_files(made: Path) -> None:
     assert names == {"learning_rate", "distance", "runs", "run", "variance", "horizon"}
 
 
+def test_figures_for_print_are_vectors(example_sweep: Path, tmp_path: Path) -> None:
+    assert main([str(example_sweep), "--out", str(tmp_path), "--figures", "pdf"]) == 0
+    files = list((tmp_path / "figures").iterdir())
+    assert {f.name.split("-")[0] for f in files} >= {"learning_rate", "variance", "horizon"}
+    assert all(f.suffix == ".pdf" and f.read_bytes().startswith(b"%PDF") for f in files)
+
+
 def test_tables_are_those_of_the_library(made: Path) -> None:
     folder = made / "report" / "tables"
     frame = analysis.accuracy(analysis.load(made), bandwidth=8.0)
@@ -159,25 +166,12 @@ def test_printed_tables_keep_every_result(example_sweep: Path) -> None:
 
 
 def test_every_format_is_written(example_sweep: Path, tmp_path: Path) -> None:
-    for kind, ending in (
-        ("csv", "csv"),
-        ("parquet", "parquet"),
-        ("latex", "tex"),
-        ("markdown", "md"),
-    ):
-        out = tmp_path / kind
-        assert main([str(example_sweep), "--out", str(out), "--format", kind]) == 0
-        files = {f.name for f in (out / "tables").iterdir()}
-        names = (
-            "accuracy",
-            "comparison",
-            "lr_trend",
-            "problems",
-            "sensitivity",
-            "summary",
-            "variance",
-        )
-        assert files == {f"{name}.{ending}" for name in names}
+    endings = {"csv": "csv", "parquet": "parquet", "latex": "tex", "markdown": "md"}
+    formats = [text for kind in endings for text in ("--format", kind)]
+    assert main([str(example_sweep), "--out", str(tmp_path), *formats]) == 0
+    names = ("accuracy", "comparison", "lr_trend", "problems", "sensitivity", "summary", "variance")
+    files = {f.name for f in (tmp_path / "tables").iterdir()}
+    assert files == {f"{name}.{ending}" for name in names for ending in endings.values()}
 
 
 def test_latex_and_markdown() -> None:

@@ -89,7 +89,7 @@ def test_only_required_pairs_are_waited_for():
             )
         return jax.device_get(result)
 
-    some, every = products(lambda theta: theta > 1.9), products(None)
+    some, every = products(lambda theta: (theta > 1.9).at[0].set(True)), products(None)
     assert int(some.status) == int(every.status) == EIG_CONVERGED
     assert float(some.residuals[:2].max()) <= 1e-6 < float(some.residuals.max())
     assert int(some.num_products) < int(every.num_products)
@@ -102,6 +102,42 @@ def test_min_passes_find_an_eigenvector_that_the_guess_misses():
     found = top_eigenpairs(lambda V, _: V @ A, nearly, tolerance=1e-2, min_passes=4)
     assert abs(float(missed.eigvals[0]) - 2.0) < 1e-3
     assert abs(float(found.eigvals[0]) - 3.0) < 1e-3
+
+
+@pytest.mark.parametrize("num_active", [0, 1, 2])
+def test_rows_that_are_not_active_cost_nothing_and_stay(num_active):
+    A = symmetric(np.r_[np.linspace(-1, 1, 37), 1.5, 1.9, 2.2], seed=5)
+    vectors = np.linalg.eigh(A)[1][:, ::-1].T
+    # the leading rows can only converge towards rows that are not refreshed
+    guess = vectors[:3] + 0.1 * vectors[[2, 2, 0]]
+    with jax.enable_x64(True):
+        result = jax.device_get(
+            top_eigenpairs(
+                lambda V, _: V @ A, jnp.asarray(guess), tolerance=1e-9, num_active=num_active
+            )
+        )
+    assert int(result.status) == EIG_CONVERGED
+    np.testing.assert_allclose(result.eigvals[:num_active], [2.2, 1.9][:num_active], atol=1e-9)
+    assert np.all(result.eigvals[num_active:] == -np.inf)
+    overlap = np.abs(np.sum(result.eigvecs * vectors[:3], axis=1))
+    np.testing.assert_allclose(overlap[:num_active], 1, atol=1e-9)
+    given = np.abs(np.linalg.qr(guess.T)[0].T)
+    np.testing.assert_allclose(np.abs(result.eigvecs)[num_active:], given[num_active:], atol=1e-12)
+    assert (int(result.num_products) > num_active) == (num_active > 0)
+
+
+def test_a_pair_that_need_not_converge_costs_no_product_of_its_own():
+    A = symmetric(np.r_[np.linspace(-1, 1, 36), 1.2, 1.3, 1.4, 2.2], seed=6)
+    vectors = np.linalg.eigh(A)[1][:, ::-1].T
+    guess = vectors[:4] + 0.03 * np.random.default_rng(2).standard_normal((4, 40))
+    with jax.enable_x64(True):
+        result = top_eigenpairs(
+            lambda V, _: V @ A, jnp.asarray(guess), tolerance=1e-1,
+            required=lambda theta: theta > 1.9, min_passes=1,
+        )  # fmt: skip
+    assert int(result.status) == EIG_CONVERGED
+    # a block of four, then at most the leading residual and the sum of the others
+    assert int(result.num_products) <= 6
 
 
 def test_nan_is_reported_not_looped_on():

@@ -139,6 +139,20 @@ def test_the_same_sweep_again(launched: Storage) -> None:
     assert [plan.what(run) for run in plan.todo] == ["resume at step 10"]
 
 
+def test_what_has_not_begun_is_not_new(tmp_path: Path) -> None:
+    """A launch that was cut off before it came to all of its runs, launched again."""
+    storage = Storage(str(tmp_path), "s")
+    before = sweep((0.1, 0.2), (0, 1))
+    Results(storage).write_sweep(before.to_json())
+    session = RunSession(
+        before.runs[0], sweep="s", storage=storage, chunk_steps=10, build=build_fake
+    )
+    session.advance()
+    lines = make_plan(before, storage).lines()
+    assert lines[0] == "4 runs: none done before, 1 to resume, 3 new"
+    assert not any(line.startswith("new:") for line in lines)
+
+
 def test_a_changed_sweep_says_what_is_new_and_what_is_not_asked_for(launched: Storage) -> None:
     plan = make_plan(sweep((0.2, 0.3, 0.4)), launched)
     assert plan.lines()[:3] == [

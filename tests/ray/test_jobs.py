@@ -28,6 +28,11 @@ from tests.ray.test_drivers import STUDY, Driver
 
 pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.filterwarnings("ignore")]
 
+BOOTSTRAP_LISTS = (
+    *("initialization_commands", "setup_commands", "head_setup_commands", "worker_setup_commands"),
+    *("head_start_ray_commands", "worker_start_ray_commands", "cluster_synced_files"),
+    *("rsync_exclude", "rsync_filter"),
+)
 OPEN = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
 
 
@@ -43,6 +48,9 @@ class Nodes:
     def __init__(self) -> None:
         self.port, self.dashboard = free_port(), free_port()
         self.folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # sockets need short names
+        self.said = os.open(f"{self.folder}/said", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+        self._starts = 0
+        self._head: subprocess.Popen[bytes] | None = None
         self._groups: list[subprocess.Popen[bytes]] = []
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
@@ -52,8 +60,8 @@ class Nodes:
         process = subprocess.Popen(
             [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *arguments, *own],
             env={**os.environ, **OPEN, **environment},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=self.said,
+            stderr=subprocess.STDOUT,
             start_new_session=True,
         )
         self._groups.append(process)
@@ -61,7 +69,9 @@ class Nodes:
 
     def head(self, *arguments: str, **environment: str) -> None:
         """Start a head that runs no trials."""
-        self.start(
+        self._starts += 1
+        self._head_arguments = (arguments, environment)
+        self._head = self.start(
             *arguments,
             "--head",
             f"--port={self.port}",
@@ -91,6 +101,11 @@ class Nodes:
             },
             "available_node_types": types,
             "head_node_type": "ray.head.default",
+            # What `ray up` would fill in.
+            **{key: {} for key in ("auth", "docker", "file_mounts")},
+            **{key: [] for key in BOOTSTRAP_LISTS},
+            "upscaling_speed": 1.0,
+            "file_mounts_sync_continuously": False,
         }
         file = Path(self.folder, "autoscaling.yaml")
         file.write_text(json.dumps(config))
@@ -105,6 +120,18 @@ class Nodes:
         """Start a worker that runs one trial at a time."""
         return self.start(f"--address=127.0.0.1:{self.port}", "--num-cpus=1")
 
+    def check(self) -> bool:
+        """Return whether the head lives; start it again if not: Ray gives up after 30 busy seconds.
+
+        Fails, with what it said, if that does not help.
+        """
+        if self._head is not None and self._head.poll() is not None:
+            said = Path(self.folder, "said").read_text()[-2000:]
+            assert self._starts < 3, f"the head ended: {said}"
+            self.head(*self._head_arguments[0], **self._head_arguments[1])
+            return False
+        return True
+
     def lose(self, node: subprocess.Popen[bytes]) -> None:
         """Kill all processes of a node at once."""
         if node.poll() is None:
@@ -114,6 +141,7 @@ class Nodes:
     def stop(self) -> None:
         for node in reversed(self._groups):
             self.lose(node)
+        os.close(self.said)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -142,11 +170,12 @@ def test_a_job_on_a_cluster_that_changes(
     from ray.job_submission import JobStatus, JobSubmissionClient
 
     nodes.head()
-    first = nodes.worker()
     address = f"http://127.0.0.1:{nodes.dashboard}"
     clients: list[JobSubmissionClient] = []
 
     def reachable() -> bool:
+        if not nodes.check():
+            return False
         try:
             clients.append(JobSubmissionClient(address))
             return clients[-1].list_jobs() is not None
@@ -154,6 +183,7 @@ def test_a_job_on_a_cluster_that_changes(
             return False
 
     wait_for(reachable)
+    first = nodes.worker()
     wait_for(lambda: alive_cpus(nodes.port) == 1)
     only_the_file = tmp_path / "submitted"
     only_the_file.mkdir()
@@ -190,12 +220,15 @@ def test_a_cluster_that_grows_from_nothing(
     """No machine is there at first: refused, or started, as the launch says."""
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     nodes.growing_head()
-    wait_for(lambda: alive_cpus(nodes.port) == 0)
+    wait_for(lambda: nodes.check() and alive_cpus(nodes.port) == 0)
     arguments = ("--address", f"127.0.0.1:{nodes.port}", "--steps", "20")
     refused = Driver(tmp_path, compile_cache, *arguments)
     text = refused.end()
     assert refused.process.returncode == 2, text
-    assert "error: resources of a run must fit on one machine, got 1 CPU; there is: 0 CPU" in text
+    assert (
+        "error: resources of a run must fit on one machine, got 1 CPU, 0 GPU; there is: 0 CPU"
+        in text
+    )
     grows = Driver(tmp_path, compile_cache, *arguments, "--autoscaling")
     text = grows.end()
     assert grows.process.returncode == 0, text

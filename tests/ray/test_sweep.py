@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,14 @@ from typing import Any
 import pytest
 
 from cflows_ray.config import ConfigError, SweepConfig
-from cflows_ray.lock import SweepLock, SweepLocked
+from cflows_ray.lock import SweepLock, SweepLocked, read_lock
 from cflows_ray.plan import make_plan
 from cflows_ray.results import Results
 from cflows_ray.storage import Storage
 from tests.ray.conftest import Launched
 from tests.ray.fake_run import build_fake, build_mended
 from tests.ray.moments import Moment
-from tests.ray.tables import assert_same_tables, read_tables
+from tests.ray.tables import assert_close_tables, assert_same_tables, read_tables
 
 pytestmark = [pytest.mark.ray]
 Launch = Callable[..., Launched]
@@ -85,6 +86,27 @@ def test_the_tables_of_an_undisturbed_sweep(
     counts = steps.groupby(["run_id", "process"])["step"].agg(["count", "min", "max"])
     assert {tuple(row) for row in counts.to_numpy()} == {(46, 0, 45)}
     assert set(steps["process"]) == {"discrete", "midpoint", "stable", "central"}
+
+
+def test_packs_make_the_same_tables(
+    launch: Launch, small_sweep: MakeSweep, undisturbed: dict[str, Path], tmp_path: Path
+) -> None:
+    """Packs of three and one, a member that diverges among them, and an actor that is killed."""
+    from tests.ray.faults import killed_trial
+
+    lrs = (0.2, 0.19, 3.0)
+    expected = reference(launch, small_sweep(lrs, seeds=(0,), name="single"), undisturbed)
+    sweep = small_sweep(lrs, seeds=(0,), pack=3)
+    killed = killed_trial({sweep.runs[1].run_id: Moment("change", 9)}, tmp_path)
+    result = launch(sweep, killed)
+    assert result.text.count("goes on from its last checkpoint") >= 1
+    assert "in packs of up to 3 runs" in result.text
+    assert not result.outcome.lost
+    assert set(read_tables(result.folder)["runs"]["status"].to_pylist()) == {
+        "finished",
+        "diverged",
+    }
+    assert_close_tables(expected, result.folder, rtol=1e-3)
 
 
 def test_relaunch_runs_only_what_is_missing(launch: Launch, small_sweep: MakeSweep) -> None:
@@ -177,3 +199,32 @@ def test_lasting_storage_errors_stop_the_sweep(
     assert len(make_plan(sweep, Storage(sweep.execution.storage, sweep.name)).todo) >= 1
     result = launch(sweep, fake_trial())
     assert_same_tables(expected, result.folder)
+
+
+def test_no_run_begins_after_a_stop(small_sweep: MakeSweep) -> None:
+    """A person's stop is seen by every worker, on whatever machine, before it takes a run."""
+    from cflows_ray.interrupt import NOT_BEGUN, Stopping
+    from cflows_ray.tune import PairedTrial
+
+    sweep = small_sweep()
+    storage = Storage(sweep.execution.storage, sweep.name)
+    trial = PairedTrial.__new__(PairedTrial)
+    trial._settings = {"storage": storage.base, "sweep": sweep.name}
+    lock = SweepLock(storage)
+    lock.acquire()
+    stopping = Stopping({"a", "b"}, lock)
+    with pytest.raises(KeyError):  # goes on to open the run, of which it knows nothing here
+        trial.step()
+    stopping.request()
+    deadline = time.monotonic() + 10
+    while not (read_lock(storage) or {}).get("stopping"):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert trial.step() == {"done": True, "status": NOT_BEGUN}
+    assert storage.names("", recursive=True) == ["_lock.json"]
+    assert not stopping.stop_all()  # two are in the middle of a chunk
+    assert stopping("a", {"status": "running"})
+    assert not stopping.stop_all()
+    assert stopping("b", {"status": "running"})
+    assert stopping.stop_all()
+    lock.release()

@@ -1,0 +1,140 @@
+"""Several runs on storage carried out together: a pack, or one run after the other.
+
+Every run keeps rows, checkpoints and an end of its own (`session.py`), so a pack that dies anywhere
+is taken up again run by run, in whatever company.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from cflows_ray.config import RunConfig
+from cflows_ray.session import Progress, RunSession
+
+
+class Report(NamedTuple):
+    """What became of one run in a chunk, and what a person should know of it."""
+
+    run_id: str
+    progress: Progress
+    notes: list[str]
+
+
+class PackSession:
+    """Runs of one kind being carried out by this process.
+
+    Args:
+        sessions: opened runs; they must share workload, options and kind of rule.
+        size: runs in one batched program; None to choose it from memory and measured speed.
+        chunk_steps: optimizer steps in one `advance`.
+    """
+
+    def __init__(
+        self, sessions: Sequence[RunSession], *, size: int | None, chunk_steps: int
+    ) -> None:
+        self._unprepared = list(sessions)
+        self._ready: list[RunSession] = []
+        self._packed: list[RunSession] = []  # ended ones too: the program keeps its shape
+        self._live: list[RunSession] = []
+        self._size = 1 if len(sessions) == 1 else size
+        self._chunk_steps = chunk_steps
+        self._pack: Any = None
+
+    @property
+    def done(self) -> bool:
+        """Whether every run has ended."""
+        return not (self._unprepared or self._ready or self._live)
+
+    def advance(self) -> list[Report]:
+        """Compute one chunk of the present pack; say what became of its runs.
+
+        Errors of the machine and of storage are raised, others are results; see `RunSession`.
+        """
+        if self._size == 1:
+            self._ready, self._unprepared = self._ready + self._unprepared, []
+            self._live = self._live or [self._ready.pop(0)]
+            return self._reports([self._live[0].advance()])
+        if self._unprepared:
+            return self._prepare()
+        if not self._live:
+            self._form()
+        return self._reports(self._advance_pack())
+
+    def save(self) -> None:
+        """Leave every run resumable."""
+        for session in self._live:
+            session.save()
+
+    def _prepare(self) -> list[Report]:
+        """Build all runs; report those that turn out to have ended."""
+        ended = []
+        for session in self._unprepared:
+            progress = session.prepare()
+            if progress is not None and progress.status == "running":
+                progress = session.prepare()  # rows that it relied on were gone: it starts over
+            if progress is None:
+                self._ready.append(session)
+                progress = session.progress()
+            ended.append(_report(session, progress))
+        self._unprepared = []
+        if self._size is None and self._ready:
+            from cflows_ray.pack import choose_pack_size
+
+            self._size = choose_pack_size(
+                [s.paired for s in self._ready], [s.state for s in self._ready]
+            )
+        return ended
+
+    def _form(self) -> None:
+        """Take the next runs into a pack."""
+        from cflows_ray.pack import PairedPack
+
+        size = self._size or 1
+        self._packed, self._ready = self._ready[:size], self._ready[size:]
+        self._live = list(self._packed)
+        self._pack = PairedPack([s.paired for s in self._packed])
+
+    def _advance_pack(self) -> list[Progress]:
+        begin, compiled = time.perf_counter(), self._packed[0].paired.compile_s
+        try:
+            states, frames = self._pack.advance([s.state for s in self._packed], self._chunk_steps)
+        except Exception as error:
+            return [session.fail(error) for session in self._live]
+        # what the program cost is borne by the runs that still needed it
+        share = 1.0 / len(self._live)
+        wall_s = share * (time.perf_counter() - begin)
+        compile_s = share * (self._packed[0].paired.compile_s - compiled)
+        moved = {id(s): x for s, *x in zip(self._packed, states, frames, strict=True)}
+        return [s.record(*moved[id(s)], wall_s=wall_s, compile_s=compile_s) for s in self._live]
+
+    def _reports(self, progress: list[Progress]) -> list[Report]:
+        reports = [_report(s, p) for s, p in zip(self._live, progress, strict=True)]
+        self._live = [s for s, p in zip(self._live, progress, strict=True) if p.status == "running"]
+        return reports
+
+
+def packs(runs: Sequence[RunConfig], size: int) -> list[list[RunConfig]]:
+    """Group runs of one kind, up to `size` together, in the order in which they come.
+
+    Example:
+        >>> make = lambda rule, lr: RunConfig(workload="saddle_2d", rule=rule, lr=lr)
+        >>> runs = [make("gradient_descent", lr) for lr in (0.1, 0.2, 0.3)]
+        >>> [len(pack) for pack in packs([*runs, make("rmsprop", 0.1)], 2)]
+        [2, 1, 1]
+    """
+    result: list[list[RunConfig]] = []
+    open_packs: dict[str, list[RunConfig]] = {}
+    for run in runs:
+        pack = open_packs.get(run.kind)
+        if pack is None or len(pack) == size:
+            pack = open_packs[run.kind] = []
+            result.append(pack)
+        pack.append(run)
+    return result
+
+
+def _report(session: RunSession, progress: Progress) -> Report:
+    notes, session.notes = session.notes, []
+    return Report(session.config.run_id, progress, notes)
