@@ -91,7 +91,7 @@ def number(x: float) -> str:
     """Return three significant digits, without an exponent where that is readable."""
     if x != x:
         return "-"
-    if x == 0 or 1e-3 <= abs(x) < 1e4:
+    if x == 0 or 1e-3 <= abs(x) < 1e7:
         digits = f"{x:.3g}"
         return f"{x:.0f}" if "e" in digits else digits
     return f"{x:.1e}"
