@@ -1,0 +1,200 @@
+"""Table `sweep`: what Ray, checkpoints and Parquet add to numerics; two workers against one.
+
+A trial's time counts from when its worker takes the run to when it has ended it, with the pause
+before the next one; its numerics are the time inside the paired run (start, chunks, compiling).
+Needs a machine with nothing else to do for the ratio of workers to mean anything.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from cflows_ray.config import Execution, Grid, RunConfig, SweepConfig
+from cflows_ray.display import Display
+from cflows_ray.plan import make_plan
+from cflows_ray.results import Results
+from cflows_ray.session import RunSession, build_paired
+from cflows_ray.storage import Storage
+from cflows_ray.tune import PairedTrial, run_sweep
+from tests.benchmarks.measuring import number, table
+
+ROOT = Path(__file__).resolve().parents[2]
+LOG = "CFLOWS_BENCHMARK_LOG"
+
+
+def log(**event: Any) -> None:
+    """Append an event of this process to the benchmark's log."""
+    line = json.dumps({"pid": os.getpid(), "at": time.time(), **event})
+    with open(os.environ[LOG], "a", encoding="utf-8") as file:
+        file.write(line + "\n")
+
+
+class TimedRun:
+    """A paired run that logs how long it computes."""
+
+    def __init__(self, paired: Any) -> None:
+        self._paired = paired
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._paired, name)
+
+    def advance(self, state: Any, num_steps: int) -> Any:
+        """Advance, and log the seconds."""
+        begin, compiled = time.perf_counter(), self._paired.compile_s
+        result = self._paired.advance(state, num_steps)
+        seconds = time.perf_counter() - begin
+        log(kind="numerics", seconds=seconds, compile_s=self._paired.compile_s - compiled)
+        return result
+
+
+def timed_build(config: RunConfig) -> tuple[Any, Any]:
+    """Build a paired run as a session does, and log the seconds."""
+    begin = time.perf_counter()
+    paired, state = build_paired(config)
+    log(kind="numerics", seconds=time.perf_counter() - begin, compile_s=paired.compile_s)
+    return TimedRun(paired), state
+
+
+class TimedTrial(PairedTrial):
+    """A trial that logs when it takes a run and when it has ended it."""
+
+    open_session = staticmethod(functools.partial(RunSession, build=timed_build))
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Take the first run."""
+        log(kind="begin", first=True)
+        super().setup(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take another run."""
+        log(kind="begin", first=False)
+        return super().reset_config(new_config)
+
+    def step(self) -> dict[str, Any]:
+        """Compute a chunk."""
+        result = super().step()
+        if result["done"]:
+            log(kind="end")
+        return result
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds of a sweep.
+
+    Attributes:
+        wall: from launch to end, the start of Ray and of the workers included.
+        span: from the first run taken to the last one ended.
+        busy: in all workers, from the first run that each took to the last that it ended.
+        numerics: in all workers, inside paired runs, of which `compiling`.
+        trials: runs done.
+    """
+
+    wall: float
+    span: float
+    busy: float
+    numerics: float
+    compiling: float
+    trials: int
+
+    @property
+    def overhead(self) -> float:
+        """Share of the workers' time that is not numerics."""
+        return (self.busy - self.numerics) / self.busy
+
+
+def read_log(path: Path, wall: float, trials: int) -> Measured:
+    """Sum up a log."""
+    events = [json.loads(line) for line in path.read_text().splitlines()]
+    numerics = [e for e in events if e["kind"] == "numerics"]
+    begins = [e for e in events if e["kind"] == "begin"]
+    ends = [e for e in events if e["kind"] == "end"]
+    busy = 0.0
+    for pid in {e["pid"] for e in ends}:
+        taken = min(e["at"] for e in begins if e["pid"] == pid)
+        busy += max(e["at"] for e in ends if e["pid"] == pid) - taken
+    return Measured(
+        wall=wall,
+        span=max(e["at"] for e in ends) - min(e["at"] for e in begins),
+        busy=busy,
+        numerics=sum(e["seconds"] for e in numerics),
+        compiling=sum(e["compile_s"] for e in numerics),
+        trials=trials,
+    )
+
+
+def run(workers: int, steps: int, seeds: int, compile_cache: str) -> Measured:
+    """Carry out one sweep of `digits_mlp` in a folder of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        grid = Grid(workload="digits_mlp", rule="gradient_descent", lrs=(0.1, 0.2))
+        execution = Execution(
+            storage=folder,
+            workers=workers,
+            chunk_steps=max(steps // 10, 1),
+            compile_cache=compile_cache,
+        )
+        sweep = SweepConfig(
+            name="overhead",
+            grids=(grid,),
+            seeds=tuple(range(seeds)),
+            steps=steps,
+            execution=execution,
+        )
+        path = Path(folder) / "log.jsonl"
+        os.environ[LOG] = str(path)
+        # the workers import this module
+        os.environ["PYTHONPATH"] = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+        storage = Storage(folder, sweep.name)
+        display = Display(sweep.name, sweep.runs, {}, Console(file=io.StringIO()))
+        begin = time.perf_counter()
+        run_sweep(sweep, make_plan(sweep, storage), storage, display, trainable=TimedTrial)
+        wall = time.perf_counter() - begin
+        return read_log(path, wall, len(Results(storage).finished()))
+
+
+def sweep(steps: int = 2000, tiny: bool = False) -> Iterator[str]:
+    """Yield the table: a first sweep that compiles, then one and two workers."""
+    steps, seeds = (20, 1) if tiny else (steps, 2)
+    with tempfile.TemporaryDirectory() as cache:
+        cases = [
+            ("1 worker, compiling", run(1, min(steps, 20), 1, cache)),
+            ("1 worker", run(1, steps, seeds, cache)),
+            ("2 workers", run(2, steps, seeds, cache)),
+        ]
+    header = (
+        "sweep | trials | wall s | first run to last s | s a trial | numerics s a trial | "
+        "compiling s a trial | not numerics, s a trial | share"
+    )
+    rows = [
+        (
+            name,
+            m.trials,
+            m.wall,
+            m.span,
+            m.busy / m.trials,
+            m.numerics / m.trials,
+            m.compiling / m.trials,
+            (m.busy - m.numerics) / m.trials,
+            f"{100 * m.overhead:.1f}%",
+        )
+        for name, m in cases
+    ]
+    yield table(header, rows)
+    one, two = cases[1][1], cases[2][1]
+    a_minute = 100 * (one.busy - one.numerics) / one.trials / 60
+    yield (
+        f"Overhead of a trial over a minute: {number(a_minute)}%. Two workers against one: "
+        f"{number(one.span / two.span)} times as fast from the first run taken to the last ended, "
+        f"{number(one.wall / two.wall)} with the start of Ray."
+    )
