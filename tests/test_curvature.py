@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cflows_ray.curvature import float_mode, linearize_gradient, third_derivative, value_and_grad
+from cflows_ray.curvature import float_mode, linearize_gradient, map_rows, third_derivative, value_and_grad
 from tests.networks import NETWORKS
 from tests.oracles import DenseLoss
 
@@ -36,6 +36,19 @@ def test_products_match_dense_derivatives(network, seed):
         np.testing.assert_allclose(products, U @ H, rtol=1e-10, atol=1e-12)
         expected = np.einsum("ijl,i,j->l", T, U[0], U[1])
         np.testing.assert_allclose(third, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4, 7])
+@pytest.mark.parametrize("count", [0, 1, 3, 5])
+def test_rows_are_mapped_in_batches_up_to_count(batch, count):
+    rng = np.random.default_rng(0)
+    A, rows = rng.standard_normal((3, 3)), rng.standard_normal((5, 3))
+    with jax.enable_x64(True):
+        mapped = np.asarray(map_rows(lambda v: v @ A, batch, jnp.asarray(rows), jnp.array(count)))
+    assert mapped.shape == rows.shape
+    np.testing.assert_allclose(mapped[:count], rows[:count] @ A, rtol=1e-14)
+    computed = min(5, -(-count // batch) * batch)
+    assert np.all(mapped[computed:] == 0)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
