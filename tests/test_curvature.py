@@ -8,7 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cflows_ray.curvature import float_mode, linearize_gradient, map_rows, third_derivative, value_and_grad
+from cflows_ray.curvature import (
+    float_mode,
+    linearize_gradient,
+    map_rows,
+    third_derivative,
+    value_and_grad,
+)
 from tests.networks import NETWORKS
 from tests.oracles import DenseLoss
 
