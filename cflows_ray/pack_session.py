@@ -25,6 +25,9 @@ class Report(NamedTuple):
 class PackSession:
     """Runs of one kind being carried out by this process.
 
+    Attributes:
+        members: all of them.
+
     Args:
         sessions: opened runs; they must share workload, options and kind of rule.
         size: runs in one batched program; None to choose it from memory and measured speed.
@@ -34,6 +37,7 @@ class PackSession:
     def __init__(
         self, sessions: Sequence[RunSession], *, size: int | None, chunk_steps: int
     ) -> None:
+        self.members = tuple(sessions)
         self._unprepared = list(sessions)
         self._ready: list[RunSession] = []
         self._packed: list[RunSession] = []  # ended ones too: the program keeps its shape

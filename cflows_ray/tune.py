@@ -90,7 +90,7 @@ class PairedTrial(tune.Trainable):
                 storage = Storage(self._settings["storage"], self._settings["sweep"])
                 if (read_lock(storage) or {}).get("stopping"):
                     return {"done": True, "status": NOT_BEGUN}
-                self.session = self._open(storage)
+                self.session = self._open()
             reports = self.session.advance()
         except StorageError as error:
             self.session = None
@@ -103,8 +103,9 @@ class PairedTrial(tune.Trainable):
         members = [{"run_id": r.run_id, "notes": r.notes, **asdict(r.progress)} for r in reports]
         return {"done": done, "status": "advanced", "members": members}
 
-    def _open(self, storage: Storage) -> PackSession:
+    def _open(self) -> PackSession:
         settings = self._settings
+        storage = Storage(settings["storage"], settings["sweep"])
         sessions = [
             self.open_session(
                 run,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cflows_ray import storage
+from cflows_ray.pack_session import PackSession
 from cflows_ray.session import RunSession, build_paired
 from cflows_ray.tune import PairedTrial
 from tests.ray.moments import Moment
@@ -33,11 +34,12 @@ def killed_trial(
     class KilledTrial(PairedTrial):
         open_session = staticmethod(functools.partial(RunSession, build=build))
 
-        def _open(self) -> RunSession:
+        def _open(self) -> PackSession:
             killer = _Killer(dict(kill_at), marks)
             storage.on_event = killer.changed
             session = super()._open()
-            killer.watch(session)
+            for member in session.members:
+                killer.watch(member)
             return session
 
     return KilledTrial
@@ -121,7 +123,7 @@ def failing_storage_trial(
     class FailingStorageTrial(PairedTrial):
         open_session = staticmethod(functools.partial(RunSession, build=build))
 
-        def _open(self) -> RunSession:
+        def _open(self) -> PackSession:
             storage.on_event = _FailingStorage(run_id, number)
             return super()._open()
 

@@ -24,6 +24,7 @@ from rich.console import Console
 
 from cflows_ray.config import Execution, Grid, SweepConfig
 from cflows_ray.display import Display
+from cflows_ray.pack_session import PackSession
 from cflows_ray.plan import make_plan
 from cflows_ray.session import RunSession
 from cflows_ray.storage import Storage
@@ -43,7 +44,7 @@ def watched_trial(marks: Path, **session: Any) -> type[PairedTrial]:
     class WatchedTrial(PairedTrial):
         open_session = staticmethod(functools.partial(RunSession, **session))
 
-        def _open(self) -> RunSession:
+        def _open(self) -> PackSession:
             node = ray.get_runtime_context().get_node_id()
             self.begun = [node, os.environ.get("CUDA_VISIBLE_DEVICES", ""), time.time()]
             marks.mkdir(parents=True, exist_ok=True)
