@@ -25,7 +25,7 @@ from cflows_ray.problem import Problem
 from cflows_ray.workloads import Workload, build_workload
 from tests.benchmarks.agreement import compare, oracle_path
 from tests.benchmarks.central_steps import CentralFlow
-from tests.benchmarks.measuring import Clock, machine, number, repeat, table
+from tests.benchmarks.measuring import Clock, machine, number, progress, repeat, table
 from tests.benchmarks.parts import parts_table
 from tests.benchmarks.problems import LEARNING_RATES, images
 from tests.networks import NETWORKS
@@ -159,7 +159,8 @@ def packs(args: argparse.Namespace) -> Iterator[str]:
     sizes = PACK_SIZES[:2] if args.small else PACK_SIZES
     for name in ("digits_mlp", "cnn_cifar10"):
         workload, lr, _ = _network(name, args.small)
-        options = PairedOptions(record_every=10)
+        # as many directions as these will need: each growth would compile the pack anew
+        options = PairedOptions(record_every=10, num_eigs=16 if name == "digits_mlp" else 8)
         rows: list[tuple] = []
         for size in sizes:
             begin = time.perf_counter()
@@ -168,6 +169,7 @@ def packs(args: argparse.Namespace) -> Iterator[str]:
             ]
             pack, states = PairedPack([run for run, _ in made]), [state for _, state in made]
             before = pack.runs[0].program.compile_s
+            progress(f"compiles a pack of {size}")
             try:
                 states, _ = pack.advance(states, args.chunk)  # compiles, and grows k if need be
 
