@@ -231,10 +231,12 @@ def _orthonormalise_against(
     """Make rows orthonormal and orthogonal to a basis; rows that lie in its span become 0.
 
     Returns the rows, which of them are alive (these come first), and their products under the same
-    row operations.
+    row operations. Scaling a short row up scales the rounding errors of its product up as well, to
+    spurious eigenvalues of any size in the end; so rows that come with products are given up early.
     """
     eps = jnp.finfo(rows.dtype).eps
-    tiny = jnp.finfo(rows.dtype).tiny
+    shortest = jnp.finfo(rows.dtype).tiny if products is None else eps**0.4
+    dependent = eps if products is None else jnp.cbrt(eps)
 
     def scale(coefficients: Array, x: Array, y: Any) -> tuple[Array, Any]:
         return coefficients @ x, None if y is None else coefficients @ y
@@ -244,11 +246,11 @@ def _orthonormalise_against(
         return x - overlap @ basis, None if y is None else y - overlap @ basis_products
 
     norms = jnp.linalg.norm(rows, axis=1)
-    rows, products = scale(jnp.diag(jnp.where(norms > tiny, 1.0 / norms, 0.0)), rows, products)
+    rows, products = scale(jnp.diag(jnp.where(norms > shortest, 1.0 / norms, 0.0)), rows, products)
     for _ in range(2):  # once for the span, once for the rounding that normalisation blows up
         rows, products = project(rows, products)
         gamma, Q = _descending_eigh(rows @ rows.T)
-        alive = gamma > jnp.sqrt(eps) * jnp.maximum(gamma[0], jnp.sqrt(eps))
+        alive = gamma > jnp.maximum(dependent, jnp.sqrt(eps) * gamma[0])
         inverse_root = jnp.where(alive, 1.0 / jnp.sqrt(jnp.where(alive, gamma, 1.0)), 0.0)
         rows, products = scale(inverse_root[:, None] * Q.T, rows, products)
     return rows, alive, products

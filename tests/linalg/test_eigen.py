@@ -140,6 +140,23 @@ def test_a_pair_that_need_not_converge_costs_no_product_of_its_own():
     assert int(result.num_products) <= 6
 
 
+@pytest.mark.parametrize(("d", "k"), [(25, 4), (25, 8), (60, 4)])
+def test_passes_after_convergence_make_nothing_up(d, k):
+    """Corrections at rounding level once came back as eigenvalues of any size, in float32."""
+    spectrum = np.r_[np.linspace(1.8, 0.1, 6), np.zeros(d - 6)]
+    passes = jax.jit(
+        lambda A, guess: top_eigenpairs(
+            lambda V, _: V @ A, guess, tolerance=1e-3, min_passes=12, min_directions=k
+        )
+    )
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        Q = np.linalg.qr(rng.standard_normal((d, d)))[0]
+        guess = np.vstack([Q[:, :2].T, rng.standard_normal((k - 2, d))])
+        result = passes(jnp.asarray(Q * spectrum @ Q.T, "float32"), jnp.asarray(guess, "float32"))
+        np.testing.assert_allclose(result.eigvals, spectrum[:k], atol=1e-3)
+
+
 def test_nan_is_reported_not_looped_on():
     result = top_eigenpairs(
         lambda V, _: V * jnp.nan, jnp.eye(5)[:2], tolerance=1e-3, max_passes=10**6
