@@ -144,9 +144,14 @@ def choose_pack_size(
         pack, members = PairedPack(runs[:size]), list(states[:size])
         if limit is not None and pack.memory_bytes(members) > MEMORY_SHARE * limit:
             break
-        pack.advance(members, PROBE_STEPS)  # compiles, and grows k where that is due
-        begin = clock()
-        pack.advance(members, PROBE_STEPS)
+        try:
+            pack.advance(members, PROBE_STEPS)  # compiles, and grows k where that is due
+            begin = clock()
+            pack.advance(members, PROBE_STEPS)
+        except jax.errors.JaxRuntimeError:
+            if size == 1:
+                raise
+            break  # the estimate was too low: out of memory
         rate = size * PROBE_STEPS / max(clock() - begin, 1e-9)
         if rate < LEAST_GAIN * best_rate:
             break

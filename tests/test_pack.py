@@ -116,6 +116,18 @@ class FakePacks:
         return states, []
 
 
+def test_a_pack_that_does_not_fit_after_all_is_not_chosen(monkeypatch):
+    class TooLarge(FakePacks):
+        def advance(self, states, num_steps):
+            if self.size > 4:
+                raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED")
+            return super().advance(states, num_steps)
+
+    monkeypatch.setattr("cflows_ray.pack.PairedPack", TooLarge)
+    FakePacks.seconds, FakePacks.now = dict.fromkeys((1, 4, 16, 64), 1), 0.0
+    assert choose_pack_size([None] * 64, [None] * 64, clock=lambda: FakePacks.now) == 4
+
+
 @pytest.mark.parametrize(
     ("seconds", "memory", "runs", "expected"),
     [

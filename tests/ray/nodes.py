@@ -112,7 +112,8 @@ def lose(cluster: Cluster, folder: Path, cache: str, drained: bool) -> dict[str,
 def place(folder: Path, cache: str, **execution: Any) -> dict[str, Any]:
     """Carry out a sweep of costless runs on the GPUs that there are."""
     marks = folder / "marks"
-    settings = {"storage": str(folder), "compile_cache": cache, **execution}
+    # one run at a time on a GPU: costless runs cannot be packed
+    settings = {"storage": str(folder), "compile_cache": cache, "pack": 1, **execution}
     sweep = small(40, (0.1, 0.2, 0.3), (0, 1, 2), chunk_steps=10, **settings)
     found = carry_out(sweep, watched_trial(marks, build=fake_run.build_fake))
     spans = [json.loads(p.read_text()) for p in sorted(marks.glob("span-*"))]
