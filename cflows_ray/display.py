@@ -36,6 +36,11 @@ class RunView:
     effective_sharpness: float | None = None
     reported: bool = False  # since it got its process
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the run has not ended yet, as far as is known."""
+        return self.status in ("waiting", "running")
+
 
 class Display:
     """The live view of a sweep.
@@ -92,7 +97,7 @@ class Display:
 
     def is_open(self, run_id: str) -> bool:
         """Say whether a run has not ended yet, as far as is known here."""
-        return self._views[run_id].status in ("waiting", "running")
+        return self._views[run_id].is_open
 
     def started(self, run_id: str) -> None:
         """Take note that a run has got a process."""
@@ -163,8 +168,7 @@ class Display:
     def seconds_left(self) -> float | None:
         """Return the time left if it goes on like this."""
         rate = self.steps_per_second()
-        open_views = [v for v in self._views.values() if v.status in ("waiting", "running")]
-        left = sum(view.config.steps - view.step for view in open_views)
+        left = sum(v.config.steps - v.step for v in self._views.values() if v.is_open)
         return left / rate if rate and left else None
 
     def summary(self) -> str:

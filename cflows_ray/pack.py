@@ -63,6 +63,8 @@ class PairedPack:
                 )
         self.runs = tuple(runs)
         self._program = first.program
+        with PairedRun.mode():
+            self._rules = _stack([run.traced_rule() for run in self.runs])
 
     def advance(
         self, states: Sequence[PairedState], num_steps: int
@@ -92,7 +94,7 @@ class PairedPack:
                 states = [self._program.grow(s, needed) for s in states]
                 chunk = jax.device_get(
                     self._program.advance_pack(
-                        _stack([run.traced_rule() for run in self.runs]),
+                        self._rules,
                         self.runs[0].inputs,
                         _stack(states),
                         jnp.asarray(stops, jnp.int32),
@@ -109,11 +111,7 @@ class PairedPack:
     def memory_bytes(self, states: Sequence[PairedState]) -> int:
         """Return what the compiled program takes on the device, by the compiler's estimate."""
         with PairedRun.mode():
-            return self._program.pack_memory(
-                _stack([run.traced_rule() for run in self.runs]),
-                self.runs[0].inputs,
-                _stack(list(states)),
-            )
+            return self._program.pack_memory(self._rules, self.runs[0].inputs, _stack(list(states)))
 
 
 def choose_pack_size(

@@ -72,8 +72,8 @@ class PackSession:
             session.save()
 
     def _prepare(self) -> list[Report]:
-        """Build all runs; report those that turn out to have ended."""
-        ended = []
+        """Build all runs; report where they stand, some of them ended."""
+        reports = []
         for session in self._unprepared:
             progress = session.prepare()
             if progress is not None and progress.status == "running":
@@ -81,7 +81,7 @@ class PackSession:
             if progress is None:
                 self._ready.append(session)
                 progress = session.progress()
-            ended.append(_report(session, progress))
+            reports.append(_report(session, progress))
         self._unprepared = []
         if self._size is None and self._ready:
             from cflows_ray.pack import choose_pack_size
@@ -89,7 +89,7 @@ class PackSession:
             self._size = choose_pack_size(
                 [s.paired for s in self._ready], [s.state for s in self._ready]
             )
-        return ended
+        return reports
 
     def _form(self) -> None:
         """Take the next runs into a pack."""
@@ -110,8 +110,11 @@ class PackSession:
         share = 1.0 / len(self._live)
         wall_s = share * (time.perf_counter() - begin)
         compile_s = share * (self._packed[0].paired.compile_s - compiled)
-        moved = {id(s): x for s, *x in zip(self._packed, states, frames, strict=True)}
-        return [s.record(*moved[id(s)], wall_s=wall_s, compile_s=compile_s) for s in self._live]
+        return [
+            session.record(state, frame, wall_s=wall_s, compile_s=compile_s)
+            for session, state, frame in zip(self._packed, states, frames, strict=True)
+            if session in self._live
+        ]
 
     def _reports(self, progress: list[Progress]) -> list[Report]:
         reports = [_report(s, p) for s, p in zip(self._live, progress, strict=True)]

@@ -84,12 +84,12 @@ class Plan:
 
     def _changes(self) -> list[str]:
         """Say what is new since the launches before, and what is no longer asked for."""
-        begun = map(_row, (*self.resumed, *self.retried))
+        begun = map(RunConfig.row, (*self.resumed, *self.retried))
         gone = [*self.unasked.values(), *filter(None, self.left.values())]
         before = [*self.ended.values(), *gone, *begun, *self.asked_before]
-        now = [*self.ended.values(), *map(_row, self.todo)]
+        now = [*self.ended.values(), *map(RunConfig.row, self.todo)]
         lines = []
-        if before and (words := _only_in(map(_row, self.fresh), before)):
+        if before and (words := _only_in(map(RunConfig.row, self.fresh), before)):
             lines.append(f"new: {words}")
         counts = [(len(self.unasked), "ended"), (len(self.left), "begun")]
         parts = [f"{n} {word} run{'s' if n > 1 else ''}" for n, word in counts if n]
@@ -120,7 +120,7 @@ class Plan:
                 cost.setdefault(_cost_key(row), []).append(row["wall_s"] / row["steps"])
         total = 0.0
         for run in self.todo:
-            known = cost.get(_cost_key(_row(run)))
+            known = cost.get(_cost_key(run.row()))
             if known is None:
                 return None
             steps = run.steps - self.begun.get(run.run_id, 0)
@@ -128,14 +128,10 @@ class Plan:
         return total
 
 
-def _row(run: RunConfig) -> dict[str, Any]:
-    return run.row()
-
-
 def _known_row(record: Mapping[str, Any], run_id: str) -> dict[str, Any]:
     """Return the row of a run that the last launch asked for; empty if it did not."""
     try:
-        return _row(RunConfig(**record["runs"][run_id]))
+        return RunConfig(**record["runs"][run_id]).row()
     except (KeyError, TypeError, ValueError):  # an older launch, or of an older version
         return {}
 

@@ -179,17 +179,16 @@ class _Watcher(tune.Callback):
     def on_trial_start(self, *, trial: Any, **info: Any) -> None:  # type: ignore[override]  # noqa: ARG002
         """Note that runs have a process."""
         self.running.add(trial.trial_id)
-        for run in _runs(trial.config):
-            if self._display.is_open(run.run_id):
-                self._display.started(run.run_id)
+        for run in self._open_runs(trial):
+            self._display.started(run.run_id)
 
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **info: Any) -> None:  # type: ignore[override]  # noqa: ARG002
         """Note a chunk."""
-        runs = {run.run_id: run for run in _runs(trial.config)}
         if result["status"] in (STORAGE_FAILED, NOT_BEGUN):
-            for run_id in filter(self._display.is_open, runs):
-                self._display.waits(run_id)
+            for run in self._open_runs(trial):
+                self._display.waits(run.run_id)
             return
+        runs = {run.run_id: run for run in _runs(trial.config)}
         for member in result["members"]:
             run, status = runs[member["run_id"]], member["status"]
             self._display.progressed(run.run_id, member)
