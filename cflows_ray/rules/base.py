@@ -29,7 +29,6 @@ import numbers
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cflows_ray.rules.schedules import Schedule, parse_schedule
@@ -112,25 +111,3 @@ def check_number(field: str, value: Any, lowest: float, highest: float, allowed:
 def check_positive(field: str, value: object) -> None:
     """Raise `ValueError` naming the field unless it is a finite number > 0."""
     check_number(field, value, 0.0, math.inf, "> 0")
-
-
-def check_moving_average(beta2: object, eps: object, bias_correction: object) -> None:
-    """Raise `ValueError` naming the field that no RMSProp rule can use."""
-    check_number("beta2", beta2, 0.0, 1.0, "> 0 and < 1")
-    check_positive("eps", eps)  # 0 would divide 0 by 0 where a gradient is always 0
-    if not isinstance(bias_correction, bool):
-        raise ValueError(f"bias_correction must be True or False, got {bias_correction!r}")
-
-
-def root_of_second_moment(
-    nu: Array, t: Float[Array, ""], beta2: Float[Array, ""] | float, bias_correction: bool
-) -> Array:
-    """Return √ν, or √(ν / (1 - β₂^t)), with derivative 0 where ν = 0.
-
-    A parameter that never saw a gradient (a pixel that is always 0) has ν = 0 for ever; the
-    derivative of the root is infinite there and would turn 0 · ∞ into NaN.
-    """
-    if bias_correction:
-        nu = nu / (1.0 - beta2**t)
-    positive = nu > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, nu, 1.0)), 0.0)

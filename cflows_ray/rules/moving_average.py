@@ -1,0 +1,75 @@
+"""What the RMSProp rules share: a preconditioner made of a moving average of squared gradients."""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from cflows_ray.rules.base import RuleState, UpdateRule, check_number, check_positive
+from cflows_ray.rules.schedules import parse_schedule
+
+
+@dataclass(frozen=True)
+class MovingAverageRule(UpdateRule):
+    """ν' = β₂ν + (1-β₂) m(g), P = (√ν' + ε) / η(t), with m(g) the squared gradient.
+
+    A subclass says what m is: of each parameter, or of all together.
+    """
+
+    lr: float
+    beta2: float = 0.99
+    eps: float = 1e-8
+    bias_correction: bool = False
+    schedule: str = "constant"
+
+    def __post_init__(self) -> None:
+        check_positive("lr", self.lr)
+        check_number("beta2", self.beta2, 0.0, 1.0, "> 0 and < 1")
+        check_positive("eps", self.eps)  # 0 would divide 0 by 0 where a gradient is always 0
+        if not isinstance(self.bias_correction, bool):
+            raise ValueError(f"bias_correction must be True or False, got {self.bias_correction!r}")
+        parse_schedule(self.schedule)
+
+    @abc.abstractmethod
+    def second_moment(
+        self, grad: Float[Array, " d"], grad_variance: Float[Array, " d"]
+    ) -> Float[Array, "..."]:
+        """Return E m(g + ξ), the shape of ν, ξ of mean 0 and elementwise variance given."""
+
+    def init(self, params: Float[Array, " d"]) -> RuleState:
+        """Return t = 0, ν = 0."""
+        nu = jnp.zeros_like(self.second_moment(params, params))
+        return RuleState(jnp.zeros((), params.dtype), nu)
+
+    def update(self, state: RuleState, grad: Float[Array, " d"]) -> RuleState:
+        """Return t + 1 and β₂ν + (1-β₂) m(g)."""
+        squared = self.second_moment(grad, jnp.zeros_like(grad))
+        return RuleState(state.t + 1.0, self.beta2 * state.nu + (1.0 - self.beta2) * squared)
+
+    def preconditioner(self, state: RuleState) -> Float[Array, "..."]:
+        """Return (√ν + ε) / η(t), the shape of ν; with bias correction, ν / (1 - β₂^t) for ν."""
+        nu = state.nu
+        if self.bias_correction:
+            nu = nu / (1.0 - self.beta2**state.t)
+        return (_root(nu) + self.eps) / self.learning_rate(state)
+
+    def drift(
+        self, state: RuleState, grad: Float[Array, " d"], grad_variance: Float[Array, " d"]
+    ) -> RuleState:
+        """Return dt/dt = 1 and dν/dt = (1-β₂)/β₂ (E m(g + ξ) - ν)."""
+        rate = (1.0 - self.beta2) / self.beta2
+        rise = self.second_moment(grad, grad_variance) - state.nu
+        return RuleState(jnp.ones_like(state.t), rate * rise)
+
+
+def _root(nu: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Return √ν, with derivative 0 where ν = 0.
+
+    A parameter that never saw a gradient (a pixel that is always 0) has ν = 0 for ever; the
+    derivative of the root is infinite there and would turn 0 · ∞ into NaN.
+    """
+    positive = nu > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, nu, 1.0)), 0.0)
