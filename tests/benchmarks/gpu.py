@@ -27,7 +27,7 @@ from tests.benchmarks.agreement import compare, oracle_path
 from tests.benchmarks.central_steps import CentralFlow
 from tests.benchmarks.measuring import Clock, machine, number, progress, repeat, table
 from tests.benchmarks.parts import parts_table
-from tests.benchmarks.problems import LEARNING_RATES, images
+from tests.benchmarks.problems import LEARNING_RATES, PAPER_SLICES, images
 from tests.networks import NETWORKS
 
 # network, kind of rule, rule, most critical directions (as in tests/test_oracle_agreement.py)
@@ -92,12 +92,12 @@ def _start(workload: Workload, lr: float, seed: int, options: PairedOptions) -> 
     return run, run.start(workload.init(seed), steps=100_000, warmup=WARMUP, seed=seed)
 
 
-def _network(name: str, small: bool) -> tuple[Workload, float, str]:
+def _network(name: str, small: bool, ghost_batch: int = 0) -> tuple[Workload, float, str]:
     """Return a workload at paper (or, if small, `cpu`) scale, its learning rate and its data."""
     scale = "cpu" if small else "paper"
     if name == "digits_mlp":
         return build_workload(name), 0.1, "digits"
-    workload, data = images(name, scale=scale)
+    workload, data = images(name, scale=scale, ghost_batch=ghost_batch)
     return workload, LEARNING_RATES[scale][name], data
 
 
@@ -110,39 +110,43 @@ def peak_gb() -> float:
 def speed(args: argparse.Namespace) -> Iterator[str]:
     """Measure steps a second of discrete, stable and central together."""
     header = (
-        "workload | data | d | k | record every | steps a second | spread | critical | "
+        "workload | data | slices | d | k | record every | steps a second | spread | critical | "
         "compile s | peak memory so far GB"
     )
     for name in args.workloads:
-        workload, lr, data = _network(name, args.small)
+        sliced = 0 if args.small else PAPER_SLICES.get(name, 0)
         rows = []
-        for record_every in (1, 10):
-            options = PairedOptions(num_eigs=8, record_every=record_every)
-            run, state = _start(workload, lr, 0, options)
-            state, _ = run.advance(state, args.chunk)
+        # slices first: they need less, and the peak only grows
+        for ghost_batch in (sliced, 0) if sliced else (0,):
+            workload, lr, data = _network(name, args.small, ghost_batch)
+            how = f"of {ghost_batch}" if ghost_batch else "none"
+            try:
+                rows += [(name, data, how, *_speed(workload, lr, n, args)) for n in (1, 10)]
+            except jax.errors.JaxRuntimeError as error:  # out of memory, most likely
+                yield f"{name}, slices {how}: {str(error)[:200]}"
+        if rows:
+            yield table(header, rows)
 
-            def chunk(run: Any = run, state: Any = state) -> Any:
-                return run.advance(state, args.chunk)
 
-            _, frame = chunk()
-            timing = repeat(chunk, args.repetitions)
-            rates = sorted(args.chunk / s for s in timing.wall_s)
-            central = frame[frame.process == "central"]
-            rows.append(
-                (
-                    name,
-                    data,
-                    run.num_params,
-                    state.discrete.basis.shape[0],
-                    record_every,
-                    rates[-1],
-                    f"{number(rates[0])} to {number(rates[-1])}",
-                    f"{central.num_critical.min()} to {central.num_critical.max()}",
-                    run.compile_s,
-                    peak_gb(),
-                )
-            )
-        yield table(header, rows)
+def _speed(workload: Workload, lr: float, record_every: int, args: argparse.Namespace) -> tuple:
+    """Return what a row says of one workload, from d on."""
+    options = PairedOptions(num_eigs=8, record_every=record_every)
+    run, state = _start(workload, lr, 0, options)
+    state, _ = run.advance(state, args.chunk)
+    _, frame = run.advance(state, args.chunk)
+    timing = repeat(lambda: run.advance(state, args.chunk), args.repetitions)
+    rates = sorted(args.chunk / s for s in timing.wall_s)
+    central = frame[frame.process == "central"]
+    return (
+        run.num_params,
+        state.discrete.basis.shape[0],
+        record_every,
+        rates[-1],
+        f"{number(rates[0])} to {number(rates[-1])}",
+        f"{central.num_critical.min()} to {central.num_critical.max()}",
+        run.compile_s,
+        peak_gb(),
+    )
 
 
 def packs(args: argparse.Namespace) -> Iterator[str]:

@@ -32,6 +32,8 @@ LEARNING_RATES = {
     },
     "paper": {"cnn_cifar10": 0.02, "resnet_cifar10": 0.02, "vit_cifar10": 0.01},
 }
+# examples in a slice at paper scale, as in sweeps/paper_studies.py
+PAPER_SLICES = {"resnet_cifar10": 250, "vit_cifar10": 250}
 
 
 def reference_problem(seed: int = 0) -> tuple[Callable[[Any], Array], dict[str, np.ndarray]]:

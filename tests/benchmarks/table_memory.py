@@ -16,10 +16,10 @@ from cflows_ray.pairing import PairedOptions, PairedRun
 from cflows_ray.problem import ParamStructure
 from cflows_ray.workloads import Workload, build_workload
 from tests.benchmarks.measuring import table
-from tests.benchmarks.problems import DATA, has_cifar10, images
+from tests.benchmarks.problems import DATA, PAPER_SLICES, has_cifar10, images
 
 WORKLOADS = ("digits_mlp", "cnn_cifar10", "resnet_cifar10", "vit_cifar10", "transformer_sorting")
-NUM_EIGS, PAPER_EIGS, PAPER_GHOST, LIMIT_GB = 4, 12, 250, 16.0
+NUM_EIGS, PAPER_EIGS, LIMIT_GB = 4, 12, 16.0
 HEADER = (
     "workload | products | d | k | arguments MB | results MB | temporary MB | "
     "in all MB | in vectors of d | compile s"
@@ -104,7 +104,7 @@ def memory(only: Sequence[str] = (), paper: bool = False) -> Iterator[str]:
 
 def _paper() -> Iterator[str]:
     """Yield the table of the ViT at paper scale, row by row, since each takes minutes."""
-    for ghost_batch in (PAPER_GHOST, 0):
+    for ghost_batch in (PAPER_SLICES["vit_cifar10"], 0):
         workload, kind = images("vit_cifar10", ghost_batch=ghost_batch)
         for batched in (False, True):
             label = f"vit_cifar10, paper scale, {kind}, "

@@ -7,83 +7,12 @@ import numpy as np
 import pytest
 
 from cflows_ray.linalg import sdcp_methods as methods
-from cflows_ray.linalg.sdcp import (
-    SDCP_CONVERGED,
-    SDCP_UNCONVERGED,
-    _equilibrate,
-    solve_sdcp,
-)
+from cflows_ray.linalg.sdcp import SDCP_CONVERGED, SDCP_UNCONVERGED, _equilibrate
 from cflows_ray.linalg.symmetric import num_pairs, pair_indices
+from tests.linalg.sdcp_problems import check_solution, constructed, smat, solve, svec
 
-
-@pytest.fixture(autouse=True)
-def double_precision():
-    with (
-        jax.enable_x64(True),
-        jax.numpy_dtype_promotion("strict"),
-        jax.numpy_rank_promotion("raise"),
-    ):
-        yield
-
-
+pytestmark = pytest.mark.usefixtures("double_precision")
 interior_point = jax.jit(methods.interior_point, static_argnums=(3, 4))
-
-
-# --- slow, obvious NumPy -------------------------------------------------------------------------
-
-
-def svec(A):
-    rows, cols = pair_indices(len(A))
-    return np.array(
-        [A[a, b] * (1 if a == b else np.sqrt(2)) for a, b in zip(rows, cols, strict=True)]
-    )
-
-
-def smat(x, k):
-    A = np.zeros((k, k))
-    for value, a, b in zip(x, *pair_indices(k), strict=True):
-        A[a, b] = A[b, a] = value / (1 if a == b else np.sqrt(2))
-    return A
-
-
-def constructed(k, rank, kind, seed, skew=0.0):
-    """Make a problem with a known solution pair (unique in X if rank >= m)."""
-    rng = np.random.default_rng(seed)
-    m = num_pairs(k)
-    factor = rng.standard_normal((m, rank))
-    K = rng.standard_normal((m, m))
-    B = factor @ factor.T / rank + skew * (K - K.T)
-    Q, _ = np.linalg.qr(rng.standard_normal((k, k)))
-    values = rng.uniform(0.1, 1.0, k)
-    num_oscillating = k if kind == "all" else int(rng.integers(1, k))
-    x, y = values.copy(), values.copy()
-    x[num_oscillating:], y[:num_oscillating] = 0, 0
-    if kind == "degenerate":  # one direction with neither X nor Y
-        x[num_oscillating - 1] = 0
-    X, Y = (Q * x) @ Q.T, (Q * y) @ Q.T
-    return Y - smat(B @ svec(X), k), B, X, Y
-
-
-def congruence(t):
-    """Change of units of the directions: X -> T X T, Y -> Y / (T T), in svec coordinates too."""
-    rows, cols = pair_indices(len(t))
-    return np.outer(t, t), t[rows] * t[cols]
-
-
-def check_solution(A, B, result, tol=1e-9):
-    """Recompute the three conditions from the definition, in NumPy."""
-    X = np.asarray(result.X)
-    Y = A + smat(B @ svec(X), len(A))
-    size = np.linalg.norm(A)
-    assert int(result.status) == SDCP_CONVERGED
-    assert np.linalg.eigvalsh(X)[0] >= -tol * np.linalg.norm(X)
-    assert np.linalg.eigvalsh(Y)[0] >= -tol * size
-    assert abs(np.sum(X * Y)) <= tol * size * np.linalg.norm(X)
-    np.testing.assert_allclose(result.Y, Y, atol=tol * (size + np.linalg.norm(Y - A)))
-
-
-def solve(A, B, *args, **options):
-    return solve_sdcp(jnp.asarray(A), jnp.asarray(B), *args, **options)
 
 
 # --- known solutions -----------------------------------------------------------------------------
@@ -235,108 +164,6 @@ def test_interior_point_rescues_what_newton_cannot_solve():
     ]
     assert (methods.METHOD_INTERIOR_POINT, SDCP_CONVERGED) in used
     assert {status for _, status in used} == {SDCP_CONVERGED}
-
-
-# --- scaling -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("B_scale", [1e-8, 1.0, 1e8])
-@pytest.mark.parametrize("A_scale", [1e-8, 1.0, 1e8])
-@pytest.mark.parametrize("kind", ["all", "some"])
-def test_units_of_A_and_B_do_not_matter(kind, A_scale, B_scale):
-    A, B, X, _ = constructed(3, 9, kind, 4)
-    plain, scaled = solve(A, B), solve(A * A_scale, B * B_scale)
-    assert int(scaled.status) == SDCP_CONVERGED
-    assert max(map(float, scaled[2:5])) < 1e-10
-    np.testing.assert_allclose(scaled.X * (B_scale / A_scale), X, atol=1e-7)
-    assert int(scaled.method) == int(plain.method)
-
-
-@pytest.mark.parametrize("decades", [4, 8])
-@pytest.mark.parametrize("rank", [3, 20])
-@pytest.mark.parametrize("kind", ["all", "some", "degenerate"])
-def test_units_of_directions_do_not_matter(kind, rank, decades):
-    A, B, _, Y = constructed(5, rank, kind, 5)
-    t = 10.0 ** np.linspace(-decades, decades, 5)[[2, 0, 4, 1, 3]]
-    outer, pairs = congruence(t)
-    result = solve(A / outer, B / pairs[:, None] / pairs[None, :])
-    assert int(result.status) == SDCP_CONVERGED
-    undone = result._replace(X=result.X / outer, Y=result.Y * outer)
-    check_solution(A, B, undone)
-    np.testing.assert_allclose(undone.Y, Y, atol=1e-4)
-
-
-def test_operator_with_only_off_diagonal_entries():
-    B = np.diag([0.0, 1e-6, 0.0])  # Y = A + 1e-6 X_01 on the off-diagonal only
-    A = np.array([[1.0, -4.0], [-4.0, 2.0]])
-    check_solution(A, B, solve(A, B))
-
-
-def test_direction_that_B_does_not_touch():
-    A, B = np.diag([-1.0, 1e13]), np.diag([3.0, 0.0, 0.0])
-    result = solve(A, B)
-    check_solution(A, B, result)
-    np.testing.assert_allclose(result.X, np.diag([1 / 3, 0.0]), atol=1e-12)
-
-
-# --- a traced number of active directions --------------------------------------------------------
-
-
-@pytest.mark.parametrize("k", [5, 6])
-def test_num_active_solves_the_leading_block_without_recompiling(k):
-    A, B, *_ = constructed(k, num_pairs(k) + 3, "some", 6)
-    traces = []
-
-    @jax.jit
-    def traced(A, B, count):
-        traces.append(None)
-        return solve_sdcp(A, B, count)
-
-    for count in range(k + 1):
-        m = num_pairs(count)
-        junk_A, junk_B = np.full((k, k), np.nan), np.full(B.shape, np.nan)
-        junk_A[:count, :count], junk_B[:m, :m] = A[:count, :count], B[:m, :m]
-        result = traced(jnp.asarray(junk_A), jnp.asarray(junk_B), count)
-        X, Y = np.array(result.X), np.array(result.Y)
-        assert int(result.status) == SDCP_CONVERGED
-        if count:
-            inner = result._replace(X=X[:count, :count], Y=Y[:count, :count])
-            check_solution(A[:count, :count], B[:m, :m], inner)
-        X[:count, :count] = Y[:count, :count] = 0
-        np.testing.assert_array_equal(X, np.zeros((k, k)))
-        np.testing.assert_array_equal(Y, np.zeros((k, k)))
-    assert len(traces) == 1
-
-
-def test_vmap_agrees_with_one_at_a_time():
-    problems = [constructed(3, 9, kind, seed)[:2] for kind in ("all", "some") for seed in range(3)]
-    problems.append(constructed(3, 2, "some", 2)[:2])
-    problems.append((np.full((3, 3), np.nan), np.eye(6)))
-    A, B = (jnp.asarray(np.stack(part)) for part in zip(*problems, strict=True))
-    counts = jnp.array([3, 2, 3, 1, 3, 0, 3, 3], dtype=jnp.int32)
-    together = jax.jit(jax.vmap(solve_sdcp))(A, B, counts)
-    for i, (a, b) in enumerate(problems):
-        alone = solve(a, b, counts[i])
-        assert int(alone.status) == int(together.status[i])
-        np.testing.assert_allclose(together.Y[i], alone.Y, atol=1e-9)
-
-
-def test_warm_started_scan():
-    A, B, *_ = constructed(3, 9, "some", 7)
-    drift = 0.02 * np.sin(np.arange(20))[:, None, None] * np.diag([1.0, -1.0, 0.5])
-
-    @jax.jit
-    def run(series):
-        def step(X, A):
-            result = solve_sdcp(A, jnp.asarray(B), None, X)
-            return result.X, result
-
-        return jax.lax.scan(step, jnp.zeros((3, 3)), series)[1]
-
-    results = run(jnp.asarray(A + drift))
-    for i in range(20):
-        check_solution(A + drift[i], B, jax.tree.map(lambda leaf, i=i: leaf[i], results))
-    assert np.mean(results.num_iterations[1:]) <= 5
 
 
 # --- what has no solution ------------------------------------------------------------------------

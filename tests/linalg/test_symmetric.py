@@ -7,15 +7,7 @@ import pytest
 
 from cflows_ray.linalg.symmetric import num_pairs, pair_indices, pair_positions, smat, svec
 
-
-@pytest.fixture(autouse=True)
-def double_precision():
-    with (
-        jax.enable_x64(True),
-        jax.numpy_dtype_promotion("strict"),
-        jax.numpy_rank_promotion("raise"),
-    ):
-        yield
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 
 def symmetric(k, seed, *batch):
