@@ -1,9 +1,9 @@
 """Sweeps under Ray Tune; the only importer of Ray.
 
-One trial is one actor that carries out one run, chunk by chunk; Tune schedules trials, places
-them, and starts them again after a lost process or machine. What makes a run exact after any
-fault lies in `session.py`: a trial finds its own last checkpoint on storage, wherever and by
-whomever it is started. So Tune itself keeps nothing that matters (its own state goes to a
+One trial is one actor that carries out one run, or a pack of them, chunk by chunk; Tune schedules
+trials, places them, and starts them again after a lost process or machine. What makes a run exact
+after any fault lies in `session.py`: a trial finds its own last checkpoint on storage, wherever and
+by whomever it is started. So Tune itself keeps nothing that matters (its own state goes to a
 temporary folder), and a sweep whose driver was killed is simply launched again.
 
 The driver never imports JAX.

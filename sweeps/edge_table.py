@@ -1,10 +1,11 @@
-"""Where gradient descent reaches the edge of stability: the table of docs/workloads.md.
+"""Where gradient descent reaches the edge of stability: the tables of docs/workloads.md.
 
     python -m sweeps.edge_table                       # every architecture; rewrites the table
     python -m sweeps.edge_table --only vit_cifar10 --lr 0.1 --dry-run
+    python -m sweeps.edge_table --scale paper --only lstm_sorting
 
-For each architecture at `cpu` scale and each criterion, runs plain gradient descent from seed 0 on
-the real data at the middle learning rate of `paper_gd.py` and follows the effective sharpness (the
+For each architecture at a scale and each criterion, runs plain gradient descent from seed 0 on the
+real data at the middle learning rate of `paper_gd.py` and follows the effective sharpness (the
 learning rate times the top Hessian eigenvalue) step by step until it first reaches 2.
 """
 
@@ -15,7 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +32,7 @@ from sweeps.paper_gd import RATES
 from sweeps.paper_studies import ARCHITECTURES
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "workloads.md"
-BEGIN, END = "<!-- edge table: begin -->", "<!-- edge table: end -->"
+MARK = "<!-- edge table, {scale} scale: {which} -->"
 HEADER = (
     "| workload | criterion | parameters | examples | sharpness at start | learning rate "
     "| effective sharpness first >= 2 at step | seconds a step |\n"
@@ -45,6 +46,8 @@ PASSES = 2  # most passes of the eigensolver a step; it starts from the step bef
 class Options:
     """What to measure."""
 
+    scale: Literal["cpu", "paper"] = "cpu"
+    """Sizes of networks and data."""
     only: tuple[str, ...] = ARCHITECTURES
     """Architectures."""
     criteria: tuple[str, ...] = ("mse", "cross_entropy")
@@ -118,9 +121,9 @@ def gradient_descent(workload: Workload, lr: float) -> Iterator[tuple[list[float
         yield [float(x) for x in eigvals], time.perf_counter() - began
 
 
-def measure(name: str, criterion: str, lr: float, steps: int) -> Row:
+def measure(name: str, criterion: str, scale: str, lr: float, steps: int) -> Row:
     """Run gradient descent until its effective sharpness reaches 2, or for `steps` steps."""
-    workload = build_workload(name, criterion, scale="cpu")
+    workload = build_workload(name, criterion, scale=scale)
     sharpness: list[float] = []
     seconds = 0.0
     for eigvals, chunk_s in gradient_descent(workload, lr):
@@ -140,16 +143,17 @@ def measure(name: str, criterion: str, lr: float, steps: int) -> Row:
     )
 
 
-def rewrite(document: Path, rows: list[Row]) -> None:
-    """Put rows between the document's markers; rows of other workloads there are kept."""
+def rewrite(document: Path, scale: str, rows: list[Row]) -> None:
+    """Put rows between the document's marks; rows of other workloads there are kept."""
+    begin, end = (MARK.format(scale=scale, which=which) for which in ("begin", "end"))
     text = document.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    old, after = rest.split(END)
+    before, rest = text.split(begin)
+    old, after = rest.split(end)
     lines = {_kind(line): line for line in old.splitlines() if _kind(line)[0] in ARCHITECTURES}
     lines |= {_kind(str(row)): str(row) for row in rows}
     ordered = sorted(lines, key=lambda kind: (ARCHITECTURES.index(kind[0]), kind[1] != "mse"))
     table = HEADER + "\n".join(lines[kind] for kind in ordered)
-    document.write_text(f"{before}{BEGIN}\n\n{table}\n\n{END}{after}", encoding="utf-8")
+    document.write_text(f"{before}{begin}\n\n{table}\n\n{end}{after}", encoding="utf-8")
 
 
 def _kind(line: str) -> tuple[str, str]:
@@ -165,12 +169,13 @@ def main() -> None:
     rows = []
     for name in options.only:
         for criterion in options.criteria:
-            rates = RATES["cpu"][name][criterion]
-            row = measure(name, criterion, options.lr or rates[len(rates) // 2], options.steps)
+            rates = RATES[options.scale][name][criterion]
+            lr = options.lr or rates[len(rates) // 2]
+            row = measure(name, criterion, options.scale, lr, options.steps)
             print(row, flush=True)
             rows.append(row)
     if not options.dry_run:
-        rewrite(DOCUMENT, rows)
+        rewrite(DOCUMENT, options.scale, rows)
         print(f"wrote {DOCUMENT}", file=sys.stderr)
 
 
