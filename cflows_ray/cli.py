@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cflows_ray.config import ConfigError, SweepConfig
-from cflows_ray.display import Display, duration
+from cflows_ray.display import Display, duration, print_whole, say
 from cflows_ray.lock import SweepLocked
 from cflows_ray.plan import make_plan
 from cflows_ray.results import OtherSchema, Results
@@ -265,12 +265,12 @@ def launch(sweep: SweepConfig, options: Options, console: Console) -> int:
     """Say what is to do, do it, say what came of it; return the exit code."""
     storage = Storage(sweep.execution.storage, sweep.name)
     plan = make_plan(sweep, storage, options.retry_failed)
-    _say(console, f"{sweep.name} in {storage.location}")
+    say(console, f"{sweep.name} in {storage.location}")
     for line in plan.lines(sweep.execution.workers):
-        _say(console, f"  {line}")
+        say(console, f"  {line}")
     if options.dry_run:
         for run in plan.todo:
-            _say(console, f"  would {plan.what(run)}: {run.run_id}  {run}")
+            say(console, f"  would {plan.what(run)}: {run.run_id}  {run}")
         return 0
     from cflows_ray.tune import run_sweep  # imports Ray: not before all is checked
 
@@ -280,17 +280,17 @@ def launch(sweep: SweepConfig, options: Options, console: Console) -> int:
     rows = Results(storage).finished()
     asked = [rows[run.run_id] for run in sweep.runs if run.run_id in rows]
     if asked:
-        console.print(summary_table(asked, len(sweep.runs)))
+        print_whole(console, summary_table(asked, len(sweep.runs)))
     for reason in outcome.lost.values():
-        _say(console, f"given up after too many faults: {reason}")
+        say(console, f"given up after too many faults: {reason}")
     again = shlex.join(["python", *sys.argv])
     if outcome.storage_error is not None:
         raise StorageError(f"{outcome.storage_error}; mend that, then go on with: {again}")
-    _say(console, f"results: {storage.location}")
+    say(console, f"results: {storage.location}")
     if len(asked) < len(sweep.runs):
-        _say(console, f"{len(sweep.runs) - len(asked)} runs are not done; go on with: {again}")
+        say(console, f"{len(sweep.runs) - len(asked)} runs are not done; go on with: {again}")
         return 130 if outcome.interrupted else 1
-    _say(console, f"analyse: python -m analysis {shlex.quote(_for_person(storage))}")
+    say(console, f"analyse: python -m analysis {shlex.quote(_for_person(storage))}")
     return 1 if any(row["status"] == "failed" for row in asked) else 0
 
 
@@ -299,13 +299,14 @@ def summary_table(rows: Sequence[dict[str, Any]], total: int) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), title_justify="left")
     for name in ("workload", "criterion", "rule"):
         table.add_column(name)
-    for name in (*RUN_STATUSES, "computing"):
+    words = [w for w in RUN_STATUSES if w == "finished" or any(r["status"] == w for r in rows)]
+    for name in (*words, "computing"):
         table.add_column(name, justify="right")
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["workload"], row["criterion"], row["rule"]), []).append(row)
     for key, members in groups.items():
-        counts = [sum(r["status"] == status for r in members) for status in RUN_STATUSES]
+        counts = [sum(r["status"] == word for r in members) for word in words]
         wall_s = sum(r["wall_s"] or 0.0 for r in members)
         table.add_row(*key, *[str(n) if n else "" for n in counts], duration(wall_s))
     if len(rows) < total:
@@ -348,7 +349,3 @@ def _for_person(storage: Storage) -> str:
     with contextlib.suppress(ValueError, OSError):  # elsewhere, or the folder we were in is gone
         return str(Path(storage.location).relative_to(Path.cwd()))
     return storage.location
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, soft_wrap=True)

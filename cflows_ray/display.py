@@ -229,6 +229,20 @@ class Display:
         return Group(head, table)
 
 
+def say(console: Console, text: str) -> None:
+    """Print a line as it is: no markup, no colours, no breaks."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_whole(console: Console, table: Table) -> None:
+    """Print a table without shortening its words, even where the terminal is too narrow."""
+    needed = table.__rich_measure__(console, console.options.update(max_width=1000)).maximum
+    wide = Console(
+        file=console.file, width=max(console.width, needed), force_terminal=console.is_terminal
+    )
+    wide.print(table, highlight=False)
+
+
 def duration(seconds: float) -> str:
     """Return a duration in words, to the precision of a glance.
 

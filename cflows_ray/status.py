@@ -17,7 +17,7 @@ from rich.table import Table
 
 from cflows_ray.checks import ConfigError
 from cflows_ray.config import RunConfig
-from cflows_ray.display import duration
+from cflows_ray.display import duration, print_whole, say
 from cflows_ray.lock import is_alive, read_lock
 from cflows_ray.plan import begun_runs
 from cflows_ray.results import OtherSchema, Results
@@ -102,19 +102,19 @@ def print_status(status: SweepStatus, console: Console) -> None:
         at_work = f"process {status.driver['pid']} on {status.driver['host']} is at work"
         at_work += f" (seen {seen} ago)"
     done = sum(status.count(s) for s in RUN_STATUSES)
-    _say(console, f"{status.name}: {done} of {len(status.runs)} runs done, {at_work}")
-    console.print(_table(status))
+    say(console, f"{status.name}: {done} of {len(status.runs)} runs done, {at_work}")
+    print_whole(console, _table(status))
     for run_id, step in sorted(status.steps.items()):
         run = status.runs[run_id]
-        _say(console, f"{run_id}  {run}: {status.statuses[run_id]}, step {step} of {run.steps}")
+        say(console, f"{run_id}  {run}: {status.statuses[run_id]}, step {step} of {run.steps}")
     for word in ("failed", "diverged"):
         ids = [i for i, s in status.statuses.items() if s == word]
         for run_id in ids[:MAX_REASONS]:
             reason = status.details.get(run_id, "no reason given")
-            _say(console, f"{run_id}  {status.runs[run_id]}: {word}: {reason}")
+            say(console, f"{run_id}  {status.runs[run_id]}: {word}: {reason}")
         if len(ids) > MAX_REASONS:
-            _say(console, f"... and {len(ids) - MAX_REASONS} more that {word}")
-    _say(console, f"computing time of the runs that are done: {duration(status.wall_s)}")
+            say(console, f"... and {len(ids) - MAX_REASONS} more that {word}")
+    say(console, f"computing time of the runs that are done: {duration(status.wall_s)}")
 
 
 def _table(status: SweepStatus) -> Table:
@@ -132,10 +132,6 @@ def _table(status: SweepStatus) -> Table:
         counts = [status.count(word, ids) for word in words]
         table.add_row(*key, str(len(ids)), *[str(n) if n else "" for n in counts])
     return table
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

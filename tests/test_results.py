@@ -22,8 +22,9 @@ from cflows_ray import lock as lock_module
 from cflows_ray import status as status_module
 from cflows_ray.checkpoint import Checkpoint, CheckpointDamaged, Checkpoints, _pack, _unpack
 from cflows_ray.checks import ConfigError
+from cflows_ray.cli import summary_table
 from cflows_ray.config import Grid, RunConfig, SweepConfig
-from cflows_ray.display import Display
+from cflows_ray.display import Display, print_whole
 from cflows_ray.lock import LOCK, SweepLock, SweepLocked, process_start
 from cflows_ray.plan import make_plan
 from cflows_ray.results import OtherSchema, Results, steps_table
@@ -364,6 +365,20 @@ def test_the_live_view_draws_and_the_plain_one_speaks() -> None:
             assert "10/25" in text
         else:
             assert "\x1b" not in text
+
+
+def test_tables_shorten_no_word_and_show_no_empty_column() -> None:
+    names = {"workload": "transformer_sorting", "criterion": "cross_entropy"}
+    row = {**names, "rule": "scalar_rmsprop", "wall_s": 100.0}
+    for statuses in (("finished",), ("finished", "diverged", "failed")):
+        console = Console(file=io.StringIO(), width=40)
+        rows = [{**row, "status": status} for status in statuses]
+        print_whole(console, summary_table(rows, len(rows)))
+        assert isinstance(console.file, io.StringIO)
+        head, line, *rest = console.file.getvalue().splitlines()
+        assert head.split() == ["workload", "criterion", "rule", *statuses, "computing"]
+        assert line.split()[:3] == [*names.values(), "scalar_rmsprop"]
+        assert rest == []
 
 
 def test_plain_lines_are_few(monkeypatch: Any) -> None:
