@@ -13,7 +13,8 @@ KEYS = ("workload", "workload_options", "criterion", "rule", "lr")
 
 CONFIGURATION = (
     "workload", "workload_options", "criterion", "rule", "lr", "beta2", "eps", "bias_correction",
-    "schedule", "flows", "warmup", "steps", "substeps", "num_eigs", "record_every", "dtype",
+    "schedule", "flows", "warmup", "steps", "substeps", "scheme", "num_eigs", "record_every",
+    "dtype",
 )  # fmt: skip
 """Every column of `runs` that belongs to the configuration, but for the seed."""
 

@@ -34,13 +34,14 @@ RULE_PARAMETERS: dict[str, tuple[str, ...]] = {
 RULE_DEFAULTS: dict[str, Any] = {"beta2": 0.99, "eps": 1e-8, "bias_correction": False}
 FLOWS: tuple[str, ...] = ("midpoint", "stable", "central")
 CRITERIA: tuple[str, ...] = ("mse", "cross_entropy")
+SCHEMES: tuple[str, ...] = ("euler", "extrapolated")
 DTYPES: tuple[str, ...] = ("float32", "float64")
 SCHEDULES = '"constant", "linear_warmup:N", "cosine:N" or "cosine:N:FRACTION" with N >= 1'
 
 __all__ = ["ConfigError", "Execution", "Grid", "RunConfig", "SweepConfig"]
 
 # Settings of a run that a sweep sets for all its grids and a grid may set for itself.
-SHARED = ("steps", "warmup", "substeps", "num_eigs", "record_every", "flows", "dtype")
+SHARED = ("steps", "warmup", "substeps", "scheme", "num_eigs", "record_every", "flows", "dtype")
 
 
 def _check_flows(value: Any) -> tuple[str, ...]:
@@ -107,6 +108,7 @@ class RunConfig:
     warmup: int = 15
     steps: int = 1000
     substeps: int = 4
+    scheme: str = "euler"
     num_eigs: int = 4
     record_every: int = 1
     dtype: str = "float32"
@@ -131,6 +133,10 @@ class RunConfig:
         put("warmup", integer("warmup", self.warmup, 0))
         for name in ("steps", "substeps", "num_eigs", "record_every"):
             put(name, integer(name, getattr(self, name), 1))
+        one_of("scheme", self.scheme, SCHEMES)
+        if self.scheme == "extrapolated":
+            ok = self.substeps % 2 == 0
+            require(ok, "substeps", "even for the scheme 'extrapolated'", self.substeps)
         one_of("dtype", self.dtype, DTYPES)
 
     def _rule_parameter(self, name: str) -> float | bool | None:
@@ -210,6 +216,7 @@ class Grid:
     steps: int | None = None
     warmup: int | None = None
     substeps: int | None = None
+    scheme: str | None = None
     num_eigs: int | None = None
     record_every: int | None = None
     flows: tuple[str, ...] | None = None
@@ -297,6 +304,7 @@ class SweepConfig:
     steps: int = 1000
     warmup: int = 15
     substeps: int = 4
+    scheme: str = "euler"
     num_eigs: int = 4
     record_every: int = 1
     flows: tuple[str, ...] = FLOWS

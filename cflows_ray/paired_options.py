@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from cflows_ray.flows import FLOWS, FlowOptions
+from cflows_ray.flows import FLOWS, SCHEMES, FlowOptions
 
 EIG_TOLERANCE = {"float32": 1e-3, "float64": 1e-8}
 
@@ -19,7 +19,9 @@ class PairedOptions:
     Attributes:
         flows: processes beside the discrete one, from `FLOWS`.
         num_eigs: tracked directions at the start; grows by itself.
-        substeps: Euler substeps of the central flow per optimizer step.
+        substeps: substeps of the central flow per optimizer step.
+        scheme: "euler", of first order, or "extrapolated", of second order at about the same cost;
+            the latter needs an even number of substeps (docs/theory.md).
         dtype: "float32" or "float64", of parameters and derivatives.
         record_every: optimizer steps between rows; the first and the last step always have one.
         eig_tolerance: relative residual of the central flow's critical eigenpairs; by dtype,
@@ -38,6 +40,7 @@ class PairedOptions:
     flows: tuple[str, ...] = ("stable", "central")
     num_eigs: int = 4
     substeps: int = 4
+    scheme: str = "euler"
     dtype: str = "float32"
     record_every: int = 1
     eig_tolerance: float | None = None
@@ -52,6 +55,7 @@ class PairedOptions:
         object.__setattr__(self, "flows", check_flows(self.flows))
         for field in ("num_eigs", "substeps", "record_every"):
             check_integer(field, getattr(self, field), 1)
+        check_scheme(self.scheme, self.substeps)
         if self.dtype not in EIG_TOLERANCE:
             raise ValueError(f"dtype must be one of {sorted(EIG_TOLERANCE)}, got {self.dtype!r}")
         for field in ("record_eig_tolerance", "sharpness_limit", "divergence_factor"):
@@ -81,6 +85,14 @@ def check_flows(flows: Sequence[str]) -> tuple[str, ...]:
     if len(set(flows)) != len(flows):
         raise ValueError(f"flows must differ from each other, got {tuple(flows)}")
     return tuple(flows)
+
+
+def check_scheme(scheme: Any, substeps: int) -> None:
+    """Raise `ValueError` naming the scheme, or the number of substeps that it can't make."""
+    if scheme not in SCHEMES:
+        raise ValueError(f"scheme must be one of {sorted(SCHEMES)}, got {scheme!r}")
+    if scheme == "extrapolated" and substeps % 2:
+        raise ValueError(f"substeps must be even for the scheme 'extrapolated', got {substeps}")
 
 
 def check_integer(field: str, value: Any, least: int) -> None:

@@ -63,11 +63,12 @@ class PairedRun:
     def __init__(self, problem: Problem, rule: UpdateRule, options: PairedOptions) -> None:
         if not isinstance(rule, UpdateRule):
             raise ValueError(f"rule must be an update rule such as GradientDescent, got {rule!r}")
-        least_beta2 = 1.0 / (1.0 + options.substeps)
+        longest = (2.0 if options.scheme == "extrapolated" else 1.0) / options.substeps
+        least_beta2 = longest / (1.0 + longest)
         if hasattr(rule, "beta2") and rule.beta2 <= least_beta2:
             raise ValueError(
-                f"beta2 must be > 1 / (1 + substeps) = {least_beta2:.3g}, below which the flow of "
-                f"ν is unstable at this step length, got {rule.beta2}"
+                f"beta2 must be > h / (1 + h) = {least_beta2:.3g}, below which the flow of ν is "
+                f"unstable with substeps of h = {longest:.3g}, got {rule.beta2}"
             )
         self.problem, self.rule, self.options = problem, rule, options
         self.inputs = _device_inputs(problem, options.dtype)
@@ -274,6 +275,7 @@ def run_paired(
     warmup: int = 0,
     num_eigs: int = 4,
     substeps: int = 4,
+    scheme: str = "euler",
     seed: int = 0,
     dtype: str = "float32",
     record_every: int = 1,
@@ -290,7 +292,8 @@ def run_paired(
         warmup: optimizer steps before the common starting point.
         num_eigs: tracked directions at the start; grows so that every effective eigenvalue above
             1.5 is tracked.
-        substeps: Euler substeps of the central flow per optimizer step.
+        substeps: substeps of the central flow per optimizer step.
+        scheme: "euler", of first order, or "extrapolated", of second order (even `substeps`).
         seed: of the eigensolver's random starting block.
         dtype: "float32" or "float64".
         record_every: optimizer steps between rows.
@@ -317,6 +320,7 @@ def run_paired(
         flows=check_flows(flows),
         num_eigs=num_eigs,
         substeps=substeps,
+        scheme=scheme,
         dtype=dtype,
         record_every=record_every,
     )

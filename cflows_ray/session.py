@@ -67,7 +67,7 @@ def build_paired(config: RunConfig) -> tuple[Any, Any]:
 
     workload = build_workload(config.workload, config.criterion, **config.workload_options)
     rule = RULES[config.rule](**config.rule_parameters())
-    names = ("flows", "num_eigs", "substeps", "dtype", "record_every")
+    names = ("flows", "num_eigs", "substeps", "scheme", "dtype", "record_every")
     options = PairedOptions(**{name: getattr(config, name) for name in names})
     paired = PairedRun(workload.problem, rule, options)
     params = workload.init(config.seed)

@@ -140,9 +140,15 @@ def discrete_path(loss: Callable, w: np.ndarray, rule: OracleRule, steps: int) -
 
 
 def central_path(
-    loss: Callable, w: np.ndarray, rule: OracleRule, steps: int, substeps: int, warmup: int = 0
+    loss: Callable,
+    w: np.ndarray,
+    rule: OracleRule,
+    steps: int,
+    substeps: int,
+    warmup: int = 0,
+    scheme: str = "euler",
 ) -> OraclePath:
-    """Return the central flow by the Euler scheme of docs/theory.md, dense."""
+    """Return the central flow by the schemes of docs/theory.md, dense."""
     ws, nus = discrete_path(loss, w, rule, warmup)
     w, dense, h, d = ws[-1], DenseLoss(loss), 1 / substeps, len(w)
     nu = rule.update(nus[-1], dense.grad(w))
@@ -166,12 +172,15 @@ def central_path(
             dA = 2 * np.einsum("ia,i,ib->ab", U, dP, U) - np.einsum("abl,l->ab", D, dw)
             return dw, dnu, dA
 
-        zero = np.zeros((critical.sum(),) * 2)
-        X = zero
-        if critical.any():
+        def covariance(h: float, rates: Callable = rates, lam: np.ndarray = lam) -> np.ndarray:
+            zero = np.zeros((len(lam), len(lam)))
+            if not len(lam):
+                return zero
             stable = rates(zero)[2]
             A = np.diag(2 - lam) + h * stable
-            X = solve_sdcp_oracle(A, lambda X, r=rates, s=stable: h * (r(X)[2] - s))
+            return solve_sdcp_oracle(A, lambda V: h * (rates(V)[2] - stable))
+
+        X = covariance(h)
         if i % substeps == 0:
             path.loss.append(value)
             path.predicted.append(value + np.trace(X))
@@ -183,5 +192,10 @@ def central_path(
             path.params.append(w)
             path.nu.append(nu)
         dw, dnu, _ = rates(X)
+        if scheme == "extrapolated" and i % 2 == 0:
+            long_dw, long_dnu, _ = rates(covariance(2 * h))
+            long = w + 2 * h * long_dw, nu + 2 * h * long_dnu
         w, nu = w + h * dw, nu + h * dnu
+        if scheme == "extrapolated" and i % 2 == 1:
+            w, nu = 2 * w - long[0], 2 * nu - long[1]
     return path

@@ -53,6 +53,11 @@ SWEEP = SweepConfig(name="example", grids=(GRID,), seeds=(0, 1), steps=50)
         ({"steps": 0}, "steps must be an integer >= 1, got 0"),
         ({"warmup": -1}, "warmup must be an integer >= 0, got -1"),
         ({"substeps": 0}, "substeps must be an integer >= 1, got 0"),
+        ({"scheme": "heun"}, "scheme must be one of .*, got 'heun'"),
+        (
+            {"scheme": "extrapolated", "substeps": 3},
+            "substeps must be even for the scheme 'extrapolated', got 3",
+        ),
         ({"num_eigs": 0}, "num_eigs must be an integer >= 1, got 0"),
         ({"record_every": 0}, "record_every must be an integer >= 1, got 0"),
         ({"dtype": "bfloat16"}, "dtype must be one of .*, got 'bfloat16'"),
@@ -116,6 +121,7 @@ def test_the_run_id_is_a_hash_of_the_whole_configuration() -> None:
         "warmup": 1,
         "steps": 51,
         "substeps": 2,
+        "scheme": "extrapolated",
         "num_eigs": 2,
         "record_every": 2,
         "dtype": "float64",
@@ -158,12 +164,13 @@ def test_the_row_has_the_columns_of_the_table() -> None:
 
 
 def test_names_agree_with_the_registries() -> None:
-    from cflows_ray.flows import FLOWS
+    from cflows_ray.flows import FLOWS, SCHEMES
     from cflows_ray.rules import RULES
     from cflows_ray.workloads.registry import CRITERIA
 
     assert set(config_module.RULE_PARAMETERS) == set(RULES)
     assert set(config_module.FLOWS) == set(FLOWS) - {"discrete"}
+    assert config_module.SCHEMES == SCHEMES
     assert set(config_module.CRITERIA) == set(CRITERIA)
     for name, parameters in config_module.RULE_PARAMETERS.items():
         fields = {f.name: f.default for f in dataclasses.fields(RULES[name])}  # type: ignore[arg-type]

@@ -18,19 +18,21 @@ RULES = {
     "scalar_rmsprop": lambda lr: ScalarRMSProp(lr, beta2=0.95),
     "rmsprop": lambda lr: RMSProp(lr, beta2=0.95),
 }
-# network, rule, learning rate, most critical directions met
+# network, rule, learning rate, scheme, most critical directions met
 CASES = [
-    ("tanh_regression", "gradient_descent", 0.8, 2),
-    ("tanh_regression", "rmsprop", 0.01, 2),
-    ("gelu_classifier", "scalar_rmsprop", 0.1, 1),
-    ("deep_linear", "rmsprop", 0.01, 3),
-    ("attention", "scalar_rmsprop", 0.05, 1),
+    ("tanh_regression", "gradient_descent", 0.8, "euler", 2),
+    ("tanh_regression", "rmsprop", 0.01, "euler", 2),
+    ("gelu_classifier", "scalar_rmsprop", 0.1, "euler", 1),
+    ("deep_linear", "rmsprop", 0.01, "euler", 3),
+    ("attention", "scalar_rmsprop", 0.05, "euler", 1),
+    ("tanh_regression", "gradient_descent", 0.8, "extrapolated", 2),
+    ("tanh_regression", "rmsprop", 0.01, "extrapolated", 2),
 ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("network", "kind", "lr", "most_critical"), CASES)
-def test_central_flow_agrees_with_the_dense_oracle(network, kind, lr, most_critical):
+@pytest.mark.parametrize(("network", "kind", "lr", "scheme", "most_critical"), CASES)
+def test_central_flow_agrees_with_the_dense_oracle(network, kind, lr, scheme, most_critical):
     loss, params = NETWORKS[network]()
     result = run_paired(
         loss,
@@ -40,11 +42,14 @@ def test_central_flow_agrees_with_the_dense_oracle(network, kind, lr, most_criti
         flows=("central",),
         warmup=WARMUP,
         substeps=SUBSTEPS,
+        scheme=scheme,
         dtype="float64",
     )
     rows = result.steps[result.steps.process == "central"].reset_index()
     with jax.enable_x64(True):
-        oracle = central_path(loss, params, OracleRule(kind, lr, 0.95), STEPS, SUBSTEPS, WARMUP)
+        oracle = central_path(
+            loss, params, OracleRule(kind, lr, 0.95), STEPS, SUBSTEPS, WARMUP, scheme
+        )
     assert max(oracle.num_critical) == most_critical
     assert np.mean(np.array(oracle.num_critical) >= 1) > 0.3
     assert rows.status.eq("ok").all()

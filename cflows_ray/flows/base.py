@@ -37,8 +37,9 @@ class FlowOptions:
     """Numerical settings of all processes; static, so a change compiles a new program.
 
     Attributes:
-        substeps: Euler substeps of the central flow per optimizer step, and the least number of
-            the stable flow's.
+        substeps: substeps of the central flow per optimizer step, and the least number of the
+            stable flow's.
+        scheme: how the central flow makes them, one of `central.SCHEMES`.
         critical_threshold: effective eigenvalues from here on enter the complementarity problem.
         near_threshold: eigenpairs from here on must converge (and the top one always).
         tracking_threshold: every effective eigenvalue above is tracked; when the smallest tracked
@@ -50,6 +51,7 @@ class FlowOptions:
     """
 
     substeps: int
+    scheme: str
     critical_threshold: float
     near_threshold: float
     tracking_threshold: float

@@ -130,8 +130,9 @@ def runs_row(run: RunTruth, sweep: str) -> dict[str, object]:
         "beta2": run.beta2, "eps": 1e-8 if adaptive else None,
         "bias_correction": False if adaptive else None, "schedule": "constant", "seed": run.seed,
         "flows": ",".join(run.flows), "warmup": 15, "steps": run.steps, "substeps": 4,
-        "num_eigs": 4, "record_every": run.record_every, "dtype": "float32", "num_params": 433,
-        "status": run.status, "status_detail": run.status_detail, "wall_s": 6.5, "compile_s": 2.5,
+        "scheme": "euler", "num_eigs": 4, "record_every": run.record_every, "dtype": "float32",
+        "num_params": 433, "status": run.status, "status_detail": run.status_detail,
+        "wall_s": 6.5, "compile_s": 2.5,
         "device": "cpu", "versions": '{"jax": "0.10.2"}', "commit": "abc1234",
     }  # fmt: skip
 
