@@ -141,8 +141,8 @@ def check_file(filesystem: fs.FileSystem, file: str, table: str) -> str | None:
 def check_schema(schema: pa.Schema, table: str) -> str | None:
     """Say what keeps an Arrow schema from being that of `table`; None if nothing does.
 
-    Further columns are allowed. Files without our metadata pass if their columns do, so that
-    tables rewritten by other tools can still be read.
+    Further columns are allowed, and columns added since may be absent. Files without our metadata
+    pass if their columns do, so that tables rewritten by other tools can still be read.
     """
     metadata = {k.decode(): v.decode() for k, v in (schema.metadata or {}).items() if k[:1] == b"c"}
     found = metadata.get("cflows_ray.table", table)
@@ -154,6 +154,8 @@ def check_schema(schema: pa.Schema, table: str) -> str | None:
     for column in TABLES[table]:
         index = schema.get_field_index(column.name)
         if index < 0:
+            if column.absent is not None:
+                continue
             return f"has another schema: the table '{table}' needs a column '{column.name}'"
         if not _same_kind(schema.field(index).type, column.type):
             kind = schema.field(index).type

@@ -35,7 +35,7 @@ from analysis.storage import (
 )
 from analysis.trace import Trace, trace_from_table
 from analysis.where import Condition, parse_where, to_expression
-from cflows_ray.schema import arrow_schema, column_names
+from cflows_ray.schema import absent_values, arrow_schema, column_names
 
 Where = Mapping[str, Any] | Sequence[tuple[str, str, Any]]
 
@@ -261,12 +261,14 @@ def _read_runs(
     """Rows of all good `runs` files; of a run that is in several sweeps, the first one's."""
     schema = arrow_schema("runs")
     tables = [schema.empty_table()]
+    keep = to_expression(conditions)
     for sweep in found:
         files = [f for f in sweep.run_files if f not in problems]
         if files:
             source = ds.dataset(files, schema=schema, format="parquet", filesystem=sweep.filesystem)
             try:
-                tables.append(source.to_table(filter=to_expression(conditions)))
+                table = _with_absent(source.to_table())
+                tables.append(table.filter(keep) if keep is not None else table)
             except (pa.ArrowException, OSError) as error:
                 raise ResultsError(
                     f"{sweep.path}/runs: corrupt file: {first_line(error)}"
@@ -274,6 +276,14 @@ def _read_runs(
     table = pa.concat_tables(tables)
     first = pd.Series(table["run_id"].to_pylist(), dtype="str").drop_duplicates().index
     return table.take(pa.array(first.to_numpy()))
+
+
+def _with_absent(runs: pa.Table) -> pa.Table:
+    """Fill columns that a file from before they were added lacks."""
+    for name, value in absent_values("runs").items():
+        i = runs.schema.get_field_index(name)
+        runs = runs.set_column(i, runs.schema.field(i), runs[name].fill_null(value))
+    return runs
 
 
 def _listed(filesystem: fs.FileSystem, path: str) -> list[SweepFolder]:

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from cflows_ray.checks import ConfigError, integer, learning_rate, number, one_of, require, sequence
+from cflows_ray.schema import absent_values
 from cflows_ray.workloads import check_workload
 
 # The names and parameters of the plug-ins, repeated here because their own modules import JAX;
@@ -166,7 +167,10 @@ class RunConfig:
     @functools.cached_property
     def run_id(self) -> str:
         """Hash of the whole configuration: 16 hexadecimal digits."""
-        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        # a field added later is left out at its first value: older runs keep their ids
+        added = absent_values("runs")
+        values = {k: v for k, v in self.to_json().items() if v != added.get(k, ...)}
+        text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property

@@ -22,7 +22,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cflows_ray.schema import SCHEMA_VERSION, arrow_schema
+from cflows_ray.schema import SCHEMA_VERSION, absent_values, arrow_schema
 from cflows_ray.storage import Storage
 
 MERGED = "_merged.parquet"
@@ -102,7 +102,7 @@ class Results:
         except FileNotFoundError:  # deleted since it was listed
             return None
         try:
-            return dict(_table(data).to_pylist()[0])
+            return absent_values("runs") | _table(data).to_pylist()[0]
         except (pa.ArrowInvalid, OSError, IndexError):  # what pyarrow raises for damaged bytes
             return None
 

@@ -21,12 +21,17 @@ STEP_STATUSES = ("ok", "eig_unconverged", "sdcp_unconverged", "stopped", "diverg
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its name, Arrow type, unit (empty for none) and meaning."""
+    """One column: its name, Arrow type, unit (empty for none) and meaning.
+
+    `absent` is what holds for a file from before the column was added; None for a column that
+    every file must have.
+    """
 
     name: str
     type: pa.DataType
     unit: str
     meaning: str
+    absent: str | None = None
 
 
 _S, _I, _F, _B = pa.string(), pa.int64(), pa.float64(), pa.bool_()
@@ -49,7 +54,13 @@ RUNS: tuple[Column, ...] = (
     Column("warmup", _I, "steps", "optimizer steps before the common starting point"),
     Column("steps", _I, "steps", "optimizer steps after the common starting point"),
     Column("substeps", _I, "1/step", "substeps of the central flow per optimizer step"),
-    Column("scheme", _S, "", "how the central flow makes its substeps: euler or extrapolated"),
+    Column(
+        "scheme",
+        _S,
+        "",
+        "how the central flow makes its substeps: euler or extrapolated",
+        absent="euler",
+    ),
     Column("num_eigs", _I, "", "tracked directions at the start"),
     Column("record_every", _I, "steps", "distance between recorded steps"),
     Column("dtype", _S, "", "floating-point type of parameters and derivatives"),
@@ -147,6 +158,16 @@ def arrow_schema(table: str) -> pa.Schema:
     return pa.schema(
         fields, metadata={"cflows_ray.table": table, "cflows_ray.schema": SCHEMA_VERSION}
     )
+
+
+def absent_values(table: str) -> dict[str, str]:
+    """Return what holds for a file that lacks a column added later, by column.
+
+    Example:
+        >>> absent_values("runs")
+        {'scheme': 'euler'}
+    """
+    return {c.name: c.absent for c in TABLES[table] if c.absent is not None}
 
 
 def column_names(table: str) -> list[str]:

@@ -149,7 +149,8 @@ def test_equal_configurations_have_equal_ids() -> None:
 
 def test_the_run_id_never_changes_by_accident() -> None:
     """A changed id would run every finished sweep again: say so in the changelog if it must be."""
-    assert RUN.run_id == "77bf47da69e6b90a"
+    assert RUN.run_id == "77bf47da69e6b90a"  # also where it was made without a scheme
+    assert dataclasses.replace(RUN, scheme="extrapolated").run_id != RUN.run_id
 
 
 def test_execution_does_not_enter_the_run_id() -> None:

@@ -187,6 +187,16 @@ def test_bad_column(example_sweep: Path) -> None:
         load(example_sweep, columns=["loss"])
 
 
+def test_columns_added_later_may_be_absent(folder: Path) -> None:
+    """They read as what held before they were there; so does a filter on them."""
+    file = min((folder / "runs").glob("*.parquet"))
+    pq.write_table(pq.read_table(file).drop_columns(["scheme"]), file)
+    runs = load(folder).runs
+    assert len(runs) == 2
+    assert set(runs["scheme"]) == {"euler"}
+    assert len(load(folder, where={"scheme": "euler"}).runs) == len(runs)
+
+
 def _truncate(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-200])
 
