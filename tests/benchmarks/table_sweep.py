@@ -165,7 +165,7 @@ def run(workers: int, steps: int, seeds: int, compile_cache: str) -> Measured:
 
 def sweep(steps: int = 2000, tiny: bool = False) -> Iterator[str]:
     """Yield the table: a first sweep that compiles, then one and two workers."""
-    steps, seeds = (20, 1) if tiny else (steps, 2)
+    steps, seeds = (20, 1) if tiny else (steps, 4)
     with tempfile.TemporaryDirectory() as cache:
         cases = [
             ("1 worker, compiling", run(1, min(steps, 20), 1, cache)),
