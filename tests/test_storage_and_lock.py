@@ -1,0 +1,165 @@
+"""Storage and the lock on a sweep's folder."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cflows_ray import lock as lock_module
+from cflows_ray import storage as storage_module
+from cflows_ray.checks import ConfigError
+from cflows_ray.lock import LOCK, SweepLock, SweepLocked, process_start
+from cflows_ray.storage import Storage, StorageError
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return Storage(str(tmp_path), "s")
+
+
+# Storage ------------------------------------------------------------------------------------
+
+
+def test_storage(storage: Storage, tmp_path: Path) -> None:
+    assert storage.location == f"{tmp_path}/s"
+    assert storage.names("a") == []
+    with pytest.raises(FileNotFoundError):
+        storage.read("a/b")
+    storage.write("a/b", b"one")
+    storage.write("a/b", b"two")
+    storage.write("a/c/d", b"")
+    assert storage.read("a/b") == b"two"
+    assert storage.names("a") == ["b"]
+    assert storage.names("a", recursive=True) == ["b", "c/d"]
+    storage.move("a/b", "a/e")
+    assert storage.names("", recursive=True) == ["a/c/d", "a/e"]
+    storage.delete("a/e")
+    storage.delete("a/e")
+    storage.delete_folder("a")
+    storage.delete_folder("a")
+    assert storage.names("", recursive=True) == []
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(
+    storage: Storage, monkeypatch: Any
+) -> None:
+    def full(event: str, path: str) -> None:  # noqa: ARG001
+        if event == "half written":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    storage.write("a/b", b"one")
+    monkeypatch.setattr(storage_module, "on_event", full)
+    with pytest.raises(StorageError, match=r"cannot write \S+/a/b: No space left") as info:
+        storage.write("a/b", b"two")
+    assert info.value.lasting
+    assert storage.read("a/b") == b"one"
+    assert storage.names("", recursive=True) == ["a/b"]
+
+
+def test_relative_folders_are_made_absolute(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Storage("results", "s").location == f"{tmp_path}/results/s"
+
+
+def test_errors_name_the_file_and_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"cannot write \S+/file/a/b: ") as info:
+        Storage(str(tmp_path / "file")).write("a/b", b"")
+    assert "\n" not in str(info.value)
+    with pytest.raises(ConfigError, match="storage must be a folder or URI, got 'nope://x'"):
+        Storage("nope://x")
+
+
+def test_storage_errors_cross_processes() -> None:
+    import pickle
+
+    error = pickle.loads(pickle.dumps(StorageError("cannot write x", True)))
+    assert (str(error), error.lasting) == ("cannot write x", True)
+
+
+# Lock ---------------------------------------------------------------------------------------
+
+
+def test_one_driver_at_a_time(storage: Storage) -> None:
+    first = SweepLock(storage)
+    first.acquire()
+    with pytest.raises(SweepLocked, match=rf"process {os.getpid()} on .* wait for it or stop it"):
+        SweepLock(storage).acquire()
+    first.release()
+    second = SweepLock(storage)
+    second.acquire()
+    second.release()
+    assert not storage.exists(LOCK)
+
+
+def test_of_many_at_once_one_gets_it(storage: Storage) -> None:
+    locks = [SweepLock(storage) for _ in range(8)]
+    refused = []
+
+    def try_it(lock: SweepLock) -> None:
+        try:
+            lock.acquire()
+        except SweepLocked:
+            refused.append(lock)
+
+    threads = [threading.Thread(target=try_it, args=(lock,)) for lock in locks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(refused) == 7
+    for lock in locks:
+        lock.release()
+
+
+def test_a_dead_drivers_lock_is_taken_over(storage: Storage) -> None:
+    """Killed on this machine: at once. On another machine: when it was not renewed for long."""
+    code = (
+        "import os, sys; from cflows_ray.lock import SweepLock; "
+        "from cflows_ray.storage import Storage; "
+        f"SweepLock(Storage({storage.location!r})).acquire(); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=False)
+    holder = json.loads(storage.read(LOCK))
+    assert holder["pid"] != os.getpid()
+    lock = SweepLock(storage)
+    lock.acquire()
+    lock.release()
+    # A number used again by another process is not the driver.
+    mine = {**holder, "pid": os.getpid()}
+    assert process_start(os.getpid()) != holder["process_started"]
+    storage.write(LOCK, json.dumps(mine).encode())
+    lock = SweepLock(storage)
+    lock.acquire()
+    lock.release()
+    elsewhere = {**holder, "host": "elsewhere", "renewed": time.time() - 30}
+    storage.write(LOCK, json.dumps(elsewhere).encode())
+    with pytest.raises(SweepLocked, match=r"on elsewhere, seen 30 s ago"):
+        SweepLock(storage).acquire()
+    storage.write(LOCK, json.dumps({**elsewhere, "renewed": time.time() - 61}).encode())
+    lock = SweepLock(storage)
+    lock.acquire()
+    lock.release()
+
+
+def test_a_lock_that_was_taken_over_is_noticed(storage: Storage, monkeypatch: Any) -> None:
+    monkeypatch.setattr(lock_module, "RENEW_S", 0.01)
+    lock = SweepLock(storage)
+    lock.acquire()
+    other = {**json.loads(storage.read(LOCK)), "token": "other"}
+    for _ in range(100):  # a renewal that was under way may overwrite it
+        storage.write(LOCK, json.dumps(other).encode())
+        if lock.lost.wait(0.1):
+            break
+    assert lock.lost.is_set()
+    lock.release()
+    assert json.loads(storage.read(LOCK))["token"] == "other"
