@@ -38,6 +38,20 @@ def learning_rate(name: str, value: Any) -> float:
     return number(name, value, "a number > 0", low=math.ulp(0.0))
 
 
+def stable_average(beta2: float, substeps: int, scheme: str) -> None:
+    """Check that β₂ > h / (1 + h), h the longest substep.
+
+    Below, Euler on dν/dt = (1-β₂)/β₂ (... - ν) steps past its goal.
+    """
+    longest = (2.0 if scheme == "extrapolated" else 1.0) / substeps
+    least = longest / (1.0 + longest)
+    allowed = (
+        f"> h / (1 + h) = {least:.3g}, below which the flow of ν is unstable with substeps of "
+        f"h = {longest:.3g}"
+    )
+    require(beta2 > least, "beta2", allowed, beta2)
+
+
 def one_of(name: str, value: Any, allowed: Iterable[str]) -> None:
     """Check that `value` is one of the allowed words."""
     allowed = list(allowed)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -22,13 +23,15 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from cflows_ray.config import ConfigError, SweepConfig
+from cflows_ray.config import ConfigError, RunConfig, SweepConfig
 from cflows_ray.display import Display, duration, print_whole, say
 from cflows_ray.lock import SweepLocked
+from cflows_ray.placement import cluster_address
 from cflows_ray.plan import make_plan
 from cflows_ray.results import OtherSchema, Results
 from cflows_ray.schema import RUN_STATUSES
 from cflows_ray.storage import Storage, StorageError
+from cflows_ray.workloads import DataUnavailable, fetch_data
 
 
 def _as_study(metavar: str) -> Any:
@@ -95,15 +98,17 @@ class Options:
     """Try failed runs again."""
 
 
-def main(sweep: SweepConfig, arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run a study's command line and exit.
+def main(
+    sweep: SweepConfig, arguments: Sequence[str] | None = None, *, about: str = ""
+) -> NoReturn:
+    """Run a study's command line and exit; `about` is what `--help` says first.
 
     Exit codes: 0, every run has ended with a result; 1, some have failed, were given up or storage
     can't be written; 2, a mistake in the request; 130, stopped by a person.
     """
     console = Console(highlight=False)
     try:
-        options = parse(sweep, sys.argv[1:] if arguments is None else list(arguments))
+        options = parse(sweep, sys.argv[1:] if arguments is None else list(arguments), about)
         code = launch(apply(sweep, options), options, console)
     except (ConfigError, OtherSchema, SweepLocked) as error:
         code = _complain(error, 2)
@@ -161,7 +166,7 @@ def _complain(error: object, code: int) -> int:
     return code
 
 
-def parse(sweep: SweepConfig, arguments: list[str]) -> Options:
+def parse(sweep: SweepConfig, arguments: list[str], about: str = "") -> Options:
     """Parse a command line; raises `ConfigError` in one line for a mistake."""
     if arguments[:1] == ["--"]:  # left over by `ray submit cluster.yaml study.py -- --flag`
         arguments = arguments[1:]
@@ -172,7 +177,7 @@ def parse(sweep: SweepConfig, arguments: list[str]) -> Options:
                 tyro.conf.configure(tyro.conf.AvoidSubcommands)(Options),
                 args=arguments,
                 prog=Path(sys.argv[0]).name if sys.argv[0] else sweep.name,
-                description=_description(sweep),
+                description=f"{about} {_description(sweep)}".strip(),
             )
     except SystemExit as stop:
         if not stop.code:
@@ -272,6 +277,8 @@ def launch(sweep: SweepConfig, options: Options, console: Console) -> int:
         for run in plan.todo:
             say(console, f"  would {plan.what(run)}: {run.run_id}  {run}")
         return 0
+    if cluster_address(sweep.execution) is None:
+        _fetch_data(plan.todo)
     from cflows_ray.tune import run_sweep  # imports Ray: not before all is checked
 
     ended = {run_id: row["status"] for run_id, row in plan.ended.items()}
@@ -292,6 +299,16 @@ def launch(sweep: SweepConfig, options: Options, console: Console) -> int:
         return 130 if outcome.interrupted else 1
     say(console, f"analyse: python -m analysis {shlex.quote(_for_person(storage))}")
     return 1 if any(row["status"] == "failed" for row in asked) else 0
+
+
+def _fetch_data(runs: Iterable[RunConfig]) -> None:
+    """See that the data of all runs are on this machine, once and before anything is scheduled."""
+    needed = {json.dumps([run.workload, run.workload_options], sort_keys=True) for run in runs}
+    for workload, options in map(json.loads, sorted(needed)):
+        try:
+            fetch_data(workload, options)
+        except DataUnavailable as error:
+            raise ConfigError(str(error)) from None
 
 
 def summary_table(rows: Sequence[dict[str, Any]], total: int) -> Table:

@@ -21,7 +21,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from cflows_ray.checks import ConfigError, integer, learning_rate, number, one_of, require, sequence
+from cflows_ray.checks import (
+    ConfigError,
+    integer,
+    learning_rate,
+    number,
+    one_of,
+    require,
+    sequence,
+    stable_average,
+)
 from cflows_ray.schema import absent_values
 from cflows_ray.workloads import check_workload
 
@@ -138,6 +147,8 @@ class RunConfig:
         if self.scheme == "extrapolated":
             ok = self.substeps % 2 == 0
             require(ok, "substeps", "even for the scheme 'extrapolated'", self.substeps)
+        if self.beta2 is not None:
+            stable_average(self.beta2, self.substeps, self.scheme)
         one_of("dtype", self.dtype, DTYPES)
 
     def _rule_parameter(self, name: str) -> float | bool | None:
@@ -153,7 +164,7 @@ class RunConfig:
             return bool(value)
         if name == "beta2":
             return number(name, value, "a number with 0 < beta2 < 1", math.ulp(0.0), 1.0)
-        return number(name, value, "a number >= 0", 0.0)
+        return number(name, value, "a number > 0", math.ulp(0.0))
 
     def to_json(self) -> dict[str, Any]:
         """Return the configuration as plain JSON values; `RunConfig(**...)` is the inverse."""

@@ -20,8 +20,8 @@ class PairedOptions:
         flows: processes beside the discrete one, from `FLOWS`.
         num_eigs: tracked directions at the start; grows by itself.
         substeps: substeps of the central flow per optimizer step.
-        scheme: "euler", of first order, or "extrapolated", of second order at about the same cost;
-            the latter needs an even number of substeps (docs/theory.md).
+        scheme: "euler", of first order, or "extrapolated", of second order with as many
+            derivatives; the latter needs an even number of substeps (docs/theory.md).
         dtype: "float32" or "float64", of parameters and derivatives.
         record_every: optimizer steps between rows; the first and the last step always have one.
         eig_tolerance: relative residual of the central flow's critical eigenpairs; by dtype,

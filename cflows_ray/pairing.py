@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Array, PyTree
 
+from cflows_ray.checks import stable_average
 from cflows_ray.curvature import float_mode
 from cflows_ray.flows.base import DIVERGED, STOPPED
 from cflows_ray.paired_options import PairedOptions, check_flows, check_integer
@@ -63,13 +64,8 @@ class PairedRun:
     def __init__(self, problem: Problem, rule: UpdateRule, options: PairedOptions) -> None:
         if not isinstance(rule, UpdateRule):
             raise ValueError(f"rule must be an update rule such as GradientDescent, got {rule!r}")
-        longest = (2.0 if options.scheme == "extrapolated" else 1.0) / options.substeps
-        least_beta2 = longest / (1.0 + longest)
-        if hasattr(rule, "beta2") and rule.beta2 <= least_beta2:
-            raise ValueError(
-                f"beta2 must be > h / (1 + h) = {least_beta2:.3g}, below which the flow of ν is "
-                f"unstable with substeps of h = {longest:.3g}, got {rule.beta2}"
-            )
+        if hasattr(rule, "beta2"):
+            stable_average(rule.beta2, options.substeps, options.scheme)
         self.problem, self.rule, self.options = problem, rule, options
         self.inputs = _device_inputs(problem, options.dtype)
         self._program: PairedProgram | None = None

@@ -7,6 +7,7 @@ before anything is scheduled.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,22 @@ GIB = 1024**3
 MAX_PACK = 64
 
 
-def autoscaling_nodes(bootstrap: Path | None = None) -> list[dict[str, float]]:
-    """Return the resources of the node types that a cluster may start; empty without autoscaling.
+# Ray's cluster launcher leaves its configuration on the head node, in a file that exists nowhere
+# else.
+BOOTSTRAP = "~/ray_bootstrap_config.yaml"
 
-    Ray's cluster launcher leaves its configuration on the head node, in a file that exists nowhere
-    else.
-    """
-    path = bootstrap or Path("~/ray_bootstrap_config.yaml").expanduser()
+
+def cluster_address(execution: Execution) -> str | None:
+    """Return the address of the cluster to use; None for a private one on this machine."""
+    address = execution.address or os.environ.get("RAY_ADDRESS")
+    if address is None and Path(BOOTSTRAP).expanduser().exists():
+        return "auto"
+    return address
+
+
+def autoscaling_nodes(bootstrap: Path | None = None) -> list[dict[str, float]]:
+    """Return resources of the node types that a cluster may start; empty without autoscaling."""
+    path = bootstrap or Path(BOOTSTRAP).expanduser()
     if not path.exists():
         return []
     import yaml

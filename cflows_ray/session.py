@@ -27,10 +27,11 @@ from cflows_ray.checkpoint import FOLDER, Checkpoint, Checkpoints
 from cflows_ray.config import RunConfig
 from cflows_ray.results import Results, ResultsDamaged, steps_table
 from cflows_ray.storage import Storage, StorageError
+from cflows_ray.workloads import DataUnavailable
 
 PACKAGES = ("cflows-ray", "jax", "jaxlib", "numpy", "flax", "optax", "ray", "orbax-checkpoint")
 # Errors of the machine, not of the run: left to whoever retries.
-MACHINE_ERRORS = (MemoryError, StorageError)
+MACHINE_ERRORS = (MemoryError, StorageError, DataUnavailable)
 MACHINE_ERROR_NAMES = ("JaxRuntimeError", "XlaRuntimeError")
 
 

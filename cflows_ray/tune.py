@@ -52,6 +52,7 @@ from cflows_ray.pack_session import PackSession, packs  # noqa: E402
 from cflows_ray.placement import (  # noqa: E402
     autoscaling_nodes,
     check_fits,
+    cluster_address,
     in_words,
     largest_pack,
     resources_per_run,
@@ -380,9 +381,7 @@ def _cluster(execution: Execution, display: Display) -> Iterator[None]:
     if ray.is_initialized():  # a caller's own cluster, as in tests and notebooks
         yield
         return
-    address = execution.address or os.environ.get("RAY_ADDRESS")
-    if address is None and Path("~/ray_bootstrap_config.yaml").expanduser().exists():
-        address = "auto"
+    address = cluster_address(execution)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is not None:
         display.note(f"connecting to the Ray cluster {address}")

@@ -3,8 +3,8 @@
     python sweeps/paper_gd.py --scale cpu --only vit_cifar10   # one architecture, on this machine
     python sweeps/paper_gd.py --scale paper                    # all of them, on GPUs
 
-Two criteria, five learning rates around one at which the edge of stability is reached, five seeds;
-docs/workloads.md says how the rates were chosen.
+Two criteria, five learning rates, five seeds; docs/workloads.md says how the rates were chosen, and
+which of those at paper scale have not been tuned.
 """
 
 from sweeps.paper_studies import around, run_study

@@ -3,7 +3,7 @@
 A study (`paper_gd.py`, `paper_scalar_rmsprop.py`, `paper_rmsprop.py`) is a table of learning rates
 by scale, workload and criterion. `--scale paper` has the sizes of Cohen et al. (ICLR 2025) and
 needs GPUs; `--scale cpu` has the same kinds of layers, fewer examples and smaller widths, and takes
-minutes a run on one core (docs/workloads.md lists both).
+minutes a run on one core (sizes: `cflows_ray/workloads/options.py` and `registry.py`).
 """
 
 from __future__ import annotations
@@ -107,4 +107,5 @@ def take_scale(arguments: Sequence[str]) -> tuple[str, list[str]]:
 def run_study(name: str, rule: str, rates: Rates) -> NoReturn:
     """Run a study's command line: `--scale`, and all that `cflows_ray.cli.main` takes."""
     scale, arguments = take_scale(sys.argv[1:])
-    main(study(name, rule, rates, scale), arguments)
+    about = f"--scale {'|'.join(SCALES)}: sizes of networks and data, here {scale}."
+    main(study(name, rule, rates, scale), arguments, about=about)

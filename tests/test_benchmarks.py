@@ -1,4 +1,4 @@
-"""What the benchmarks rest on: their variant of the oracle, extrapolation, imports."""
+"""What the benchmarks rest on: their variant of the oracle, tables, imports."""
 
 import subprocess
 import sys

@@ -141,7 +141,9 @@ def _substep(
     point = _look(context, state, is_first)
     covariances, num_third = jax.lax.cond(
         point.num_critical > 0,
-        lambda: solve_covariances(context, point, _guess(state, point), lengths),
+        lambda: solve_covariances(
+            context, point, _guess(state, point), lengths, jnp.where(j % 2 == 0, 2, 1)
+        ),
         lambda: no_covariances(point, len(lengths)),
     )
     place, long = _move(context, j, point, covariances, length, progress.long)

@@ -89,7 +89,11 @@ def no_covariances(point: Point, num_lengths: int) -> tuple[Covariance, Int[Arra
 
 
 def solve_covariances(
-    context: FlowContext, point: Point, guess: Float[Array, "k k"], lengths: tuple[float, ...]
+    context: FlowContext,
+    point: Point,
+    guess: Float[Array, "k k"],
+    lengths: tuple[float, ...],
+    count: Int[Array, ""],
 ) -> tuple[Covariance, Int[Array, ""]]:
     """Return the covariance for substeps of these lengths; and the third derivatives it took.
 
@@ -98,6 +102,7 @@ def solve_covariances(
         point: where the substeps start; must have a critical direction.
         guess: a covariance near by, in the basis of the point's eigenvectors.
         lengths: in optimizer steps.
+        count: only for so many leading lengths the problem is solved; X = 0 for the others.
     """
     U, HU = effective_eigenvectors(point)
     drifts, num_third = _hessian_drifts(context, point.params, U, point.num_critical)
@@ -123,8 +128,14 @@ def solve_covariances(
     if len(lengths) == 1:
         solved = jax.tree.map(lambda x: x[None], solve(lengths[0]))
     else:
-        # one compiled copy of the solver for all lengths
-        solved = jax.lax.map(solve, jnp.asarray(lengths, jnp.float64))
+        table = jnp.asarray(lengths, jnp.float64)
+
+        def fill(i: Array, solved: Covariance) -> Covariance:
+            return jax.tree.map(lambda all_, one: all_.at[i].set(one), solved, solve(table[i]))
+
+        # a loop, for one compiled copy of the solver
+        none = no_covariances(point, len(lengths))[0]
+        solved = jax.lax.fori_loop(0, count, fill, none)
     return solved, num_third
 
 

@@ -42,7 +42,7 @@ class RuleState(NamedTuple):
 
 
 class UpdateRule(abc.ABC):
-    """Preconditioned gradient descent with state; subclasses are final, one a file."""
+    """Preconditioned gradient descent with state; the rules of `RULES` have a file each."""
 
     lr: float
     schedule: str

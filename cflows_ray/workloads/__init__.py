@@ -8,18 +8,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cflows_ray.workloads.download import DataUnavailable
 from cflows_ray.workloads.registry import (
     WORKLOADS,
     Entry,
     build_workload,
     check_workload,
+    fetch_data,
     full_options,
 )
 
 if TYPE_CHECKING:
     from cflows_ray.workloads.base import Workload
 
-__all__ = ["WORKLOADS", "Entry", "Workload", "build_workload", "check_workload", "full_options"]
+__all__ = [
+    "WORKLOADS",
+    "DataUnavailable",
+    "Entry",
+    "Workload",
+    "build_workload",
+    "check_workload",
+    "fetch_data",
+    "full_options",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,45 +7,19 @@ first examples of the first classes are taken, in the order of the files `data_b
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 
 from cflows_ray.workloads.base import DataSet
-from cflows_ray.workloads.download import fetch_cifar10
+from cflows_ray.workloads.download import TEST_FILE, TRAIN_FILES, find_folder
 from cflows_ray.workloads.options import CIFAR10Options
 
-ENVIRONMENT_VARIABLE = "CFLOWS_CIFAR10_DIR"
-TRAIN_FILES = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
-TEST_FILE = "test_batch.bin"
 RECORD_BYTES = 1 + 3 * 32 * 32
 
 # Mean and standard deviation of the training pixels, a channel (red, green, blue), in [0, 1].
 CHANNEL_MEAN = np.array([0.4914, 0.4822, 0.4465])
 CHANNEL_STD = np.array([0.2470, 0.2435, 0.2616])
-
-
-def find_folder(data_dir: str) -> Path:
-    """Return the folder with the binary files: `data_dir`, the environment's, or the cache.
-
-    A folder that is named must hold at least one training file and the test file, or
-    `FileNotFoundError` says what is missing. Where none is named, the archive is downloaded once.
-    """
-    named = data_dir or os.environ.get(ENVIRONMENT_VARIABLE, "")
-    if not named:
-        return fetch_cifar10()
-    source = "data_dir" if data_dir else ENVIRONMENT_VARIABLE
-    folder = Path(named).expanduser()
-    missing = [name for name in (TRAIN_FILES[0], TEST_FILE) if not (folder / name).is_file()]
-    if any((folder / name).is_file() for name in TRAIN_FILES):
-        missing = [name for name in missing if name == TEST_FILE]
-    if missing:
-        raise FileNotFoundError(
-            f"{source} = {named!r} has no {' and no '.join(missing)}: it must be the folder of "
-            "CIFAR-10's binary version (cifar-10-batches-bin)"
-        )
-    return folder
 
 
 def read_records(path: Path) -> tuple[np.ndarray, np.ndarray]:

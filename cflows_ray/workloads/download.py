@@ -1,4 +1,4 @@
-"""Fetching the official binary archive of CIFAR-10 once, into a cache.
+"""Finding CIFAR-10's binary files: in a folder that is named, or fetched once into a cache.
 
 The archive is written under a temporary name, checked against its SHA-256, and only the files that
 are wanted are taken out of it, by name, so that no path in it can lead elsewhere. The folder
@@ -15,13 +15,13 @@ import tempfile
 import urllib.request
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
 FOLDER = "cifar-10-batches-bin"
-MEMBERS = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin", "batches.meta.txt")
+ENVIRONMENT_VARIABLE = "CFLOWS_CIFAR10_DIR"
+TRAIN_FILES = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
+TEST_FILE = "test_batch.bin"
+MEMBERS = (*TRAIN_FILES, TEST_FILE, "batches.meta.txt")
 REMEDY = (
     "get the 'CIFAR-10 binary version' archive elsewhere, unpack it, and set CFLOWS_CIFAR10_DIR "
     f"(or the option data_dir) to its folder {FOLDER}"
@@ -29,6 +29,32 @@ REMEDY = (
 
 _BLOCK = 1 << 20
 _TIMEOUT_S = 30
+
+
+class DataUnavailable(FileNotFoundError, RuntimeError):
+    """Data are not on this machine and could not be fetched: not the fault of a run."""
+
+
+def find_folder(data_dir: str) -> Path:
+    """Return the folder with the binary files: `data_dir`, the environment's, or the cache.
+
+    A folder that is named must hold at least one training file and the test file, or
+    `DataUnavailable` says what is missing. Where none is named, the archive is downloaded once.
+    """
+    named = data_dir or os.environ.get(ENVIRONMENT_VARIABLE, "")
+    if not named:
+        return fetch_cifar10()
+    source = "data_dir" if data_dir else ENVIRONMENT_VARIABLE
+    folder = Path(named).expanduser()
+    missing = [name for name in (TRAIN_FILES[0], TEST_FILE) if not (folder / name).is_file()]
+    if any((folder / name).is_file() for name in TRAIN_FILES):
+        missing = [name for name in missing if name == TEST_FILE]
+    if missing:
+        raise DataUnavailable(
+            f"{source} = {named!r} has no {' and no '.join(missing)}: it must be the folder of "
+            "CIFAR-10's binary version (cifar-10-batches-bin)"
+        )
+    return folder
 
 
 def cache_folder() -> Path:
@@ -40,7 +66,7 @@ def cache_folder() -> Path:
 def fetch_cifar10(url: str = URL, sha256: str = SHA256) -> Path:
     """Return the folder of binary files in the cache; download and unpack it if it is not there.
 
-    Raises `RuntimeError`, saying what to do, if the download fails or is not the expected file.
+    Raises `DataUnavailable`, saying what to do, if the download fails or is not the expected file.
     """
     cache = cache_folder()
     folder = cache / FOLDER
@@ -52,9 +78,9 @@ def fetch_cifar10(url: str = URL, sha256: str = SHA256) -> Path:
         try:
             digest = _download(url, archive)
         except OSError as error:
-            raise RuntimeError(f"could not download {url} ({error}); {REMEDY}") from None
+            raise DataUnavailable(f"could not download {url} ({error}); {REMEDY}") from None
         if digest != sha256:
-            raise RuntimeError(
+            raise DataUnavailable(
                 f"{url} has SHA-256 {digest}, expected {sha256}: the download is damaged or the "
                 f"file has changed; try again, or {REMEDY}"
             )
@@ -71,6 +97,9 @@ def fetch_cifar10(url: str = URL, sha256: str = SHA256) -> Path:
 
 def _download(url: str, target: Path) -> str:
     """Write a URL to a file, showing progress on standard error; return its SHA-256."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
     digest = hashlib.sha256()
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
@@ -99,4 +128,4 @@ def _unpack(archive: Path, folder: Path) -> None:
                     shutil.copyfileobj(source, file)
     missing = [name for name in wanted.values() if name.endswith(".bin")]
     if missing:
-        raise RuntimeError(f"the CIFAR-10 archive lacks {', '.join(missing)}; {REMEDY}")
+        raise DataUnavailable(f"the CIFAR-10 archive lacks {', '.join(missing)}; {REMEDY}")

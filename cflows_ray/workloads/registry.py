@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cflows_ray.workloads import options as opt
+from cflows_ray.workloads.download import find_folder
 
 if TYPE_CHECKING:
     from cflows_ray.workloads.base import Workload
@@ -152,6 +153,15 @@ def full_options(name: str, options: Mapping[str, Any] | None = None) -> dict[st
     """
     _, resolved = _resolve(name, "mse", options or {})
     return {key: value for part in resolved for key, value in asdict(part).items()}
+
+
+def fetch_data(name: str, options: Mapping[str, Any] | None = None) -> None:
+    """See that a workload's data are on this machine, without loading them or JAX.
+
+    Downloads what can be downloaded, once. Raises `DataUnavailable`, saying what to do.
+    """
+    if WORKLOADS[name].data == "cifar10":
+        find_folder(full_options(name, options)["data_dir"])
 
 
 def build_workload(name: str, criterion: str = "mse", **options: Any) -> Workload:

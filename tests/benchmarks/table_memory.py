@@ -68,7 +68,7 @@ def advance_memory(workload: Workload, num_eigs: int) -> tuple[int, ProgramMemor
 
 @contextlib.contextmanager
 def as_on_a_gpu() -> Iterator[None]:
-    """Compile what another platform than a CPU would run: products of all rows in one batch."""
+    """Compile what another platform than a CPU would run: products in batches."""
 
     def other(*args: Any, default: Callable[..., Any], **by_platform: Any) -> Any:
         del by_platform

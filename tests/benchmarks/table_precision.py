@@ -1,7 +1,7 @@
 """Table `precision`: error of the central flow's schemes against what they cost.
 
-Error is against 64 substeps of the second-order scheme in float64. As many substeps cost about the
-same in both schemes, whose derivatives are the same.
+Error is against 64 substeps of the second-order scheme in float64. As many substeps take the same
+derivatives in both schemes; the second-order one solves more complementarity problems.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ TINY = (Case("attention", GradientDescent(0.5), 30),)
 
 
 @dataclass(frozen=True)
-class Path:
+class CentralPath:
     """A central path: last point, its rows, and what it cost."""
 
     params: np.ndarray
@@ -67,7 +67,7 @@ class Path:
     status: str
     start: np.ndarray
 
-    def error(self, truth: Path) -> tuple[float, float]:
+    def error(self, truth: CentralPath) -> tuple[float, float]:
         """Return relative error of the last displacement and mean error of the predicted loss."""
         travelled = np.linalg.norm(truth.params - truth.start)
         end = np.linalg.norm(self.params - truth.params) / travelled
@@ -80,7 +80,7 @@ class Path:
         return float(np.max(np.abs(at_edge - 2.0), initial=0.0))
 
 
-def integrate(case: Case, scheme: Scheme, dtype: str) -> tuple[Path, Callable[[], Any]]:
+def integrate(case: Case, scheme: Scheme, dtype: str) -> tuple[CentralPath, Callable[[], Any]]:
     """Run the central flow; return its path and a call that runs it again, for timing."""
     loss, params = _network(case.network)
 
@@ -102,7 +102,7 @@ def integrate(case: Case, scheme: Scheme, dtype: str) -> tuple[Path, Callable[[]
     last = rows.iloc[-1]
     columns = ["num_gradients", "num_hvps", "num_third_derivatives"]
     status = ", ".join(f"{n} {s}" for s, n in rows.status.value_counts().items() if s != "ok")
-    path = Path(
+    path = CentralPath(
         np.asarray(result.final["central"], float),
         rows.train_loss_predicted.to_numpy(float),
         rows.effective_sharpness.to_numpy(float),
@@ -174,7 +174,9 @@ def _table(
     yield table(header, rows)
 
 
-def _row(scheme: Scheme, path: Path, seconds: float, truth: Path, costs: DerivativeCosts) -> tuple:
+def _row(
+    scheme: Scheme, path: CentralPath, seconds: float, truth: CentralPath, costs: DerivativeCosts
+) -> tuple:
     end, along = path.error(truth)
     linearizations, products, third = path.counts
     cost = costs.seconds(linearizations, 0, products, third) / costs.gradient_s

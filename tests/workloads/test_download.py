@@ -9,8 +9,9 @@ import tarfile
 import pytest
 from tiny import write_cifar10
 
-from cflows_ray.workloads import download
-from cflows_ray.workloads.cifar10 import ENVIRONMENT_VARIABLE, load
+from cflows_ray.workloads import DataUnavailable, download, fetch_data
+from cflows_ray.workloads.cifar10 import load
+from cflows_ray.workloads.download import ENVIRONMENT_VARIABLE
 from cflows_ray.workloads.options import CIFAR10Options
 
 
@@ -54,6 +55,15 @@ def test_offline(tmp_path):
         download.fetch_cifar10((tmp_path / "nothing.tar.gz").as_uri(), "00" * 32)
     assert "\n" not in str(caught.value)
     assert list(download.cache_folder().iterdir()) == []
+
+
+def test_data_are_looked_for_before_anything_is_loaded(tmp_path, monkeypatch):
+    fetch_data("digits_mlp")
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(tmp_path))
+    with pytest.raises(DataUnavailable, match=r"CFLOWS_CIFAR10_DIR = .* has no data_batch_1.bin"):
+        fetch_data("mlp_cifar10")
+    folder = write_cifar10(tmp_path / "files", batches=1)
+    fetch_data("mlp_cifar10", {"data_dir": str(folder)})
 
 
 def test_nothing_leaves_the_folder(tmp_path):

@@ -142,7 +142,13 @@ def test_outputs_and_accuracy_are_consistent(name, tiny):
 
 @pytest.mark.parametrize(
     ("name", "ghost_batch"),
-    [("digits_mlp", 4), ("digits_mlp", 5), ("resnet_cifar10", 5), ("mamba_sorting", 2)],
+    [
+        ("digits_mlp", 4),
+        ("digits_mlp", 5),
+        ("resnet_cifar10", 5),
+        ("vit_cifar10", 3),
+        ("mamba_sorting", 2),
+    ],
 )
 def test_ghost_batches_change_nothing_but_rounding(name, ghost_batch, tiny):
     """Sizes that divide the batch and that leave a ragged last slice, in float64."""
