@@ -13,9 +13,9 @@ recurrence in float32 or float64 (no parallel scan, no fused kernel):
 
 each block added to its input and preceded by an RMS norm, with a last RMS norm and a linear layer
 without bias. B is discretised by Euler's rule, as in the authors' code. A starts at -1 .. -state
-(S4D-real), b_Δ so that Δ is log-uniform on [0.001, 0.1], D at one, W_Δ and the convolution uniform on
-±1/sqrt(inputs), other matrices normal with standard deviation 0.02, the last one `head_scale` times
-smaller.
+(S4D-real), b_Δ so that Δ is log-uniform on [0.001, 0.1], D at one, W_Δ and the convolution uniform
+on ±1/sqrt(inputs), other matrices normal with standard deviation 0.02, the last one `head_scale`
+times smaller.
 
 Parameters, for d = dim, E = expand d, N = state, K = conv, R = ceil(d / 16), vocabulary V:
 V d + layers [d + 2 d E + (K + 1) E + E (R + 2N) + (R + 1) E + E N + E + E d] + d + d c.
