@@ -20,7 +20,7 @@ RATES = {
         "mamba_sorting": around(mse=0.05, cross_entropy=0.04),
     },
     "paper": {
-        "mlp_cifar10": around(mse=0.08, cross_entropy=0.02),
+        "mlp_cifar10": around(mse=0.08, cross_entropy=0.08),
         "cnn_cifar10": around(mse=0.02, cross_entropy=0.02),
         "resnet_cifar10": around(mse=0.02, cross_entropy=0.02),
         "vit_cifar10": around(mse=0.01, cross_entropy=0.01),
