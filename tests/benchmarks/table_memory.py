@@ -38,7 +38,7 @@ class ProgramMemory:
 
     @property
     def total(self) -> int:
-        """Bytes while the program runs; results that lie in donated arguments count once."""
+        """Bytes while the program runs; results that lie in arguments count once."""
         return self.arguments + self.results + self.temporary - self.shared
 
 
