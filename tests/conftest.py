@@ -1,6 +1,11 @@
 """Settings for all tests: one CPU device, one thread per linear-algebra call."""
 
+import gc
 import os
+import sys
+from collections.abc import Iterator
+
+import pytest
 
 # before NumPy and JAX are imported: on a busy machine, threads in tiny solves cost 100 times more
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -8,3 +13,23 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs() -> Iterator[None]:
+    """Let go of compiled programs after each file.
+
+    Each maps several pieces of memory; Linux allows a process 65,530 of them, and a compiler that
+    gets no more ends the process.
+    """
+    yield
+    if "jax" in sys.modules:
+        import jax
+
+        if "cflows_ray.pairing" in sys.modules:
+            from cflows_ray import pairing
+
+            for cached in (pairing._program, pairing._without_data):
+                cached.cache_clear()
+        jax.clear_caches()
+        gc.collect()
