@@ -7,6 +7,8 @@ import numbers
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+SCHEMES: tuple[str, ...] = ("euler", "extrapolated")
+
 
 class ConfigError(ValueError):
     """A mistake in a configuration, in one line."""
@@ -36,6 +38,13 @@ def number(name: str, value: Any, allowed: str, low: float, high: float = math.i
 def learning_rate(name: str, value: Any) -> float:
     """Return `value` as a learning rate."""
     return number(name, value, "a number > 0", low=math.ulp(0.0))
+
+
+def check_scheme(scheme: Any, substeps: int) -> None:
+    """Check the central flow's scheme, and that it can make so many substeps."""
+    one_of("scheme", scheme, SCHEMES)
+    if scheme == "extrapolated":
+        require(substeps % 2 == 0, "substeps", "even for the scheme 'extrapolated'", substeps)
 
 
 def stable_average(beta2: float, substeps: int, scheme: str) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 
 from cflows_ray.checks import (
     ConfigError,
+    check_scheme,
     integer,
     learning_rate,
     number,
@@ -44,7 +45,6 @@ RULE_PARAMETERS: dict[str, tuple[str, ...]] = {
 RULE_DEFAULTS: dict[str, Any] = {"beta2": 0.99, "eps": 1e-8, "bias_correction": False}
 FLOWS: tuple[str, ...] = ("midpoint", "stable", "central")
 CRITERIA: tuple[str, ...] = ("mse", "cross_entropy")
-SCHEMES: tuple[str, ...] = ("euler", "extrapolated")
 DTYPES: tuple[str, ...] = ("float32", "float64")
 SCHEDULES = '"constant", "linear_warmup:N", "cosine:N" or "cosine:N:FRACTION" with N >= 1'
 
@@ -143,10 +143,7 @@ class RunConfig:
         put("warmup", integer("warmup", self.warmup, 0))
         for name in ("steps", "substeps", "num_eigs", "record_every"):
             put(name, integer(name, getattr(self, name), 1))
-        one_of("scheme", self.scheme, SCHEMES)
-        if self.scheme == "extrapolated":
-            ok = self.substeps % 2 == 0
-            require(ok, "substeps", "even for the scheme 'extrapolated'", self.substeps)
+        check_scheme(self.scheme, self.substeps)
         if self.beta2 is not None:
             stable_average(self.beta2, self.substeps, self.scheme)
         one_of("dtype", self.dtype, DTYPES)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from cflows_ray.flows import FLOWS, SCHEMES, FlowOptions
+from cflows_ray.checks import check_scheme
+from cflows_ray.flows import FLOWS, FlowOptions
 
 EIG_TOLERANCE = {"float32": 1e-3, "float64": 1e-8}
 
@@ -85,14 +86,6 @@ def check_flows(flows: Sequence[str]) -> tuple[str, ...]:
     if len(set(flows)) != len(flows):
         raise ValueError(f"flows must differ from each other, got {tuple(flows)}")
     return tuple(flows)
-
-
-def check_scheme(scheme: Any, substeps: int) -> None:
-    """Raise `ValueError` naming the scheme, or the number of substeps that it can't make."""
-    if scheme not in SCHEMES:
-        raise ValueError(f"scheme must be one of {sorted(SCHEMES)}, got {scheme!r}")
-    if scheme == "extrapolated" and substeps % 2:
-        raise ValueError(f"substeps must be even for the scheme 'extrapolated', got {substeps}")
 
 
 def check_integer(field: str, value: Any, least: int) -> None:

@@ -167,13 +167,16 @@ def test_the_row_has_the_columns_of_the_table() -> None:
 
 
 def test_names_agree_with_the_registries() -> None:
-    from cflows_ray.flows import FLOWS, SCHEMES
+    from cflows_ray.checks import SCHEMES
+    from cflows_ray.flows import FLOWS
+    from cflows_ray.paired_options import PairedOptions
     from cflows_ray.rules import RULES
     from cflows_ray.workloads.registry import CRITERIA
 
     assert set(config_module.RULE_PARAMETERS) == set(RULES)
     assert set(config_module.FLOWS) == set(FLOWS) - {"discrete"}
-    assert config_module.SCHEMES == SCHEMES
+    for scheme in SCHEMES:
+        assert dataclasses.replace(RUN, scheme=scheme).scheme == PairedOptions(scheme=scheme).scheme
     assert set(config_module.CRITERIA) == set(CRITERIA)
     for name, parameters in config_module.RULE_PARAMETERS.items():
         fields = {f.name: f.default for f in dataclasses.fields(RULES[name])}  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ a `Flow`, and one line in `FLOWS`.
 
 from cflows_ray.flows import discrete
 from cflows_ray.flows.base import Flow, FlowContext, FlowOptions, Record, Reference, Start
-from cflows_ray.flows.central import CENTRAL, SCHEMES
+from cflows_ray.flows.central import CENTRAL
 from cflows_ray.flows.midpoint import MIDPOINT
 from cflows_ray.flows.stable import STABLE
 
@@ -18,7 +18,6 @@ FLOWS: dict[str, Flow] = {
 
 __all__ = [
     "FLOWS",
-    "SCHEMES",
     "Flow",
     "FlowContext",
     "FlowOptions",

@@ -39,7 +39,7 @@ class FlowOptions:
     Attributes:
         substeps: substeps of the central flow per optimizer step, and the least number of the
             stable flow's.
-        scheme: how the central flow makes them, one of `central.SCHEMES`.
+        scheme: how the central flow makes them, one of `checks.SCHEMES`.
         critical_threshold: effective eigenvalues from here on enter the complementarity problem.
         near_threshold: eigenpairs from here on must converge (and the top one always).
         tracking_threshold: every effective eigenvalue above is tracked; when the smallest tracked

@@ -54,8 +54,6 @@ from cflows_ray.flows.spectrum import (
 )
 from cflows_ray.rules.base import RuleState
 
-SCHEMES = ("euler", "extrapolated")
-
 
 class CentralState(NamedTuple):
     """w(t), s(t), the warm starts of eigensolver and complementarity solver, status, counts.
