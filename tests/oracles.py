@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
-import cvxpy
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -88,6 +88,11 @@ class DenseLoss:
     def all(self, w: np.ndarray) -> tuple:
         return tuple(np.asarray(x) for x in self._all(jnp.asarray(w)))
 
+    def at(self, w: np.ndarray) -> tuple:
+        """Value, gradient, Hessian, and U -> the third derivative contracted along its columns."""
+        value, grad, hessian, third = self.all(w)
+        return value, grad, hessian, lambda U: np.einsum("ijl,ia,jb->abl", third, U, U)
+
     def grad(self, w: np.ndarray) -> np.ndarray:
         return np.asarray(self._grad(jnp.asarray(w)))
 
@@ -110,6 +115,8 @@ def solve_sdcp_oracle(A: np.ndarray, B: Callable[[np.ndarray], np.ndarray]) -> n
     if np.linalg.eigvalsh(X)[0] >= 0:
         return X
     symmetric, skew = (M + M.T) / 2, (M - M.T) / 2
+    import cvxpy  # here, because the benchmarks' cases mostly do without it
+
     root = scipy.linalg.cholesky(symmetric + 1e-14 * np.trace(symmetric) * np.eye(len(a)))
     X = np.zeros((k, k))
     for _ in range(30 if np.abs(skew).max() > 1e-13 * np.abs(M).max() else 1):
@@ -147,19 +154,20 @@ def central_path(
     substeps: int,
     warmup: int = 0,
     scheme: str = "euler",
+    derivatives: Callable[[Callable], Any] = DenseLoss,
 ) -> OraclePath:
     """Return the central flow by the schemes of docs/theory.md, dense."""
     ws, nus = discrete_path(loss, w, rule, warmup)
-    w, dense, h, d = ws[-1], DenseLoss(loss), 1 / substeps, len(w)
+    w, dense, h, d = ws[-1], derivatives(loss), 1 / substeps, len(w)
     nu = rule.update(nus[-1], dense.grad(w))
     path = OraclePath()
     for i in range(steps * substeps + 1):
-        value, g, H, T = dense.all(w)
+        value, g, H, contract = dense.at(w)
         P = rule.preconditioner(nu, d)
         eigvals, U = scipy.linalg.eigh(H, np.diag(P))
         critical = eigvals >= CRITICAL
         U, lam = U[:, critical], eigvals[critical]
-        D = np.einsum("ijl,ia,jb->abl", T, U, U)
+        D = contract(U)
         slope = rule.preconditioner_slope(nu)
 
         def variance(X: np.ndarray, HU: np.ndarray = H @ U) -> np.ndarray:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import sys
-import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+
+from tests.oracles import DenseLoss, OraclePath, OracleRule, central_path
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class Gaps:
     most_critical: int
 
 
-def compare(rows: pd.DataFrame, last: np.ndarray, oracle: Any) -> Gaps:
+def compare(rows: pd.DataFrame, last: np.ndarray, oracle: OraclePath) -> Gaps:
     """Compare the rows of the central flow and its last point with the oracle's path."""
 
     def relative(column: str, expected: list) -> float:
@@ -58,25 +56,8 @@ def compare(rows: pd.DataFrame, last: np.ndarray, oracle: Any) -> Gaps:
     )
 
 
-class ContractedThird:
-    """∇³L(w), contracted along directions when asked instead of stored: d³ numbers are too many.
-
-    Stands where the oracle has its dense array, in ``einsum("ijl,ia,jb->abl", T, U, U)``.
-    """
-
-    def __init__(self, contract: Callable[[np.ndarray], np.ndarray]) -> None:
-        self._contract = contract
-
-    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> np.ndarray:
-        """Answer the one einsum that the oracle makes."""
-        del types, kwargs
-        if function is not np.einsum or args[0] != "ijl,ia,jb->abl" or args[2] is not args[3]:
-            return NotImplemented
-        return self._contract(args[2])
-
-
 class DenseHessianLoss:
-    """The oracle's `DenseLoss`, dense but for the third derivative; float64."""
+    """The oracle's `DenseLoss` without the d³ numbers of a dense third derivative; float64."""
 
     def __init__(self, loss: Callable) -> None:
         grad = jax.grad(loss)
@@ -88,8 +69,8 @@ class DenseHessianLoss:
         self._grad = jax.jit(grad)
         self._contracted = jax.jit(contracted)
 
-    def all(self, w: np.ndarray) -> tuple:
-        """Return value, gradient, Hessian, third derivative."""
+    def at(self, w: np.ndarray) -> tuple:
+        """Return value, gradient, Hessian, and how to contract the third derivative."""
         value, grad, hessian = (np.asarray(x) for x in self._all(jnp.asarray(w)))
 
         def contract(U: np.ndarray) -> np.ndarray:
@@ -100,7 +81,7 @@ class DenseHessianLoss:
                     result[a, b] = result[b, a] = self._contracted(w, U[:, a], U[:, b])
             return result
 
-        return value, grad, hessian, ContractedThird(contract)
+        return value, grad, hessian, contract
 
     def grad(self, w: np.ndarray) -> np.ndarray:
         """Return the gradient."""
@@ -123,7 +104,7 @@ def oracle_path(
     substeps: int = 4,
     warmup: int = 0,
     dense: bool = True,
-) -> Any:
+) -> OraclePath:
     """Return the oracle's central path.
 
     Args:
@@ -136,25 +117,13 @@ def oracle_path(
         dense: store the third derivative; else contract it on demand, for more than about 50
             parameters.
     """
-    oracles = _oracles()
-    replaced = oracles.DenseLoss if dense else DenseHessianLoss
-    with on_cpu(), mock.patch.object(oracles, "DenseLoss", replaced):
-        return oracles.central_path(
-            loss, np.asarray(params, float), oracles.OracleRule(*rule), steps, substeps, warmup
+    with on_cpu():
+        return central_path(
+            loss,
+            np.asarray(params, float),
+            OracleRule(*rule),
+            steps,
+            substeps,
+            warmup,
+            derivatives=DenseLoss if dense else DenseHessianLoss,
         )
-
-
-def _oracles() -> Any:
-    """Import the oracles; without CVXPY they work where the SDCP has a closed form."""
-    if importlib.util.find_spec("cvxpy") is None:
-        sys.modules.setdefault("cvxpy", _NoCVXPY("cvxpy"))
-    from tests import oracles
-
-    return oracles
-
-
-class _NoCVXPY(types.ModuleType):
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        raise ModuleNotFoundError("this case needs CVXPY: pip install cvxpy")
