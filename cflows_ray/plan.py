@@ -43,17 +43,22 @@ class Plan:
 
     @property
     def todo(self) -> tuple[RunConfig, ...]:
-        """Runs to carry out: one of each kind first, then those that are half done.
+        """Runs to carry out, in the order in which they begin.
 
-        Runs of a kind share a compiled program, which others then find in the compilation cache
-        instead of compiling it at the same time.
+        One of each kind first: runs of a kind share a compiled program, which others then find in
+        the compilation cache instead of compiling it at the same time. Then those that are half
+        done. Otherwise high learning rates first: they spend more steps at the edge of stability,
+        track more directions and so take longer, and a sweep that ends with its short runs leaves
+        its workers idle for less.
         """
-        runs = (*self.resumed, *self.fresh, *self.retried)
-        pioneers: dict[object, RunConfig] = {}
+        runs = sorted((*self.resumed, *self.fresh, *self.retried), key=lambda run: -run.lr)
+        pioneers: dict[str, RunConfig] = {}
         for run in runs:
             pioneers.setdefault(run.kind, run)
         first = {run.run_id for run in pioneers.values()}
-        return (*pioneers.values(), *(run for run in runs if run.run_id not in first))
+        others = [run for run in runs if run.run_id not in first]
+        half_done = {run.run_id for run in self.resumed}
+        return (*pioneers.values(), *sorted(others, key=lambda run: run.run_id not in half_done))
 
     def what(self, run: RunConfig) -> str:
         """Return in words what a launch would do with a run."""

@@ -19,6 +19,7 @@ from cflows_ray import storage as storage_module
 from cflows_ray.checks import ConfigError
 from cflows_ray.lock import LOCK, SweepLock, SweepLocked, process_start
 from cflows_ray.storage import Storage, StorageError
+from tests.storage_contract import check_storage
 
 
 @pytest.fixture
@@ -29,24 +30,9 @@ def storage(tmp_path: Path) -> Storage:
 # Storage ------------------------------------------------------------------------------------
 
 
-def test_storage(storage: Storage, tmp_path: Path) -> None:
+def test_a_folder_as_storage(storage: Storage, tmp_path: Path) -> None:
     assert storage.location == f"{tmp_path}/s"
-    assert storage.names("a") == []
-    with pytest.raises(FileNotFoundError):
-        storage.read("a/b")
-    storage.write("a/b", b"one")
-    storage.write("a/b", b"two")
-    storage.write("a/c/d", b"")
-    assert storage.read("a/b") == b"two"
-    assert storage.names("a") == ["b"]
-    assert storage.names("a", recursive=True) == ["b", "c/d"]
-    storage.move("a/b", "a/e")
-    assert storage.names("", recursive=True) == ["a/c/d", "a/e"]
-    storage.delete("a/e")
-    storage.delete("a/e")
-    storage.delete_folder("a")
-    storage.delete_folder("a")
-    assert storage.names("", recursive=True) == []
+    check_storage(storage)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(

@@ -40,7 +40,7 @@ class Options:
     """`steps`: numbers of critical directions."""
     paper: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """`memory`: compile the paper-scale ViT too, which takes long."""
-    sweep_steps: int = 2000
+    sweep_steps: int = 1000
     """`sweep`: optimizer steps of a trial."""
     tiny: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """`precision`, `sweep`: as small as possible, to try the machinery."""
@@ -75,7 +75,7 @@ def _precision(options: Options) -> Iterator[str]:
 def _sweep(options: Options) -> Iterator[str]:
     from tests.benchmarks.table_sweep import sweep
 
-    return sweep(options.sweep_steps, options.tiny)
+    return sweep(options.repetitions, options.sweep_steps, options.tiny)
 
 
 TABLES: dict[str, Callable[[Options], Iterator[str]]] = {

@@ -2,15 +2,18 @@
 
 A trial's time counts from when its worker takes the run to when it has ended it, with the pause
 before the next one; its numerics are the time inside the paired run (start, chunks, compiling).
-Needs a machine with nothing else to do for the ratio of workers to mean anything.
+Every worker is pinned to a core of its own, so that one worker alone has no more of the machine
+than each of two. Needs a machine with nothing else to do for the ratio of workers to mean anything.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import json
 import os
+import statistics
 import tempfile
 import time
 from collections.abc import Iterator
@@ -27,10 +30,11 @@ from cflows_ray.results import Results
 from cflows_ray.session import RunSession, build_paired
 from cflows_ray.storage import Storage
 from cflows_ray.tune import PairedTrial, run_sweep
-from tests.benchmarks.measuring import number, table
+from tests.benchmarks.measuring import number, progress, table
 
 ROOT = Path(__file__).resolve().parents[2]
 LOG = "CFLOWS_BENCHMARK_LOG"
+SEEDS = 8
 
 
 def log(**event: Any) -> None:
@@ -74,6 +78,7 @@ class TimedTrial(PairedTrial):
     def setup(self, config: dict[str, Any]) -> None:
         """Take the first run."""
         log(kind="begin", first=True)
+        _pin_to_a_free_core(Path(os.environ[LOG]).parent)
         super().setup(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -87,6 +92,15 @@ class TimedTrial(PairedTrial):
         if result["done"]:
             log(kind="end")
         return result
+
+
+def _pin_to_a_free_core(folder: Path) -> None:
+    """Take a core that no other worker of this sweep has taken; none if all are."""
+    for core in sorted(os.sched_getaffinity(0)):
+        with contextlib.suppress(FileExistsError):
+            (folder / f"core-{core}").touch(exist_ok=False)
+            os.sched_setaffinity(0, {core})  # threads begun from now on inherit it
+            return
 
 
 @dataclass(frozen=True)
@@ -109,9 +123,9 @@ class Measured:
     trials: int
 
     @property
-    def overhead(self) -> float:
-        """Share of the workers' time that is not numerics."""
-        return (self.busy - self.numerics) / self.busy
+    def overhead_s(self) -> float:
+        """Seconds of a trial that are not numerics."""
+        return (self.busy - self.numerics) / self.trials
 
 
 def read_log(path: Path, wall: float, trials: int) -> Measured:
@@ -163,41 +177,53 @@ def run(workers: int, steps: int, seeds: int, compile_cache: str) -> Measured:
         return read_log(path, wall, len(Results(storage).finished()))
 
 
-def sweep(steps: int = 2000, tiny: bool = False) -> Iterator[str]:
-    """Yield the table: a first sweep that compiles, then one and two workers."""
-    steps, seeds = (20, 1) if tiny else (steps, 4)
+def sweep(repetitions: int, steps: int = 1000, tiny: bool = False) -> Iterator[str]:
+    """Yield the table: a first sweep that compiles, then one and two workers in turn."""
+    repetitions, steps, seeds = (1, 20, 1) if tiny else (repetitions, steps, SEEDS)
+    by_workers: dict[int, list[Measured]] = {1: [], 2: []}
     with tempfile.TemporaryDirectory() as cache:
-        cases = [
-            # as long as the others: a later growth of k is another program
-            ("1 worker, compiling", run(1, steps, 1, cache)),
-            ("1 worker", run(1, steps, seeds, cache)),
-            ("2 workers", run(2, steps, seeds, cache)),
-        ]
+        progress("one worker, compiling")
+        # as long as the others: a later growth of k is another program
+        compiling = run(1, steps, 1, cache)
+        for i in range(repetitions):
+            for workers, found in by_workers.items():
+                progress(f"{workers} at a time, {i + 1} of {repetitions}")
+                found.append(run(workers, steps, seeds, cache))
     header = (
-        "sweep | trials | wall s | first run to last s | s a trial | numerics s a trial | "
-        "compiling s a trial | not numerics, s a trial | share"
+        "sweep | trials | first run to last s | with the start of Ray s | s a trial | "
+        "numerics s a trial | compiling s a trial | not numerics s a trial"
     )
-    rows = [
-        (
-            name,
-            m.trials,
-            m.wall,
-            m.span,
-            m.busy / m.trials,
-            m.numerics / m.trials,
-            m.compiling / m.trials,
-            (m.busy - m.numerics) / m.trials,
-            f"{100 * m.overhead:.1f}%",
-        )
-        for name, m in cases
-    ]
+    rows = [_row("1 worker, compiling", [compiling])]
+    rows += [_row(f"{n} worker{'s' if n > 1 else ''}", found) for n, found in by_workers.items()]
     yield table(header, rows)
-    one, two = cases[1][1], cases[2][1]
-    a_minute = 100 * (one.busy - one.numerics) / one.trials / 60
+    pairs = list(zip(by_workers[1], by_workers[2], strict=True))
+    overheads = [100 * m.overhead_s / 60 for m in by_workers[1]]
     yield (
-        f"Overhead of a trial over a minute: {number(a_minute)}%. Two workers against one: "
-        f"{number(2 * one.busy / two.busy)} times as many trials in the same time while both have "
-        f"one, {number(one.span / two.span)} times as fast from the first run taken to the last "
-        f"ended, when one worker waits for the other, {number(one.wall / two.wall)} with the start "
-        "of Ray."
+        "Overhead of a trial that computes for a minute: "
+        f"{_spread(overheads)}%. Two workers against one: "
+        f"{_spread([one.span / two.span for one, two in pairs])} times as fast from the first run "
+        "taken to the last ended, the end included, when one worker waits for the other; "
+        f"{_spread([2 * one.busy / two.busy for one, two in pairs])} while both have a run; "
+        f"{_spread([one.wall / two.wall for one, two in pairs])} with the start of Ray."
     )
+
+
+def _row(name: str, found: list[Measured]) -> tuple[Any, ...]:
+    """Return the least of each figure, and all of them where there are several."""
+    figures = (
+        [m.span for m in found],
+        [m.wall for m in found],
+        [m.busy / m.trials for m in found],
+        [m.numerics / m.trials for m in found],
+        [m.compiling / m.trials for m in found],
+        [m.overhead_s for m in found],
+    )
+    return (name, found[0].trials, *map(_spread, figures))
+
+
+def _spread(values: list[float]) -> str:
+    """Return "median (least to largest)", or the one value."""
+    if len(values) == 1:
+        return number(values[0])
+    middle, *ends = (number(x) for x in (statistics.median(values), min(values), max(values)))
+    return f"{middle} ({' to '.join(ends)})"

@@ -19,31 +19,15 @@ from tests.ray.conftest import KEYS, Launched
 from tests.ray.fake_run import build_fake
 from tests.ray.moments import Moment
 from tests.ray.tables import assert_same_tables, download
+from tests.storage_contract import check_storage
 
 # Started by their own libraries, with settings that they warn about themselves.
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
 RUN = RunConfig(workload="saddle_2d", rule="gradient_descent", lr=0.2, steps=25)
 
 
-def test_storage_on_s3(bucket: str) -> None:
-    storage = Storage(bucket, "basics")
-    assert storage.names("a", recursive=True) == []
-    with pytest.raises(FileNotFoundError):
-        storage.read("a/b")
-    storage.write("a/b", b"one")
-    storage.write("a/b", b"two")
-    storage.write("a/c/d", b"three")
-    assert storage.read("a/b") == b"two"
-    assert storage.names("a") == ["b"]
-    assert storage.names("a", recursive=True) == ["b", "c/d"]
-    storage.move("a/b", "a/e")
-    assert storage.exists("a/e")
-    assert not storage.exists("a/b")
-    storage.delete("a/e")
-    storage.delete("a/e")
-    storage.delete_folder("a")
-    storage.delete_folder("a")
-    assert storage.names("", recursive=True) == []
+def test_a_bucket_as_storage(bucket: str) -> None:
+    check_storage(Storage(bucket, "basics"))
 
 
 def test_a_run_that_dies_and_goes_on(bucket: str, tmp_path: Path) -> None:

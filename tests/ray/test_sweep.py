@@ -81,6 +81,8 @@ def test_the_tables_of_an_undisturbed_sweep(
     assert set(zip(runs["lr"], runs["seed"], strict=True)) == {
         (lr, seed) for lr in (0.2, 0.19) for seed in (0, 1)
     }
+    # a process compiles for its first run only
+    assert 1 <= (runs["compile_s"] > 0).sum() <= 2
     steps = tables["steps"].to_pandas()
     counts = steps.groupby(["run_id", "process"])["step"].agg(["count", "min", "max"])
     assert {tuple(row) for row in counts.to_numpy()} == {(46, 0, 45)}
