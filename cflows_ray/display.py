@@ -68,9 +68,7 @@ class Display:
         self.console = console or Console()
         self._name = name
         self._views = {run.run_id: RunView(run) for run in runs}
-        for run_id, status in ended.items():
-            if run_id in self._views:
-                self._views[run_id].status = status
+        self.ended(ended)
         self._history: deque[tuple[float, int]] = deque()
         self._steps_here = 0
         self._last_plain = 0.0
@@ -98,6 +96,11 @@ class Display:
     def is_open(self, run_id: str) -> bool:
         """Say whether a run has not ended yet, as far as is known here."""
         return self._views[run_id].is_open
+
+    def ended(self, statuses: Mapping[str, str]) -> None:
+        """Take note of runs that have ended otherwise than by this launch, with their statuses."""
+        for run_id in statuses.keys() & self._views.keys():
+            self._views[run_id].status = statuses[run_id]
 
     def started(self, run_id: str) -> None:
         """Take note that a run has got a process."""

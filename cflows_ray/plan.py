@@ -5,8 +5,9 @@ Reads storage only; used by the launch itself, by `--dry-run` and by the status 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from cflows_ray.checkpoint import FOLDER
@@ -59,6 +60,20 @@ class Plan:
         others = [run for run in runs if run.run_id not in first]
         half_done = {run.run_id for run in self.resumed}
         return (*pioneers.values(), *sorted(others, key=lambda run: run.run_id not in half_done))
+
+    def without(self, rows: Mapping[str, dict[str, Any]]) -> Plan:
+        """Return the plan without runs that have ended since, whose rows these are, by run id."""
+
+        def left(runs: tuple[RunConfig, ...]) -> tuple[RunConfig, ...]:
+            return tuple(run for run in runs if run.run_id not in rows)
+
+        return replace(
+            self,
+            ended={**self.ended, **rows},
+            resumed=left(self.resumed),
+            fresh=left(self.fresh),
+            retried=left(self.retried),
+        )
 
     def what(self, run: RunConfig) -> str:
         """Return in words what a launch would do with a run."""
@@ -133,12 +148,16 @@ class Plan:
         return total
 
 
-def _known_row(record: Mapping[str, Any], run_id: str) -> dict[str, Any]:
-    """Return the row of a run that the last launch asked for; empty if it did not."""
-    try:
-        return RunConfig(**record["runs"][run_id]).row()
-    except (KeyError, TypeError, ValueError):  # an older launch, or of an older version
-        return {}
+def known_runs(record: Mapping[str, Any]) -> dict[str, RunConfig]:
+    """Return the runs that a launch asked for, by run id, by what it wrote to sweep.json.
+
+    Those that an older or a newer version wrote, and this one does not know, are left out.
+    """
+    runs = {}
+    for run_id, values in record.get("runs", {}).items():
+        with contextlib.suppress(TypeError, ValueError):
+            runs[run_id] = RunConfig(**values)
+    return runs
 
 
 def _cost_key(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -181,9 +200,10 @@ def make_plan(sweep: SweepConfig, storage: Storage, retry_failed: bool = False) 
         else:
             fresh.append(run)
     asked = {run.run_id for run in sweep.runs}
-    left = {i: _known_row(record, i) for i in sorted(set(begun) - asked - set(rows))}
-    before = tuple(filter(None, (_known_row(record, i) for i in record.get("runs", {}))))
+    known = {run_id: run.row() for run_id, run in known_runs(record).items()}
+    left = {i: known.get(i, {}) for i in sorted(set(begun) - asked - set(rows))}
     steps = {run.run_id: begun[run.run_id] for run in resumed}
+    before = tuple(known.values())
     return Plan(ended, tuple(resumed), tuple(fresh), tuple(retried), rows, left, steps, before)
 
 

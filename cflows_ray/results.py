@@ -27,6 +27,8 @@ from cflows_ray.storage import Storage
 
 MERGED = "_merged.parquet"
 FIRST_PART = "part-00000000.parquet"
+# What pyarrow raises for damaged bytes (`ArrowInvalid` is a `ValueError`).
+DAMAGE = (ValueError, OSError, pa.ArrowException)
 
 
 class ResultsDamaged(RuntimeError):
@@ -103,15 +105,25 @@ class Results:
             return None
         try:
             return absent_values("runs") | _table(data).to_pylist()[0]
-        except (pa.ArrowInvalid, OSError, IndexError):  # what pyarrow raises for damaged bytes
+        except (*DAMAGE, IndexError):
             return None
 
-    def forget_unreadable(self, run_ids: Iterable[str]) -> None:
-        """Delete what is left of those runs, among some that have not ended, that have a row."""
+    def ended_since(self, run_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Return the rows, by run id, of those runs that have one by now.
+
+        What is left of a run whose row can't be read is deleted, so that it can run again.
+        """
         found = set(self._storage.names("runs"))
+        rows = {}
         for run_id in run_ids:
-            if f"{run_id}.parquet" in found:
+            if f"{run_id}.parquet" not in found:
+                continue
+            row = self._read_run(f"{run_id}.parquet")
+            if row is None:
                 self.forget_run(run_id)
+            else:
+                rows[run_id] = row
+        return rows
 
     # The steps table ------------------------------------------------------------------------
 
@@ -179,8 +191,11 @@ class Results:
         for name in parts:
             try:
                 data = self._storage.read(f"steps/{run_id}/{name}")
+            except FileNotFoundError as error:
+                raise ResultsDamaged(f"steps/{run_id}/{name} is gone") from error
+            try:
                 tables.append(_table(data).cast(arrow_schema("steps")))
-            except (pa.ArrowInvalid, FileNotFoundError, ValueError) as error:
+            except DAMAGE as error:
                 raise ResultsDamaged(f"steps/{run_id}/{name} can't be read: {error}") from error
         return pa.concat_tables(tables)
 
@@ -215,7 +230,8 @@ def _check_rows(table: pa.Table, run_id: str, num_rows: int) -> None:
 
 def _parquet_bytes(table: pa.Table) -> bytes:
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
+    # without checksums, a flipped bit may read back as another number
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
     return buffer.getvalue()
 
 
@@ -225,7 +241,8 @@ def _table(data: bytes) -> pa.Table:
     In this thread: pyarrow's own readers let go of the bytes in a thread of theirs, perhaps only
     when Python has gone, which ends the process with an abort after all its work is done.
     """
-    return pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
+    file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+    return file.read(use_threads=False)
 
 
 def _is_table(path: str) -> bool:

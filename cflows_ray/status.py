@@ -19,7 +19,7 @@ from cflows_ray.checks import ConfigError
 from cflows_ray.config import RunConfig
 from cflows_ray.display import duration, print_whole, say
 from cflows_ray.lock import is_alive, read_lock
-from cflows_ray.plan import begun_runs
+from cflows_ray.plan import begun_runs, known_runs
 from cflows_ray.results import OtherSchema, Results
 from cflows_ray.schema import RUN_STATUSES
 from cflows_ray.storage import Storage, StorageError
@@ -41,6 +41,7 @@ class SweepStatus:
         details: why runs failed or diverged.
         steps: optimizer steps at the last checkpoint of runs that are not done.
         wall_s: computing time of all runs that have ended.
+        num_unknown: runs whose configuration another version wrote and this one does not know.
     """
 
     name: str
@@ -50,6 +51,7 @@ class SweepStatus:
     details: dict[str, str] = field(default_factory=dict)
     steps: Mapping[str, int] = field(default_factory=dict)
     wall_s: float = 0.0
+    num_unknown: int = 0
 
     def count(self, status: str, run_ids: Iterable[str] | None = None) -> int:
         """Return how many runs (of some) have a status."""
@@ -71,7 +73,7 @@ def sweep_status(storage: Storage) -> SweepStatus:
     driver = holder if holder is not None and is_alive(holder) else None
     rows = results.finished()
     begun = begun_runs(storage)
-    runs = {run_id: RunConfig(**values) for run_id, values in record["runs"].items()}
+    runs = known_runs(record)
     statuses = {}
     for run_id in runs:
         if run_id in rows:
@@ -90,6 +92,7 @@ def sweep_status(storage: Storage) -> SweepStatus:
         },
         steps={i: step for i, step in begun.items() if i in runs and i not in rows},
         wall_s=sum(row["wall_s"] or 0.0 for i, row in rows.items() if i in runs),
+        num_unknown=len(record["runs"]) - len(runs),
     )
 
 
@@ -114,6 +117,9 @@ def print_status(status: SweepStatus, console: Console) -> None:
             say(console, f"{run_id}  {status.runs[run_id]}: {word}: {reason}")
         if len(ids) > MAX_REASONS:
             say(console, f"... and {len(ids) - MAX_REASONS} more that {word}")
+    if status.num_unknown:
+        words = "configuration that another version of cflows_ray wrote"
+        say(console, f"{status.num_unknown} more asked for, with a {words}")
     say(console, f"computing time of the runs that are done: {duration(status.wall_s)}")
 
 

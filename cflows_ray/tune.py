@@ -277,11 +277,8 @@ def run_sweep(
         results.write_sweep(
             {**record, "launched": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
         )
+        plan = _brought_up_to_date(plan, results, storage, display)
         results.tidy(plan.ended)
-        results.forget_unreadable(run.run_id for run in plan.todo)
-        for run in plan.retried:
-            results.forget_run(run.run_id)
-            Checkpoints(storage, run.run_id).clear()
         if not plan.todo:
             return Outcome()
         with _cluster(sweep.execution, display):
@@ -301,6 +298,18 @@ def run_sweep(
             return _fit(sweep, work, storage, display, lock, resources, commit, trainable)
     finally:
         lock.release()
+
+
+def _brought_up_to_date(plan: Plan, results: Results, storage: Storage, display: Display) -> Plan:
+    """Return the plan without what another driver has done since; clear what is to run again."""
+    rows = results.ended_since(run.run_id for run in plan.todo)
+    for run in plan.retried:
+        if rows.get(run.run_id, {}).get("status") == "failed":
+            del rows[run.run_id]
+            results.forget_run(run.run_id)
+            Checkpoints(storage, run.run_id).clear()
+    display.ended({run_id: row["status"] for run_id, row in rows.items()})
+    return plan.without(rows)
 
 
 def _fit(

@@ -22,7 +22,7 @@ from cflows_ray.config import Grid, RunConfig, SweepConfig
 from cflows_ray.display import Display, print_whole
 from cflows_ray.lock import SweepLock
 from cflows_ray.plan import make_plan
-from cflows_ray.results import OtherSchema, Results, steps_table
+from cflows_ray.results import OtherSchema, Results, ResultsDamaged, steps_table
 from cflows_ray.schema import arrow_schema
 from cflows_ray.session import RunSession
 from cflows_ray.status import print_status, sweep_status
@@ -116,6 +116,33 @@ def test_an_unreadable_row_does_not_count_as_done(storage: Storage) -> None:
     assert not make_plan(SWEEP, storage).ended
 
 
+def test_a_flipped_bit_is_noticed_or_harmless(storage: Storage) -> None:
+    """Bad pages, headers, footers: never other numbers, and never another kind of error."""
+    results = Results(storage)
+    run_fake(storage, SWEEP.runs[0])
+    run_id = SWEEP.runs[0].run_id
+    path = f"steps/{run_id}/part-00000000.parquet"
+    whole = storage.read(path)
+    table = pq.read_table(io.BytesIO(whole))
+    noticed, rng = 0, np.random.default_rng(0)
+    for _ in range(300):
+        damaged = bytearray(whole)
+        damaged[rng.integers(len(whole))] ^= 1 << rng.integers(8)
+        storage.write(path, bytes(damaged))
+        try:
+            found = results._read_parts(run_id, ["part-00000000.parquet"])
+        except ResultsDamaged:
+            noticed += 1
+        else:
+            assert found.equals(table)
+    assert noticed > 100
+
+
+def test_what_is_missing_is_said(storage: Storage) -> None:
+    with pytest.raises(ResultsDamaged, match="steps/x lacks parts"):
+        Results(storage).merge("x", ["part-00000000.parquet"], 1)
+
+
 # Checkpoints --------------------------------------------------------------------------------
 
 
@@ -189,6 +216,20 @@ def test_plan_and_status(storage: Storage) -> None:
     assert "failed: FloatingPointError: seventeen is not a learning rate" in text
     assert "diverged: loss not finite at step 7" in text
     assert "running, step 10 of 25" in text
+
+
+def test_runs_of_another_version_do_not_stop_status_and_plan(storage: Storage) -> None:
+    record = SWEEP.to_json()
+    record["runs"]["0" * 16] = {**SWEEP.runs[0].to_json(), "momentum": 0.9}
+    record["runs"]["1" * 16] = {**SWEEP.runs[0].to_json(), "workload": "gone"}
+    Results(storage).write_sweep(record)
+    status = sweep_status(storage)
+    assert (len(status.runs), status.num_unknown) == (3, 2)
+    console = Console(file=io.StringIO(), width=120)
+    print_status(status, console)
+    assert isinstance(console.file, io.StringIO)
+    assert "2 more asked for, with a configuration that another version" in console.file.getvalue()
+    assert len(make_plan(SWEEP, storage).fresh) == 3
 
 
 def test_the_estimate_comes_from_runs_of_the_same_kind(storage: Storage) -> None:

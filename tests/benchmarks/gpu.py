@@ -236,10 +236,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=WORKLOADS)
     parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--chunk", type=int, default=20, help="optimizer steps in a timed call")
+    parser.add_argument("--chunk", type=int, help="optimizer steps in a timed call (20; small: 4)")
     parser.add_argument("--small", action="store_true", help="`cpu` scale, few cases")
     parser.add_argument("--out", type=Path, help="write the report to this file too")
-    return parser.parse_args()
+    args = parser.parse_args()
+    args.chunk = args.chunk or (4 if args.small else 20)
+    return args
 
 
 def main() -> None:

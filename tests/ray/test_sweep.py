@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import io
 import os
 import re
 import time
@@ -12,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from cflows_ray.config import ConfigError, SweepConfig
+from cflows_ray.display import Display
 from cflows_ray.lock import SweepLock, SweepLocked, read_lock
 from cflows_ray.plan import make_plan
 from cflows_ray.results import Results
+from cflows_ray.session import RunSession
 from cflows_ray.storage import Storage
 from tests.ray.conftest import Launched
 from tests.ray.fake_run import build_fake, build_mended
@@ -135,6 +139,39 @@ def test_relaunch_runs_only_what_is_missing(launch: Launch, small_sweep: MakeSwe
     kept = {name: time for name, time in before.items() if name not in again}
     assert {name: after[name] for name in kept} == kept
     assert len(read_tables(first.folder)["runs"]) == 6
+
+
+@pytest.mark.parametrize("failed_before", [False, True])
+def test_a_plan_made_before_another_driver_was_done_undoes_nothing(
+    small_sweep: MakeSweep, failed_before: bool
+) -> None:
+    """Between plan and lock another driver may end runs; nothing is left to do, so no Ray."""
+    from cflows_ray.tune import Outcome, run_sweep
+
+    sweep = small_sweep(lrs=(17.0,))
+    storage = Storage(sweep.execution.storage, sweep.name)
+    if failed_before:
+        carry_out(sweep, storage, build_fake)
+    plan = make_plan(sweep, storage, retry_failed=failed_before)
+    assert len(plan.todo) == 2
+    if failed_before:
+        for run in sweep.runs:
+            Results(storage).forget_run(run.run_id)
+    carry_out(sweep, storage, build_mended)
+    before = read_tables(Path(storage.location))
+    display = Display(sweep.name, sweep.runs, {}, Console(file=io.StringIO()))
+    assert run_sweep(sweep, plan, storage, display) == Outcome()
+    assert display.counts() == {"finished": 2}
+    after = read_tables(Path(storage.location))
+    assert all(after[name].equals(before[name]) for name in ("runs", "steps"))
+
+
+def carry_out(sweep: SweepConfig, storage: Storage, build: Any) -> None:
+    """End all runs, as another driver's workers would."""
+    for run in sweep.runs:
+        session = RunSession(run, sweep=sweep.name, storage=storage, chunk_steps=50, build=build)
+        while session.advance().status == "running":
+            pass
 
 
 def test_divergence_failure_and_machine_errors(launch: Launch, small_sweep: MakeSweep) -> None:
