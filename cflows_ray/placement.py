@@ -16,6 +16,7 @@ from cflows_ray.config import ConfigError, Execution
 
 GIB = 1024**3
 MAX_PACK = 64
+NODE_NAMES = {"cpu": "CPU", "gpu": "GPU", "memory": "memory"}  # Ray's, by what a run asks for
 
 
 # Ray's cluster launcher leaves its configuration on the head node, in a file that exists nowhere
@@ -32,15 +33,26 @@ def cluster_address(execution: Execution) -> str | None:
 
 
 def autoscaling_nodes(bootstrap: Path | None = None) -> list[dict[str, float]]:
-    """Return resources of the node types that a cluster may start; empty without autoscaling."""
+    """Return resources of all workers that a cluster may start; empty without autoscaling.
+
+    One of each type first, then one more of each; where types share a limit, so far as it goes.
+    """
     path = bootstrap or Path(BOOTSTRAP).expanduser()
     if not path.exists():
         return []
     import yaml
 
     cluster = yaml.safe_load(path.read_text())
+    limit = int(cluster.get("max_workers", 2))  # Ray's own default
     types = cluster.get("available_node_types", {}).values()
-    return [dict(t.get("resources", {})) for t in types if t.get("max_workers", 1)]
+    numbered = [
+        (i, dict(node_type.get("resources", {})))
+        for node_type in types
+        for i in range(int(node_type.get("max_workers", limit)))
+    ]
+    numbered.sort(key=lambda pair: pair[0])
+    num_types = sum(i == 0 for i, _ in numbered)
+    return [resources for _, resources in numbered[: max(limit, num_types)]]
 
 
 def resources_per_run(
@@ -70,8 +82,7 @@ def check_fits(resources: Mapping[str, float], nodes: Iterable[Mapping[str, floa
         >>> check_fits({"cpu": 1.0, "gpu": 1.0}, [{"CPU": 8.0, "GPU": 1.0}])
     """
     nodes = list(nodes)
-    names = {"cpu": "CPU", "gpu": "GPU", "memory": "memory"}
-    need = {names[k]: v for k, v in resources.items() if v > 0}
+    need = {NODE_NAMES[k]: v for k, v in resources.items() if v > 0}
     if any(all(node.get(k, 0) >= v for k, v in need.items()) for node in nodes):
         return
     there = sorted({_words(node) for node in nodes}) or ["no machine"]
@@ -79,6 +90,33 @@ def check_fits(resources: Mapping[str, float], nodes: Iterable[Mapping[str, floa
         f"resources of a run must fit on one machine, got {_words(need)}; "
         f"there is: {'; '.join(there)}"
     )
+
+
+def most_at_once(
+    resources: Mapping[str, float],
+    nodes: Iterable[Mapping[str, float]],
+    to_come: Iterable[Mapping[str, float]] = (),
+) -> int:
+    """Return how many runs the nodes hold at the same time, or those that a cluster may grow to.
+
+    Args:
+        resources: of one run.
+        nodes: resources of the nodes that are there.
+        to_come: resources of all workers that the cluster may start, if it grows by itself.
+
+    Example:
+        >>> most_at_once({"cpu": 1.0, "gpu": 1.0}, [{"CPU": 0}], [{"CPU": 4, "GPU": 1}] * 8)
+        8
+    """
+
+    def held(machines: Iterable[Mapping[str, float]]) -> int:
+        total = 0
+        for node in machines:
+            fits = [node.get(NODE_NAMES[k], 0) / v for k, v in resources.items() if v > 0]
+            total += int(min(fits) + 1e-9) if fits else 0
+        return total
+
+    return max(held(nodes), held(to_come))
 
 
 def largest_pack(resources: Mapping[str, float], num_runs: int, at_once: int) -> int:
@@ -94,16 +132,6 @@ def largest_pack(resources: Mapping[str, float], num_runs: int, at_once: int) ->
     if not resources.get("gpu"):
         return 1
     return max(1, min(MAX_PACK, math.ceil(num_runs / at_once)))
-
-
-def runs_at_once(resources: Mapping[str, float], nodes: Iterable[Mapping[str, float]]) -> int:
-    """Return how many runs the nodes hold at the same time."""
-    names = {"cpu": "CPU", "gpu": "GPU", "memory": "memory"}
-    total = 0
-    for node in nodes:
-        fits = [node.get(names[k], 0) / v for k, v in resources.items() if v > 0]
-        total += int(min(fits) + 1e-9) if fits else 0
-    return total
 
 
 def _words(node: Mapping[str, Any]) -> str:

@@ -55,8 +55,8 @@ from cflows_ray.placement import (  # noqa: E402
     cluster_address,
     in_words,
     largest_pack,
+    most_at_once,
     resources_per_run,
-    runs_at_once,
 )
 from cflows_ray.plan import Plan  # noqa: E402
 from cflows_ray.process import prepare_process, working_in  # noqa: E402
@@ -283,12 +283,12 @@ def run_sweep(
             return Outcome()
         with _cluster(sweep.execution, display):
             nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
-            possible = nodes + autoscaling_nodes()
-            resources = resources_per_run(sweep.execution, possible)
+            to_come = autoscaling_nodes()
+            resources = resources_per_run(sweep.execution, nodes + to_come)
             if not sweep.execution.autoscaling:
-                check_fits(resources, possible)
-            at_once = min(max(1, runs_at_once(resources, nodes)), len(plan.todo))
-            at_once = min(at_once, sweep.execution.workers or at_once)
+                check_fits(resources, nodes + to_come)
+            at_once = max(1, most_at_once(resources, nodes, to_come))
+            at_once = min(at_once, sweep.execution.workers or at_once, len(plan.todo))
             size = sweep.execution.pack or largest_pack(resources, len(plan.todo), at_once)
             work = packs(plan.todo, size)
             display.note(

@@ -15,7 +15,13 @@ import pytest
 from cflows_ray import config as config_module
 from cflows_ray.cli import Options, apply, parse
 from cflows_ray.config import ConfigError, Execution, Grid, RunConfig, SweepConfig
-from cflows_ray.placement import autoscaling_nodes, check_fits, resources_per_run, runs_at_once
+from cflows_ray.placement import (
+    autoscaling_nodes,
+    check_fits,
+    largest_pack,
+    most_at_once,
+    resources_per_run,
+)
 from cflows_ray.schema import column_names
 
 RUN = RunConfig(workload="saddle_2d", rule="rmsprop", lr=0.2, steps=50)
@@ -325,8 +331,8 @@ def test_a_run_gets_a_gpu_where_there_is_one() -> None:
 
 def test_what_fits() -> None:
     check_fits({"cpu": 1.0, "gpu": 1.0}, [LAPTOP, SERVER])
-    assert runs_at_once({"cpu": 1.0, "gpu": 1.0}, [LAPTOP, SERVER]) == 4
-    assert runs_at_once({"cpu": 1.0, "gpu": 0.25}, [SERVER, SERVER]) == 32
+    assert most_at_once({"cpu": 1.0, "gpu": 1.0}, [LAPTOP, SERVER]) == 4
+    assert most_at_once({"cpu": 1.0, "gpu": 0.25}, [SERVER, SERVER]) == 32
     message = "got 1 CPU, 5 GPU; there is: 16 CPU, 4 GPU, 64.0 GiB memory; 8 CPU, 0 GPU"
     with pytest.raises(ConfigError, match=message):
         check_fits({"cpu": 1.0, "gpu": 5.0}, [LAPTOP, SERVER])
@@ -334,14 +340,26 @@ def test_what_fits() -> None:
         check_fits({"cpu": 1.0, "memory": 32.0 * 2**30}, [LAPTOP])
 
 
+def test_packs_are_for_the_cluster_as_it_may_grow() -> None:
+    """The one of cluster.yaml when nothing runs yet: a head without CPUs, up to 8 GPUs."""
+    resources = {"cpu": 1.0, "gpu": 1.0}
+    at_once = most_at_once(resources, [{"CPU": 0.0}], [{"CPU": 4.0, "GPU": 1.0}] * 8)
+    assert at_once == 8
+    assert largest_pack(resources, 50, at_once) == 7
+    assert most_at_once(resources, [SERVER, SERVER], []) == 8
+
+
 def test_a_cluster_that_grows_counts_what_it_can_start(tmp_path: Path) -> None:
     assert autoscaling_nodes(tmp_path / "none") == []
     bootstrap = tmp_path / "ray_bootstrap_config.yaml"
     bootstrap.write_text(
+        "max_workers: 4\n"
         "available_node_types:\n"
         "  head: {resources: {CPU: 2}, max_workers: 0}\n"
-        "  worker: {resources: {CPU: 8, GPU: 1}, max_workers: 4}\n"
+        "  worker: {resources: {CPU: 8, GPU: 1}, max_workers: 3}\n"
+        "  other: {resources: {CPU: 16}}\n"
     )
     nodes = autoscaling_nodes(bootstrap)
-    assert nodes == [{"CPU": 8, "GPU": 1}]
+    gpu, cpu = {"CPU": 8, "GPU": 1}, {"CPU": 16}
+    assert nodes == [gpu, cpu, gpu, cpu]
     assert resources_per_run(Execution(), nodes) == {"cpu": 1.0, "gpu": 1.0}
