@@ -131,14 +131,13 @@ def choose_pack_size(
         runs: runs to carry out, as for `PairedPack`.
         states: their states.
         memory_limit: bytes of the device; by default what the device says, or no limit.
-        candidates: sizes to try, rising; larger ones than `len(runs)` are left out.
+        candidates: sizes to try, rising, up to `len(runs)`, which is tried as well unless the
+            largest is below.
         clock: seconds.
     """
     limit = _device_memory() if memory_limit is None else memory_limit
     best, best_rate = 1, 0.0
-    for size in candidates:
-        if size > len(runs):
-            break
+    for size in [c for c in candidates if c < len(runs)] + [min(len(runs), max(candidates))]:
         pack, members = PairedPack(runs[:size]), list(states[:size])
         if limit is not None and pack.memory_bytes(members) > MEMORY_SHARE * limit:
             break

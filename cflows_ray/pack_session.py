@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from cflows_ray.config import RunConfig
 from cflows_ray.session import Progress, RunSession
+
+if TYPE_CHECKING:
+    from cflows_ray.pairing import PairedRun
 
 
 class Report(NamedTuple):
@@ -86,9 +89,7 @@ class PackSession:
         if self._size is None and self._ready:
             from cflows_ray.pack import choose_pack_size
 
-            self._size = choose_pack_size(
-                [s.paired for s in self._ready], [s.state for s in self._ready]
-            )
+            self._size = choose_pack_size(_paired(self._ready), [s.state for s in self._ready])
         return reports
 
     def _form(self) -> None:
@@ -98,7 +99,7 @@ class PackSession:
         size = self._size or 1
         self._packed, self._ready = self._ready[:size], self._ready[size:]
         self._live = list(self._packed)
-        self._pack = PairedPack([s.paired for s in self._packed])
+        self._pack = PairedPack(_paired(self._packed))
 
     def _advance_pack(self) -> list[Progress]:
         begin, compiled = time.perf_counter(), self._packed[0].paired.compile_s
@@ -119,7 +120,17 @@ class PackSession:
     def _reports(self, progress: list[Progress]) -> list[Report]:
         reports = [_report(s, p) for s, p in zip(self._live, progress, strict=True)]
         self._live = [s for s, p in zip(self._live, progress, strict=True) if p.status == "running"]
+        started_over = [s for s in self._live if not s.is_prepared]
+        if started_over and self._size != 1:  # rows were damaged: those are to be built anew
+            self._unprepared += started_over
+            self._ready = [s for s in self._live if s.is_prepared] + self._ready
+            self._live, self._packed = [], []
         return reports
+
+
+def _paired(sessions: Sequence[RunSession]) -> list[PairedRun]:
+    """Return what the sessions carry out; only paired runs can be packed."""
+    return cast("list[PairedRun]", [session.paired for session in sessions])
 
 
 def packs(runs: Sequence[RunConfig], size: int) -> list[list[RunConfig]]:

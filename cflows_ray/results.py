@@ -95,12 +95,13 @@ class Results:
         """Return the rows of all runs that have ended, by run id; unreadable ones are left out."""
         names = [n for n in self._storage.names("runs") if _is_table(n)]
         with ThreadPoolExecutor(max_workers=16) as pool:
-            rows = pool.map(self._read_run, names)
+            rows = pool.map(self.read_run, (name.removesuffix(".parquet") for name in names))
             return {row["run_id"]: row for row in rows if row is not None}
 
-    def _read_run(self, name: str) -> dict[str, Any] | None:
+    def read_run(self, run_id: str) -> dict[str, Any] | None:
+        """Return a run's row; None if there is none, or none that can be read."""
         try:
-            data = self._storage.read(f"runs/{name}")
+            data = self._storage.read(f"runs/{run_id}.parquet")
         except FileNotFoundError:  # deleted since it was listed
             return None
         try:
@@ -118,7 +119,7 @@ class Results:
         for run_id in run_ids:
             if f"{run_id}.parquet" not in found:
                 continue
-            row = self._read_run(f"{run_id}.parquet")
+            row = self.read_run(run_id)
             if row is None:
                 self.forget_run(run_id)
             else:

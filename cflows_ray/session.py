@@ -16,10 +16,11 @@ import json
 import platform
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -33,6 +34,39 @@ PACKAGES = ("cflows-ray", "jax", "jaxlib", "numpy", "flax", "optax", "ray", "orb
 # Errors of the machine, not of the run: left to whoever retries.
 MACHINE_ERRORS = (MemoryError, StorageError, DataUnavailable)
 MACHINE_ERROR_NAMES = ("JaxRuntimeError", "XlaRuntimeError")
+
+
+class Paired(Protocol):
+    """What a session asks of the run that it carries out, as `pairing.PairedRun` does it.
+
+    States are immutable and opaque; results must not depend on how a run is cut into chunks.
+    """
+
+    @property
+    def compile_s(self) -> float:
+        """Seconds spent compiling so far."""
+
+    @property
+    def num_params(self) -> int:
+        """Number of parameters."""
+
+    def advance(self, state: Any, num_steps: int) -> tuple[Any, pd.DataFrame]:
+        """Return the state after up to so many steps, and their rows."""
+
+    def step(self, state: Any) -> int:
+        """Return the optimizer steps done."""
+
+    def is_done(self, state: Any) -> bool:
+        """Say whether the run has ended."""
+
+    def outcome(self, state: Any) -> tuple[str, str | None]:
+        """Return how it ended, and why."""
+
+    def to_arrays(self, state: Any) -> dict[str, np.ndarray]:
+        """Return the state as named arrays."""
+
+    def from_arrays(self, arrays: Mapping[str, Any]) -> Any:
+        """Return the state of named arrays; raises `ValueError` if they are not this run's."""
 
 
 class Superseded(RuntimeError):
@@ -60,7 +94,7 @@ class Progress:
     effective_sharpness: float | None = None
 
 
-def build_paired(config: RunConfig) -> tuple[Any, Any]:
+def build_paired(config: RunConfig) -> tuple[Paired, Any]:
     """Return the paired run of a configuration and its state at the start."""
     from cflows_ray.pairing import PairedOptions, PairedRun
     from cflows_ray.rules import RULES
@@ -103,7 +137,7 @@ class RunSession:
         chunk_steps: int,
         checkpoint_every: int = 1,
         commit: str | None = None,
-        build: Callable[[RunConfig], tuple[Any, Any]] = build_paired,
+        build: Callable[[RunConfig], tuple[Paired, Any]] = build_paired,
     ) -> None:
         self.config = config
         self.notes: list[str] = []
@@ -117,7 +151,7 @@ class RunSession:
         self._checkpoints = Checkpoints(storage, config.run_id)
         self._token = uuid.uuid4().hex
         self._owner = f"{FOLDER}/{config.run_id}/owner"
-        self._paired: Any = None
+        self._paired: Paired | None = None
         self._state: Any = None
         self._chunks_since_checkpoint = 0
         self._tables: list[pa.Table] = []
@@ -185,7 +219,7 @@ class RunSession:
             return ended
         begin, compiled = time.perf_counter(), self._compile_s()
         try:
-            state, frame = self._paired.advance(self._state, self._chunk_steps)
+            state, frame = self.paired.advance(self._state, self._chunk_steps)
         except Exception as error:
             return self.fail(error)
         wall_s, compile_s = time.perf_counter() - begin, self._compile_s() - compiled
@@ -194,8 +228,9 @@ class RunSession:
     def prepare(self) -> Progress | None:
         """Build the run, or say how it ended if it did."""
         if self._results.has_run(self.config.run_id):
+            row = self._results.read_run(self.config.run_id) or {}
             self._checkpoints.clear()
-            return self.progress("finished", "ended before")
+            return self.progress(row.get("status", "finished"), row.get("status_detail"))
         if "ended" in self._facts:
             return self._finish()
         self._advanced = 0
@@ -221,13 +256,13 @@ class RunSession:
             # Last, so that whatever fails above leaves state and rows at the same step.
             self._state = state
             self._advanced = self._step() - before
-            done = self._paired.is_done(self._state)
+            done = self.paired.is_done(self._state)
         except Exception as error:
             return self.fail(error)
         self._facts["wall_s"] += wall_s
         self._facts["compile_s"] += compile_s
         if done:
-            return self._end(*self._paired.outcome(self._state))
+            return self._end(*self.paired.outcome(self._state))
         self._chunks_since_checkpoint += 1
         if self._chunks_since_checkpoint >= self._checkpoint_every:
             self.save()
@@ -241,8 +276,15 @@ class RunSession:
         return self._end("failed", f"{type(error).__name__}: {first_line}".removesuffix(": "))
 
     @property
-    def paired(self) -> Any:
-        """The paired run; there once prepared."""
+    def is_prepared(self) -> bool:
+        """Whether the paired run is built: not before `prepare`, nor once it has started over."""
+        return self._paired is not None
+
+    @property
+    def paired(self) -> Paired:
+        """The paired run; raises `RuntimeError` unless it is built."""
+        if self._paired is None:
+            raise RuntimeError("the run must be prepared first")
         return self._paired
 
     @property
@@ -251,7 +293,7 @@ class RunSession:
         return self._state
 
     def _compile_s(self) -> float:
-        return float(getattr(self._paired, "compile_s", 0.0))
+        return 0.0 if self._paired is None else self._paired.compile_s
 
     def save(self) -> None:
         """Write the rows since the last checkpoint, then a checkpoint."""
@@ -266,14 +308,14 @@ class RunSession:
             self._facts["rows"] += sum(table.num_rows for table in self._tables)
             self._facts["parts"] = [*self._facts["parts"], part]
             self._tables = []
-        arrays = {} if self._state is None else self._paired.to_arrays(self._state)
+        arrays = {} if self._state is None else self.paired.to_arrays(self._state)
         self._checkpoints.save(Checkpoint(self._step(), arrays, dict(self._facts)))
         self._chunks_since_checkpoint = 0
 
     def _end(self, status: str, detail: str | None) -> Progress:
         """Write the last rows and a checkpoint that says how the run ended; then finish."""
         self._facts["ended"] = [status, detail]
-        self._facts["num_params"] = getattr(self._paired, "num_params", None)
+        self._facts["num_params"] = None if self._paired is None else self._paired.num_params
         self._facts["step"] = self._step()
         self._facts["device"] = _device()
         self._save()
@@ -318,7 +360,7 @@ class RunSession:
 
     def _step(self) -> int:
         if self._state is not None:
-            return int(self._paired.step(self._state))
+            return int(self.paired.step(self._state))
         return self._restored.step if self._restored is not None else 0
 
     def _remember(self, frame: pd.DataFrame) -> None:

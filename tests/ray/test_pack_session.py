@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from cflows_ray.config import RunConfig
 from cflows_ray.pack_session import PackSession
 from cflows_ray.session import RunSession
 from cflows_ray.storage import Storage
-from tests.ray.fake_run import build_fake
+from tests.ray.fake_run import FakePaired, FakeState, build_fake
 from tests.ray.tables import assert_close_tables, assert_same_tables, read_tables
 
 SETTINGS = {"workload": "saddle_2d", "rule": "gradient_descent", "steps": 40, "warmup": 3}
@@ -79,3 +80,44 @@ def test_a_mistake_in_the_computation_is_a_result_of_every_member(
     assert [status for _, _, status in seen] == ["running", "running", "failed", "failed"]
     runs = read_tables(tmp_path)["runs"]
     assert runs["status_detail"].to_pylist() == ["ZeroDivisionError: no reason"] * 2
+
+
+class FakePack:
+    """Stands in for `PairedPack`: fake runs advanced one after the other."""
+
+    def __init__(self, runs: list[FakePaired]) -> None:
+        self.runs = runs
+
+    def advance(self, states: list[FakeState], num_steps: int) -> tuple[list, list]:
+        moved = [run.advance(s, num_steps) for run, s in zip(self.runs, states, strict=True)]
+        return [state for state, _ in moved], [frame for _, frame in moved]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_member_whose_rows_are_damaged_starts_over_and_disturbs_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int
+) -> None:
+    """It ends before the others and finds the damage there."""
+    monkeypatch.setattr("cflows_ray.pack.PairedPack", FakePack)
+    runs = [dataclasses.replace(run, steps=40 if i == first else 70) for i, run in enumerate(RUNS)]
+    for session in sessions(tmp_path / "single", runs, build=build_fake):
+        carry_out(PackSession([session], size=1, chunk_steps=10))
+    packed = PackSession(
+        sessions(tmp_path / "packed", runs, build=build_fake), size=3, chunk_steps=10
+    )
+    carry_out(packed, chunks=3)
+    part = tmp_path / "packed" / "steps" / runs[first].run_id / "part-00000000.parquet"
+    part.write_bytes(part.read_bytes()[:-9])
+    seen = carry_out(packed)
+    assert (runs[first].run_id, 0, "running") in seen
+    assert {status for _, _, status in seen} == {"running", "finished"}
+    assert_same_tables(tmp_path / "single", tmp_path / "packed")
+
+
+def test_a_run_that_ended_before_says_how(tmp_path: Path) -> None:
+    """A trial that died between its row and its end is started again by Ray."""
+    runs = [RunConfig(lr=lr, **SETTINGS) for lr in (0.2, 17.0, 13.0)]
+    for _ in range(2):
+        pack = PackSession(sessions(tmp_path, runs, build=build_fake), size=1, chunk_steps=50)
+        seen = carry_out(pack)
+    assert [status for _, _, status in seen] == ["finished", "failed", "diverged"]
