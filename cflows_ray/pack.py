@@ -105,7 +105,7 @@ class PairedPack:
                     rows = {name: _member(row, i) for name, row in chunk.rows.items()}
                     frames[i].append(steps_frame(rows, int(chunk.num_rows[i])))
                 if np.any(chunk.needs_more_eigs):
-                    needed = min(2 * needed, states[0].start.size)
+                    needed = self.runs[0].options.grown(needed, states[0].start.size)
         return states, [as_one_frame(f) for f in frames]
 
     def memory_bytes(self, states: Sequence[PairedState]) -> int:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from cflows_ray.checks import check_scheme
+from cflows_ray.checks import check_scheme, number
 from cflows_ray.flows import FLOWS, FlowOptions
 
 EIG_TOLERANCE = {"float32": 1e-3, "float64": 1e-8}
+EIG_TOLERANCES = ("eig_tolerance", "record_eig_tolerance")
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,9 @@ class PairedOptions:
 
     Attributes:
         flows: processes beside the discrete one, from `FLOWS`.
-        num_eigs: tracked directions at the start; grows by itself.
+        num_eigs: tracked directions at the start; their number doubles where one is too few.
+        max_eigs: up to so many (or `num_eigs`, if larger). Rows of a process that would need more
+            have the status "eig_unconverged".
         substeps: substeps of the central flow per optimizer step.
         scheme: "euler", of first order, or "extrapolated", of second order with as many
             derivatives; the latter needs an even number of substeps (docs/theory.md).
@@ -40,6 +44,7 @@ class PairedOptions:
 
     flows: tuple[str, ...] = ("stable", "central")
     num_eigs: int = 4
+    max_eigs: int = 64
     substeps: int = 4
     scheme: str = "euler"
     dtype: str = "float32"
@@ -54,14 +59,14 @@ class PairedOptions:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "flows", check_flows(self.flows))
-        for field in ("num_eigs", "substeps", "record_every"):
+        for field in ("num_eigs", "max_eigs", "substeps", "record_every"):
             check_integer(field, getattr(self, field), 1)
         check_scheme(self.scheme, self.substeps)
         if self.dtype not in EIG_TOLERANCE:
             raise ValueError(f"dtype must be one of {sorted(EIG_TOLERANCE)}, got {self.dtype!r}")
-        for field in ("record_eig_tolerance", "sharpness_limit", "divergence_factor"):
-            if not getattr(self, field) > 0:
-                raise ValueError(f"{field} must be > 0, got {getattr(self, field)!r}")
+        tolerances = ("record_eig_tolerance",) if self.eig_tolerance is None else EIG_TOLERANCES
+        for field in (*tolerances, "sharpness_limit", "divergence_factor"):
+            number(field, getattr(self, field), "a number > 0", math.ulp(0.0))
         if not 0 < self.tracking_threshold < self.near_threshold <= self.critical_threshold < 2:
             raise ValueError(
                 "tracking_threshold < near_threshold <= critical_threshold must lie in (0, 2), got "
@@ -71,9 +76,17 @@ class PairedOptions:
     def flow_options(self) -> FlowOptions:
         """Return the numerical settings that processes see."""
         shared: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(FlowOptions)}
-        return FlowOptions(
-            **shared | {"eig_tolerance": self.eig_tolerance or EIG_TOLERANCE[self.dtype]}
-        )
+        if self.eig_tolerance is None:
+            shared["eig_tolerance"] = EIG_TOLERANCE[self.dtype]
+        return FlowOptions(**shared | {"max_eigs": self._most_eigs})
+
+    def grown(self, num_eigs: int, num_params: int) -> int:
+        """Return how many directions to track where so many were too few."""
+        return min(2 * num_eigs, num_params, self._most_eigs)
+
+    @property
+    def _most_eigs(self) -> int:
+        return max(self.num_eigs, self.max_eigs)
 
 
 def check_flows(flows: Sequence[str]) -> tuple[str, ...]:

@@ -258,7 +258,7 @@ class PairedProgram:
             results[name] = self._step_flow(context, name, flow_state, reference, hold, wanted)
         needs_more = jnp.zeros((), bool)
         for one in results.values():
-            needs_more |= one.needs_more_eigs
+            needs_more |= one.needs_more_eigs & ~diverged
         rows = self._rows(inputs, state, results, reference, wanted & ~needs_more)
         ended = jnp.where(is_last, FINISHED, RUNNING)
         moved = state._replace(

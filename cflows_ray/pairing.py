@@ -106,8 +106,7 @@ class PairedRun:
                 state = chunk.state
                 frames.append(steps_frame(jax.device_get(chunk.rows), int(chunk.num_rows)))
                 if chunk.needs_more_eigs:
-                    tracked, num_params = state.discrete.basis.shape
-                    state = program.grow(state, min(2 * tracked, num_params))
+                    state = program.grow(state, self.options.grown(*state.discrete.basis.shape))
         return state, as_one_frame(frames)
 
     def is_done(self, state: PairedState) -> bool:
@@ -223,8 +222,8 @@ class PairedRun:
             )
 
     def traced_rule(self) -> UpdateRule:
-        """Return the rule with its hyperparameters as arrays of the run's dtype."""
-        return jax.tree.map(lambda x: jnp.asarray(x, self.options.dtype), self.rule)
+        """Return the rule with float64 arrays as hyperparameters; they are rounded where used."""
+        return jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), self.rule)
 
     @staticmethod
     def mode() -> contextlib.AbstractContextManager[None]:
@@ -286,8 +285,9 @@ def run_paired(
         steps: optimizer steps after the common starting point.
         flows: processes beside the optimizer: "stable", "central", "midpoint".
         warmup: optimizer steps before the common starting point.
-        num_eigs: tracked directions at the start; grows so that every effective eigenvalue above
-            1.5 is tracked.
+        num_eigs: tracked directions at the start; their number doubles, up to 64, so that every
+            effective eigenvalue of the central flow above 1.5 is tracked, and of the optimizer
+            while its loss is not above the starting one.
         substeps: substeps of the central flow per optimizer step.
         scheme: "euler", of first order, or "extrapolated", of second order (even `substeps`).
         seed: of the eigensolver's random starting block.

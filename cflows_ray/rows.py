@@ -41,8 +41,8 @@ def steps_frame(rows: dict[str, Any], num_rows: int) -> pd.DataFrame:
         rows: `Row` of NumPy buffers by process, leading axis the buffer's capacity.
         num_rows: rows filled, the same for every process.
 
-    Undefined and infinite numbers are missing (null in Parquet); a process that had stopped
-    before has no rows.
+    Undefined and infinite numbers are missing (null in Parquet), but for losses, which may be
+    infinite; a process that had stopped before has no rows.
     """
     frames = []
     for order, (process, row) in enumerate(rows.items()):
@@ -57,14 +57,16 @@ def steps_frame(rows: dict[str, Any], num_rows: int) -> pd.DataFrame:
 def _process_frame(process: str, row: Any, present: np.ndarray) -> pd.DataFrame:
     record = row.record
     num_critical = record.num_critical[present]
+    tracked = np.full(len(present), record.effective_eigs.shape[1])
+    of_covariance = np.where(np.isnan(record.sigma_trace[present]), -1, num_critical)
     columns: dict[str, Any] = {
         "step": row.step[present].astype(np.int64),
         "process": pd.array([process] * len(present), dtype="str"),
         "effective_sharpness": _numbers(record.effective_eigs[present][:, 0]),
-        "effective_eigs": _lists(record.effective_eigs[present]),
+        "effective_eigs": _lists(record.effective_eigs[present], tracked),
         "num_critical": pd.array(num_critical, dtype="Int64"),
-        "sigma_eigs": _lists(record.sigma_eigs[present], num_critical),
-        "displacement_sq": _lists(record.displacement_sq[present], num_critical),
+        "sigma_eigs": _lists(record.sigma_eigs[present], of_covariance),
+        "displacement_sq": _lists(record.displacement_sq[present], of_covariance),
         "num_gradients": row.counts.gradients[present].astype(np.int64),
         "num_hvps": row.counts.hvps[present].astype(np.int64),
         "num_third_derivatives": row.counts.third_derivatives[present].astype(np.int64),
@@ -73,9 +75,8 @@ def _process_frame(process: str, row: Any, present: np.ndarray) -> pd.DataFrame:
     columns["num_critical"][num_critical < 0] = pd.NA
     columns |= {name: _numbers(getattr(record, name)[present]) for name in RECORDED}
     columns |= {name: _numbers(getattr(row, name)[present]) for name in MEASURED}
-    if process != "central":
-        for name in ("sigma_eigs", "displacement_sq"):
-            columns[name] = _nothing(len(present))
+    for name, losses in (("train_loss", record.train_loss), ("test_loss", row.test_loss)):
+        columns[name] = losses[present].astype(np.float64)
     return pd.DataFrame(columns)
 
 
@@ -84,15 +85,13 @@ def _numbers(values: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(values), values, np.nan).astype(np.float64)
 
 
-def _lists(values: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
-    """Return an object column of float64 arrays without NaN, or None where nothing was."""
-    column = _nothing(len(values))
-    for i, value in enumerate(values.astype(np.float64)):
-        known = value[np.isfinite(value)]
-        if len(known) or (counts is not None and counts[i] == 0):
-            column[i] = known
+def _lists(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Return an object column: of each row so many leading numbers, or None.
+
+    None where the length is negative (nothing of the kind is defined) or a number is not finite.
+    """
+    column = np.full(len(values), None, dtype=object)
+    for i, (value, length) in enumerate(zip(values.astype(np.float64), lengths, strict=True)):
+        if length >= 0 and np.all(np.isfinite(value[:length])):
+            column[i] = value[:length]
     return column
-
-
-def _nothing(length: int) -> np.ndarray:
-    return np.full(length, None, dtype=object)

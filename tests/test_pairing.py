@@ -267,6 +267,48 @@ def test_k_grows_and_the_answer_is_that_of_a_large_k():
     np.testing.assert_allclose(grown.final["central"], large.final["central"], rtol=1e-5, atol=1e-7)
 
 
+def coupled(w):
+    """Return a bowl with nearly the same curvature in every direction."""
+    return 0.5 * jnp.sum(w**2) * (1 + 0.1 * jnp.mean(jnp.cos(w)))
+
+
+@pytest.mark.parametrize(("most", "status"), [(2, "eig_unconverged"), (4, "ok")])
+def test_k_grows_up_to_a_limit_and_rows_say_where_more_was_needed(most, status):
+    """All four effective eigenvalues lie between 1.5 and 2."""
+    options = PairedOptions(flows=("central",), num_eigs=2, max_eigs=most)
+    run = PairedRun(Problem(lambda w, _: coupled(w)), GradientDescent(1.6), options)
+    state, rows = finish(run, run.start(np.full(4, 0.1), steps=3, warmup=0, seed=0), 3)
+    assert state.discrete.basis.shape == (most, 4)
+    assert set(rows.status) == {status}
+
+
+def test_no_direction_is_added_for_a_run_that_diverged_before_the_start():
+    options = PairedOptions(flows=("stable", "central"), num_eigs=1)
+    run = PairedRun(Problem(lambda w, _: jnp.sum(w**4) + coupled(w)), GradientDescent(2.5), options)
+    state, rows = finish(run, run.start(np.full(12, 1.0), steps=3, warmup=2, seed=0), 3)
+    assert run.outcome(state)[0] == "diverged"
+    assert rows[rows.process == "discrete"].status.tolist() == ["diverged"]
+    assert rows.effective_sharpness.iloc[0] > 1.5
+    assert state.discrete.basis.shape[0] == 1
+
+
+@pytest.mark.parametrize("rule", [ScalarRMSProp, RMSProp])
+def test_beta2_near_1_loses_no_digits_in_float32(rule):
+    """1 - 0.999 subtracted in float32 is off by 1.3e-5."""
+    slope = np.array([0.3, -0.7, 1.1])
+    run = PairedRun(
+        Problem(lambda w, _: jnp.sum(w * slope)),
+        rule(0.01, beta2=0.999, bias_correction=True),
+        PairedOptions(flows=()),
+    )
+    state = run.start(np.zeros(3), steps=9, warmup=5, seed=0)
+    squared = slope**2 if rule is RMSProp else np.sum(slope**2)
+    np.testing.assert_allclose(state.discrete.rule_state.nu, (1 - 0.999**5) * squared, rtol=1e-6)
+    # with a constant gradient, bias correction divides by |g| to the last digit
+    step = -0.01 * slope / np.sqrt(squared)
+    np.testing.assert_allclose(state.discrete.params, 5 * step, rtol=1e-6)
+
+
 class TestEndings:
     """Divergence and stopped flows are statuses, with all rows up to there."""
 
@@ -296,6 +338,19 @@ class TestEndings:
         assert stable.status.tolist() == ["ok"] * (len(stable) - 1) + ["stopped"]
         assert stable.effective_sharpness.iloc[-1] > 2.2 >= stable.effective_sharpness.iloc[-2]
         assert len(stable) < 121 == len(rows[rows.process == "central"])
+        stopped_at = run.final(state)["stable"]
+        distance = np.hypot(stopped_at["x"] - start["x"], stopped_at["y"] - start["y"])
+        assert distance == pytest.approx(stable.distance_from_start.iloc[-1], rel=1e-4)
+
+    def test_infinite_losses_stand_in_the_rows(self):
+        def loss(w):
+            return jnp.sum(jnp.exp(w**2))
+
+        result = run_paired(loss, np.ones(2), GradientDescent(5.0), steps=9, flows=("stable",))
+        discrete = result.steps[result.steps.process == "discrete"]
+        assert result.status == "diverged"
+        assert np.isposinf(discrete.train_loss.iloc[-1])
+        assert discrete.effective_eigs.iloc[-1] is None
 
 
 GOOD = {"steps": 2, "flows": ("stable",)}

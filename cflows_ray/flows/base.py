@@ -44,6 +44,7 @@ class FlowOptions:
         near_threshold: eigenpairs from here on must converge (and the top one always).
         tracking_threshold: every effective eigenvalue above is tracked; when the smallest tracked
             one passes it, the number of tracked directions grows.
+        max_eigs: up to so many.
         eig_tolerance: relative residual that a required eigenpair of the central flow must reach.
         record_eig_tolerance: the same where eigenvalues are only recorded (their error is of the
             order of the residual squared).
@@ -55,6 +56,7 @@ class FlowOptions:
     critical_threshold: float
     near_threshold: float
     tracking_threshold: float
+    max_eigs: int
     eig_tolerance: float
     record_eig_tolerance: float
     sharpness_limit: float

@@ -31,6 +31,7 @@ from cflows_ray.flows.base import (
     Counts,
     Flow,
     FlowContext,
+    FlowOptions,
     Record,
     Reference,
     Start,
@@ -48,8 +49,8 @@ from cflows_ray.flows.covariance import (
 )
 from cflows_ray.flows.spectrum import (
     effective_eigenpairs,
-    eig_row_status,
     too_few_tracked,
+    tracking_row_status,
     worst_required_residual,
 )
 from cflows_ray.rules.base import RuleState
@@ -125,7 +126,8 @@ def step(
     moved, record, needs_more, _ = jax.lax.fori_loop(0, substeps, substep, begin)
     # t is a count: set, not summed up from rounded substeps
     whole_t = moved.rule_state._replace(t=state.rule_state.t + 1.0)
-    moved = hold_if(is_last, state, moved._replace(rule_state=whole_t))
+    moved = moved._replace(rule_state=whole_t)
+    moved = hold_if(is_last | (moved.status != OK), state, moved)
     return StepResult(moved, state.params, state.rule_state.nu, record, needs_more)
 
 
@@ -151,7 +153,7 @@ def _substep(
         lambda: progress.record,
     )
     # one row speaks for all its substeps: keep the worst of what may go wrong
-    status = _status(point, covariances)
+    status = _status(point, covariances, options)
     residual = worst_required_residual(point.eig, options.near_threshold, top=is_first)
     record = record._replace(
         status=jnp.maximum(record.status, status),
@@ -249,9 +251,9 @@ def _extrapolate(short: _Place, long: _Place) -> _Place:
     )
 
 
-def _status(point: Point, covariances: Covariance) -> Int[Array, ""]:
+def _status(point: Point, covariances: Covariance, options: FlowOptions) -> Int[Array, ""]:
     solved = jnp.where(jnp.any(covariances.failed), SDCP_FAILED, OK)
-    status = jnp.maximum(eig_row_status(point.eig), solved)
+    status = jnp.maximum(tracking_row_status(point.eig, options), solved)
     finite = jnp.isfinite(point.linear.value) & (point.num_critical >= 0)
     return jnp.where(finite, status, DIVERGED).astype(jnp.int32)
 

@@ -24,8 +24,8 @@ from cflows_ray.flows.base import (
 )
 from cflows_ray.flows.spectrum import (
     effective_eigenpairs,
-    eig_row_status,
     too_few_tracked,
+    tracking_row_status,
     worst_required_residual,
 )
 from cflows_ray.rules.base import RuleState
@@ -109,7 +109,7 @@ def step(
     moved = hold_if(is_last | diverged, state, moved)
     record = record._replace(status=jnp.maximum(record.status, status))
     # a spike or a divergence has many large eigenvalues for a few steps: not worth a larger k
-    needs_more = needs_more & (point.value <= limits.start)
+    needs_more = needs_more & ~diverged & (point.value <= limits.start)
     return StepResult(moved, state.params, absorbed.nu, record, needs_more), reference
 
 
@@ -131,7 +131,7 @@ def _measure(
         effective_eigs=eig.eigvals,
         num_critical=count_critical(eig.eigvals, options.critical_threshold),
         eig_residual=worst_required_residual(eig, options.near_threshold),
-        status=eig_row_status(eig),
+        status=tracking_row_status(eig, options),
     )
     return record, eig.eigvecs, eig.num_products, too_few_tracked(eig, options)
 

@@ -81,7 +81,18 @@ def eig_row_status(eig: EigenResult) -> Int[Array, ""]:
     return jnp.where(eig.status == EIG_CONVERGED, OK, EIG_FAILED).astype(jnp.int32)
 
 
+def tracking_row_status(eig: EigenResult, options: FlowOptions) -> Int[Array, ""]:
+    """Return OK or EIG_FAILED, also where more directions are needed than may be tracked."""
+    beyond = _some_untracked(eig, options) & (eig.eigvecs.shape[0] >= options.max_eigs)
+    return jnp.where(beyond, EIG_FAILED, eig_row_status(eig)).astype(jnp.int32)
+
+
 def too_few_tracked(eig: EigenResult, options: FlowOptions) -> Bool[Array, ""]:
-    """Say whether the smallest tracked eigenvalue passes the tracking threshold and k can grow."""
+    """Say whether more directions are to be tracked, and may be."""
+    return _some_untracked(eig, options) & (eig.eigvecs.shape[0] < options.max_eigs)
+
+
+def _some_untracked(eig: EigenResult, options: FlowOptions) -> Bool[Array, ""]:
+    """Say whether the smallest tracked eigenvalue passes the tracking threshold."""
     num_tracked, num_params = eig.eigvecs.shape
     return (eig.eigvals[-1] > options.tracking_threshold) & (num_tracked < num_params)

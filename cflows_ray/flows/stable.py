@@ -133,7 +133,7 @@ def step(
         status=status,
         counts=state.counts.plus(gradients=substeps, hvps=eig.num_products),
     )
-    moved = hold_if(is_last, state, moved)
+    moved = hold_if(is_last | (status != OK), state, moved)
     return StepResult(moved, state.params, state.rule_state.nu, record, jnp.zeros((), bool))
 
 

@@ -29,6 +29,7 @@ import numbers
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cflows_ray.rules.schedules import Schedule, parse_schedule
@@ -67,7 +68,9 @@ class UpdateRule(abc.ABC):
 
     def learning_rate(self, state: RuleState) -> Float[Array, ""]:
         """Return η(t) of the step that follows the last absorbed gradient."""
-        return self.lr * self._parsed_schedule().factor(state.t - 1.0)
+        # the learning rate may be float64 where the parameters are float32
+        lr = jnp.asarray(self.lr).astype(state.t.dtype)
+        return lr * self._parsed_schedule().factor(state.t - 1.0)
 
     def _parsed_schedule(self) -> Schedule:
         return parse_schedule(self.schedule)

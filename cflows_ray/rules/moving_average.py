@@ -47,22 +47,32 @@ class MovingAverageRule(UpdateRule):
     def update(self, state: RuleState, grad: Float[Array, " d"]) -> RuleState:
         """Return t + 1 and β₂ν + (1-β₂) m(g)."""
         squared = self.second_moment(grad, jnp.zeros_like(grad))
-        return RuleState(state.t + 1.0, self.beta2 * state.nu + (1.0 - self.beta2) * squared)
+        kept, taken = self._weights(squared)
+        return RuleState(state.t + 1.0, kept * state.nu + taken * squared)
 
     def preconditioner(self, state: RuleState) -> Float[Array, "..."]:
         """Return (√ν + ε) / η(t), the shape of ν; with bias correction, ν / (1 - β₂^t) for ν."""
         nu = state.nu
         if self.bias_correction:
-            nu = nu / (1.0 - self.beta2**state.t)
-        return (_root(nu) + self.eps) / self.learning_rate(state)
+            t = state.t.astype(jnp.result_type(float))
+            nu = nu / (-jnp.expm1(t * jnp.log(self.beta2))).astype(nu.dtype)
+        return (_root(nu) + jnp.asarray(self.eps).astype(nu.dtype)) / self.learning_rate(state)
 
     def drift(
         self, state: RuleState, grad: Float[Array, " d"], grad_variance: Float[Array, " d"]
     ) -> RuleState:
         """Return dt/dt = 1 and dν/dt = (1-β₂)/β₂ (E m(g + ξ) - ν)."""
-        rate = (1.0 - self.beta2) / self.beta2
         rise = self.second_moment(grad, grad_variance) - state.nu
-        return RuleState(jnp.ones_like(state.t), rate * rise)
+        kept, taken = self._weights(rise)
+        return RuleState(jnp.ones_like(state.t), taken / kept * rise)
+
+    def _weights(self, like: Array) -> tuple[Array, Array]:
+        """Return β₂ and 1 - β₂ in the dtype of an array.
+
+        The difference is taken before β₂ is rounded: of 1 - 0.999, float32 would keep five digits.
+        """
+        weights = jnp.asarray(self.beta2), jnp.asarray(1.0 - self.beta2)
+        return weights[0].astype(like.dtype), weights[1].astype(like.dtype)
 
 
 def _root(nu: Float[Array, "..."]) -> Float[Array, "..."]:
