@@ -11,7 +11,6 @@ import io
 import json
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ from cflows_ray.display import Display, duration, print_whole, say
 from cflows_ray.lock import SweepLocked
 from cflows_ray.placement import cluster_address
 from cflows_ray.plan import make_plan
+from cflows_ray.provenance import commit
 from cflows_ray.results import OtherSchema, Results
 from cflows_ray.schema import RUN_STATUSES
 from cflows_ray.storage import Storage, StorageError
@@ -329,34 +329,6 @@ def summary_table(rows: Sequence[dict[str, Any]], total: int) -> Table:
     if len(rows) < total:
         table.caption = f"{total - len(rows)} of {total} runs have not ended"
     return table
-
-
-def commit() -> str | None:
-    """Return the commit of this package's checkout, marked if it was changed; None outside git."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    try:
-        head = subprocess.run(
-            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10
-        )
-        if head.returncode or not _is_ours(git):
-            return None
-        changed = subprocess.run(
-            [*git, "status", "--porcelain", "--untracked-files=no"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return head.stdout.strip() + ("-changed" if changed.stdout.strip() else "")
-
-
-def _is_ours(git: list[str]) -> bool:
-    """Whether the git checkout around this file tracks it (not: a venv inside another project)."""
-    found = subprocess.run(
-        [*git, "ls-files", "--error-unmatch", str(Path(__file__))], capture_output=True, timeout=10
-    )
-    return found.returncode == 0
 
 
 def _for_person(storage: Storage) -> str:

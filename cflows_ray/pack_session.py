@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from cflows_ray.config import RunConfig
-from cflows_ray.session import Progress, RunSession
+from cflows_ray.session import Progress, RunSession, out_of_memory
 
 if TYPE_CHECKING:
     from cflows_ray.pairing import PairedRun
@@ -106,7 +106,11 @@ class PackSession:
         try:
             states, frames = self._pack.advance([s.state for s in self._packed], self._chunk_steps)
         except Exception as error:
-            return [session.fail(error) for session in self._live]
+            if not out_of_memory(error) or len(self._live) == 1:
+                return [session.fail(error) for session in self._live]
+            self._size = len(self._live) // 2
+            self._live[0].notes.append(f"out of memory: from here on packs of {self._size}")
+            return [session.progress() for session in self._live]
         # what the program cost is borne by the runs that still needed it
         share = 1.0 / len(self._live)
         wall_s = share * (time.perf_counter() - begin)
@@ -120,8 +124,8 @@ class PackSession:
     def _reports(self, progress: list[Progress]) -> list[Report]:
         reports = [_report(s, p) for s, p in zip(self._live, progress, strict=True)]
         self._live = [s for s, p in zip(self._live, progress, strict=True) if p.status == "running"]
-        started_over = [s for s in self._live if not s.is_prepared]
-        if started_over and self._size != 1:  # rows were damaged: those are to be built anew
+        started_over = [s for s in self._live if not s.is_prepared]  # their rows were damaged
+        if len(self._packed) > (self._size or 1) or (self._packed and started_over):
             self._unprepared += started_over
             self._ready = [s for s in self._live if s.is_prepared] + self._ready
             self._live, self._packed = [], []

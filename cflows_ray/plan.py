@@ -1,6 +1,7 @@
 """What a launch would do: which runs have ended, which go on, which are new.
 
-Reads storage only; used by the launch itself, by `--dry-run` and by the status command.
+Used by the launch itself, by `--dry-run` and by the status command. Only `clear_the_way` changes
+anything on storage.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from cflows_ray.checkpoint import FOLDER
+from cflows_ray.checkpoint import FOLDER, Checkpoints
 from cflows_ray.config import RunConfig, SweepConfig
 from cflows_ray.display import duration
 from cflows_ray.results import Results
@@ -205,6 +206,25 @@ def make_plan(sweep: SweepConfig, storage: Storage, retry_failed: bool = False) 
     steps = {run.run_id: begun[run.run_id] for run in resumed}
     before = tuple(known.values())
     return Plan(ended, tuple(resumed), tuple(fresh), tuple(retried), rows, left, steps, before)
+
+
+def clear_the_way(plan: Plan, storage: Storage) -> Plan:
+    """Delete what stands in the way of a plan; return it without what has ended since it was made.
+
+    For the driver that holds the sweep's lock: another one may have ended runs in the meantime.
+    Deletes what is left of runs that are to be tried again, or whose row can't be read, and what a
+    process cut off from its driver has written to ended runs.
+    """
+    results = Results(storage)
+    rows = results.ended_since(run.run_id for run in plan.todo)
+    for run in plan.retried:
+        if rows.get(run.run_id, {}).get("status") == "failed":
+            del rows[run.run_id]
+            results.forget_run(run.run_id)
+            Checkpoints(storage, run.run_id).clear()
+    plan = plan.without(rows)
+    results.tidy(plan.ended)
+    return plan
 
 
 def begun_runs(storage: Storage) -> Mapping[str, int]:

@@ -11,9 +11,7 @@ them again, bit for bit.
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import json
-import platform
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -26,11 +24,11 @@ import pyarrow as pa
 
 from cflows_ray.checkpoint import FOLDER, Checkpoint, Checkpoints
 from cflows_ray.config import RunConfig
+from cflows_ray.provenance import device, versions
 from cflows_ray.results import Results, ResultsDamaged, steps_table
 from cflows_ray.storage import Storage, StorageError
 from cflows_ray.workloads import DataUnavailable
 
-PACKAGES = ("cflows-ray", "jax", "jaxlib", "numpy", "flax", "optax", "ray", "orbax-checkpoint")
 # Errors of the machine, not of the run: left to whoever retries.
 MACHINE_ERRORS = (MemoryError, StorageError, DataUnavailable)
 MACHINE_ERROR_NAMES = ("JaxRuntimeError", "XlaRuntimeError")
@@ -67,6 +65,11 @@ class Paired(Protocol):
 
     def from_arrays(self, arrays: Mapping[str, Any]) -> Any:
         """Return the state of named arrays; raises `ValueError` if they are not this run's."""
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Say whether the device's memory was too small for a computation."""
+    return type(error).__name__ in MACHINE_ERROR_NAMES and "RESOURCE_EXHAUSTED" in str(error)
 
 
 class Superseded(RuntimeError):
@@ -269,11 +272,24 @@ class RunSession:
         return self.progress()
 
     def fail(self, error: Exception) -> Progress:
-        """End the run with what went wrong in it; raise what is the machine's fault."""
-        if isinstance(error, MACHINE_ERRORS) or type(error).__name__ in MACHINE_ERROR_NAMES:
+        """End the run with what went wrong in it; raise what is the machine's fault.
+
+        A device's memory that is exhausted twice at the same step is the run's own fault.
+        """
+        machine = isinstance(error, MACHINE_ERRORS) or type(error).__name__ in MACHINE_ERROR_NAMES
+        if machine and not (out_of_memory(error) and self._has_met_it_here()):
             raise error
         first_line = (str(error).strip().splitlines() or [""])[0]
         return self._end("failed", f"{type(error).__name__}: {first_line}".removesuffix(": "))
+
+    def _has_met_it_here(self) -> bool:
+        """Say whether the run has run out of memory at this step before; note that it has now."""
+        path, here = f"{FOLDER}/{self.config.run_id}/out-of-memory", str(self._step()).encode()
+        with contextlib.suppress(FileNotFoundError):
+            if self._storage.read(path) == here:
+                return True
+        self._storage.write(path, here)
+        return False
 
     @property
     def is_prepared(self) -> bool:
@@ -317,7 +333,7 @@ class RunSession:
         self._facts["ended"] = [status, detail]
         self._facts["num_params"] = None if self._paired is None else self._paired.num_params
         self._facts["step"] = self._step()
-        self._facts["device"] = _device()
+        self._facts["device"] = device()
         self._save()
         return self._finish()
 
@@ -377,20 +393,3 @@ class RunSession:
         """Say where the run stands."""
         step = self._facts.get("step", self._step()) if status != "running" else self._step()
         return Progress(step, self.config.steps, status, detail, self._advanced, **self._last)
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that numbers depend on."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
-
-
-def _device() -> str:
-    """Return kind of the device that JAX computes on."""
-    import jax
-
-    device = jax.devices()[0]
-    return f"{device.platform}: {device.device_kind}"

@@ -37,7 +37,6 @@ for _name, _value in {
 import ray  # noqa: E402
 from ray import tune  # noqa: E402
 
-from cflows_ray.checkpoint import Checkpoints  # noqa: E402
 from cflows_ray.config import Execution, RunConfig, SweepConfig  # noqa: E402
 from cflows_ray.display import Display  # noqa: E402
 from cflows_ray.interrupt import (  # noqa: E402
@@ -58,10 +57,11 @@ from cflows_ray.placement import (  # noqa: E402
     most_at_once,
     resources_per_run,
 )
-from cflows_ray.plan import Plan  # noqa: E402
+from cflows_ray.plan import Plan, clear_the_way  # noqa: E402
 from cflows_ray.process import prepare_process, working_in  # noqa: E402
+from cflows_ray.provenance import versions  # noqa: E402
 from cflows_ray.results import Results  # noqa: E402
-from cflows_ray.session import RunSession, versions  # noqa: E402
+from cflows_ray.session import RunSession  # noqa: E402
 from cflows_ray.storage import Storage, StorageError  # noqa: E402
 
 
@@ -277,8 +277,8 @@ def run_sweep(
         results.write_sweep(
             {**record, "launched": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
         )
-        plan = _brought_up_to_date(plan, results, storage, display)
-        results.tidy(plan.ended)
+        plan = clear_the_way(plan, storage)
+        display.ended({run_id: row["status"] for run_id, row in plan.ended.items()})
         if not plan.todo:
             return Outcome()
         with _cluster(sweep.execution, display):
@@ -298,18 +298,6 @@ def run_sweep(
             return _fit(sweep, work, storage, display, lock, resources, commit, trainable)
     finally:
         lock.release()
-
-
-def _brought_up_to_date(plan: Plan, results: Results, storage: Storage, display: Display) -> Plan:
-    """Return the plan without what another driver has done since; clear what is to run again."""
-    rows = results.ended_since(run.run_id for run in plan.todo)
-    for run in plan.retried:
-        if rows.get(run.run_id, {}).get("status") == "failed":
-            del rows[run.run_id]
-            results.forget_run(run.run_id)
-            Checkpoints(storage, run.run_id).clear()
-    display.ended({run_id: row["status"] for run_id, row in rows.items()})
-    return plan.without(rows)
 
 
 def _fit(

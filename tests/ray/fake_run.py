@@ -20,6 +20,10 @@ INTEGERS = ("num_critical", "num_gradients", "num_hvps", "num_third_derivatives"
 LISTS = ("effective_eigs", "sigma_eigs", "displacement_sq")
 
 
+class JaxRuntimeError(RuntimeError):
+    """Named as JAX's own, without JAX."""
+
+
 class FakeState(NamedTuple):
     """The state: optimizer steps done and a point of a chaotic map."""
 
@@ -32,6 +36,7 @@ class FakePaired:
     """Two processes on the logistic map. The learning rate is where trouble is asked for.
 
     lr = 13: diverges at step 7. lr = 17: raises at step 7. lr = 19: raises MemoryError at step 7.
+    lr = 23: from step 7 on the device has too little memory.
     """
 
     num_params = 2
@@ -55,6 +60,8 @@ class FakePaired:
                 raise FloatingPointError("seventeen is not a learning rate\nmore lines")
             if trouble and self.config.lr == 19:
                 raise MemoryError("not enough memory")
+            if trouble and self.config.lr == 23:
+                raise JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes")
             rows += self._rows(step, point)
             if trouble and self.config.lr == 13:
                 return FakeState(np.array(step), point * np.nan, state.nothing), self._frame(rows)

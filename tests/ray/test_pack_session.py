@@ -11,7 +11,7 @@ from cflows_ray.config import RunConfig
 from cflows_ray.pack_session import PackSession
 from cflows_ray.session import RunSession
 from cflows_ray.storage import Storage
-from tests.ray.fake_run import FakePaired, FakeState, build_fake
+from tests.ray.fake_run import FakePaired, FakeState, JaxRuntimeError, build_fake
 from tests.ray.tables import assert_close_tables, assert_same_tables, read_tables
 
 SETTINGS = {"workload": "saddle_2d", "rule": "gradient_descent", "steps": 40, "warmup": 3}
@@ -112,6 +112,44 @@ def test_a_member_whose_rows_are_damaged_starts_over_and_disturbs_no_other(
     assert (runs[first].run_id, 0, "running") in seen
     assert {status for _, _, status in seen} == {"running", "finished"}
     assert_same_tables(tmp_path / "single", tmp_path / "packed")
+
+
+def test_a_pack_too_large_for_the_device_is_halved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where k has grown, say; what still does not fit alone is retried once, then a result."""
+    sizes = []
+
+    class SmallDevice(FakePack):
+        def advance(self, states: list[FakeState], num_steps: int) -> tuple[list, list]:
+            sizes.append(len(self.runs))
+            if len(self.runs) > 1 and states[0].step >= 10:
+                raise JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+            return super().advance(states, num_steps)
+
+    monkeypatch.setattr("cflows_ray.pack.PairedPack", SmallDevice)
+    runs = [dataclasses.replace(RUNS[0], lr=lr) for lr in (0.1, 0.2, 0.3, 0.4)]
+    for session in sessions(tmp_path / "single", runs, build=build_fake):
+        carry_out(PackSession([session], size=1, chunk_steps=10))
+    packed = PackSession(
+        sessions(tmp_path / "packed", runs, build=build_fake), size=4, chunk_steps=10
+    )
+    seen = carry_out(packed)
+    assert sizes == [4, 4, 2]  # from then on one by one, without a batched program
+    assert {status for _, _, status in seen} == {"running", "finished"}
+    assert_same_tables(tmp_path / "single", tmp_path / "packed")
+
+
+def test_a_run_too_large_for_the_device_is_a_result_the_second_time(tmp_path: Path) -> None:
+    run = RunConfig(lr=23.0, **SETTINGS)
+    with pytest.raises(JaxRuntimeError, match="RESOURCE_EXHAUSTED"):
+        carry_out(PackSession(sessions(tmp_path, [run], build=build_fake), size=1, chunk_steps=5))
+    seen = carry_out(
+        PackSession(sessions(tmp_path, [run], build=build_fake), size=1, chunk_steps=5)
+    )
+    assert seen == [(run.run_id, 0, "failed")]
+    detail = read_tables(tmp_path)["runs"]["status_detail"].to_pylist()
+    assert detail == ["JaxRuntimeError: RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes"]
 
 
 def test_a_run_that_ended_before_says_how(tmp_path: Path) -> None:
