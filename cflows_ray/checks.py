@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 SCHEMES: tuple[str, ...] = ("euler", "extrapolated")
+# Counts are int32 in compiled programs; seeds are int64 in the tables.
+MOST_INT32, MOST_INT64 = 2**31 - 1, 2**63 - 1
 
 
 class ConfigError(ValueError):
@@ -20,24 +22,40 @@ def require(ok: bool, name: str, allowed: str, value: Any) -> None:
         raise ConfigError(f"{name} must be {allowed}, got {value!r}")
 
 
-def integer(name: str, value: Any, minimum: int) -> int:
-    """Return `value` as an int of at least `minimum`."""
+def integer(name: str, value: Any, minimum: int, maximum: int = MOST_INT32) -> int:
+    """Return `value` as an int from `minimum` to `maximum`."""
     ok = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     require(ok and int(value) >= minimum, name, f"an integer >= {minimum}", value)
+    require(int(value) <= maximum, name, f"<= {maximum}", value)
     return int(value)
 
 
+def seed_number(name: str, value: Any) -> int:
+    """Return `value` as a seed."""
+    return integer(name, value, 0, MOST_INT64)
+
+
 def number(name: str, value: Any, allowed: str, low: float, high: float = math.inf) -> float:
-    """Return `value` as a finite float with low <= value < high."""
+    """Return `value` as a finite float with low <= value < high; `allowed` says this in words."""
     ok = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    ok = ok and math.isfinite(value) and low <= value < high
-    require(ok, name, allowed, value)
+    require(ok and math.isfinite(value) and low <= value < high, name, allowed, value)
     return float(value)
 
 
-def learning_rate(name: str, value: Any) -> float:
-    """Return `value` as a learning rate."""
-    return number(name, value, "a number > 0", low=math.ulp(0.0))
+def positive(name: str, value: Any) -> float:
+    """Return `value` as a finite float > 0."""
+    return number(name, value, "> 0", low=math.ulp(0.0))
+
+
+def decay_rate(name: str, value: Any) -> float:
+    """Return `value` as the decay rate of a moving average."""
+    return number(name, value, "> 0 and < 1", low=math.ulp(0.0), high=1.0)
+
+
+def boolean(name: str, value: Any) -> bool:
+    """Return `value`, a boolean."""
+    require(isinstance(value, bool), name, "True or False", value)
+    return bool(value)
 
 
 def check_scheme(scheme: Any, substeps: int) -> None:

@@ -22,7 +22,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from cflows_ray.config import ConfigError, RunConfig, SweepConfig
+from cflows_ray.config import SHARED, ConfigError, RunConfig, SweepConfig
 from cflows_ray.display import Display, duration, print_whole, say
 from cflows_ray.lock import SweepLocked
 from cflows_ray.placement import cluster_address
@@ -53,15 +53,25 @@ class Options:
     """What the command line can change. Whatever is left out is as the study says."""
 
     only: _Names = None
-    """Keep the grids with these workloads, rules or criteria."""
+    """Keep the grids with these workloads, rules and criteria, so far as they are named."""
     lrs: _Numbers = None
     """Learning rates, instead of every grid's own."""
     seeds: _Integers = None
     """Seeds of the initial parameters."""
     steps: _Integer = None
     """Optimizer steps of every run."""
+    warmup: _Integer = None
+    """Optimizer steps before, until the flows start."""
     flows: _Names = None
     """Processes beside the optimizer: midpoint, stable, central."""
+    substeps: _Integer = None
+    """Substeps of the central flow per optimizer step."""
+    scheme: _Text = None
+    """How it makes them: euler, or extrapolated (of second order)."""
+    num_eigs: _Integer = None
+    """Tracked directions at the start; grows by itself."""
+    record_every: _Integer = None
+    """Optimizer steps between rows of the steps table."""
     dtype: _Text = None
     """Floating-point type: float32 or float64."""
     name: _Text = None
@@ -70,7 +80,7 @@ class Options:
     storage: _Text = None
     """Folder or URI (s3://bucket/folder) for results and checkpoints."""
     workers: _Integer = None
-    """Most runs at the same time."""
+    """Runs at the same time, at most."""
     pack: _Integer = None
     """Most runs of one kind in one batched program; one on CPUs, on GPUs as many as pay."""
     cpus: _Number = None
@@ -80,7 +90,7 @@ class Options:
     memory_gb: _Number = None
     """Memory for each run, in GiB."""
     chunk_steps: _Integer = None
-    """Optimizer steps between two looks at a run."""
+    """Optimizer steps of a compiled chunk; progress is reported after each."""
     checkpoint_every: _Integer = None
     """Chunks between two checkpoints."""
     max_failures: _Integer = None
@@ -196,15 +206,18 @@ def _one_line(box: str) -> str:
     missing = re.search(r"Missing value for argument '--([\w-]+)'", text)
     if missing:
         return f"{missing[1]} must be {_kinds()[missing[1].replace('-', '_')]}, got nothing"
-    unknown = re.search(r"Unrecognized options: (.*)", text)
+    unknown = re.search(r"Unrecognized options: (.*?)(?: Perhaps you meant: (--[\w-]+).*)?$", text)
     if unknown:
-        return f"options must be among those that --help lists, got {unknown[1]}"
+        hint = f" (perhaps {unknown[2]}?)" if unknown[2] else ""
+        return f"options must be among those that --help lists, got {unknown[1]}{hint}"
     return text or "the command line could not be understood; see --help"
 
 
 def _kinds() -> dict[str, str]:
     """Return what the values of each option must be, in words."""
-    words = {_Numbers: "numbers", _Integers: "integers", _Names: "names", _Number: "a number"}
+    words = {_Numbers: "numbers", _Integers: "integers", _Names: "names"}
+    words = {kind: f"{word} with spaces between them" for kind, word in words.items()}
+    words |= {_Number: "a number"}
     words |= {_Integer: "an integer", _Text: "a text"}
     return {
         name: words.get(kind, "given without a value")
@@ -234,9 +247,7 @@ def apply(sweep: SweepConfig, options: Options) -> SweepConfig:
     own: dict[str, object] = {} if options.lrs is None else {"lrs": options.lrs}
     # What is given here holds for every grid, also for those that have a value of their own.
     shared: dict[str, object] = {
-        name: value
-        for name in ("seeds", "steps", "flows", "dtype")
-        if (value := getattr(options, name)) is not None
+        name: value for name in ("seeds", *SHARED) if (value := getattr(options, name)) is not None
     }
     grids = tuple(replace(g, **own, **dict.fromkeys(shared)) for g in grids)  # type: ignore[arg-type]
     names = {

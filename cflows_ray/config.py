@@ -15,7 +15,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -23,12 +22,15 @@ from typing import Any
 
 from cflows_ray.checks import (
     ConfigError,
+    boolean,
     check_scheme,
+    decay_rate,
     integer,
-    learning_rate,
     number,
     one_of,
+    positive,
     require,
+    seed_number,
     sequence,
     stable_average,
 )
@@ -134,11 +136,11 @@ class RunConfig:
         except ValueError as error:
             raise ConfigError(str(error)) from None
         one_of("rule", self.rule, RULE_PARAMETERS)
-        put("lr", learning_rate("lr", self.lr))
+        put("lr", positive("lr", self.lr))
         for name in RULE_DEFAULTS:
             put(name, self._rule_parameter(name))
         _check_schedule(self.schedule)
-        put("seed", integer("seed", self.seed, 0))
+        put("seed", seed_number("seed", self.seed))
         put("flows", _check_flows(self.flows))
         put("warmup", integer("warmup", self.warmup, 0))
         for name in ("steps", "substeps", "num_eigs", "record_every"):
@@ -157,11 +159,8 @@ class RunConfig:
         if value is None:
             return RULE_DEFAULTS[name]
         if name == "bias_correction":
-            require(isinstance(value, bool), name, "true or false", value)
-            return bool(value)
-        if name == "beta2":
-            return number(name, value, "a number with 0 < beta2 < 1", math.ulp(0.0), 1.0)
-        return number(name, value, "a number > 0", math.ulp(0.0))
+            return boolean(name, value)
+        return decay_rate(name, value) if name == "beta2" else positive(name, value)
 
     def to_json(self) -> dict[str, Any]:
         """Return the configuration as plain JSON values; `RunConfig(**...)` is the inverse."""
@@ -235,7 +234,7 @@ class Grid:
     dtype: str | None = None
 
     def __post_init__(self) -> None:
-        lrs = tuple(learning_rate("lrs", lr) for lr in sequence("lrs", self.lrs))
+        lrs = tuple(positive("lrs", lr) for lr in sequence("lrs", self.lrs))
         object.__setattr__(self, "lrs", lrs)
         if self.seeds is not None:
             object.__setattr__(self, "seeds", _check_seeds(self.seeds))
@@ -243,7 +242,7 @@ class Grid:
 
 def _check_seeds(value: Any) -> tuple[int, ...]:
     """Return the seeds as a tuple of integers >= 0."""
-    return tuple(integer("seeds", seed, 0) for seed in sequence("seeds", value))
+    return tuple(seed_number("seeds", seed) for seed in sequence("seeds", value))
 
 
 @dataclass(frozen=True)
@@ -290,10 +289,10 @@ class Execution:
             if getattr(self, name) is not None:
                 integer(name, getattr(self, name), 1)
         integer("max_failures", self.max_failures, -1)
-        number("cpus_per_run", self.cpus_per_run, "a number > 0", math.ulp(0.0))
-        number("memory_gb_per_run", self.memory_gb_per_run, "a number >= 0", 0.0)
+        positive("cpus_per_run", self.cpus_per_run)
+        number("memory_gb_per_run", self.memory_gb_per_run, ">= 0", 0.0)
         if self.gpus_per_run is not None:
-            gpus = number("gpus_per_run", self.gpus_per_run, "a number >= 0", 0.0)
+            gpus = number("gpus_per_run", self.gpus_per_run, ">= 0", 0.0)
             whole = gpus <= 1 or gpus == int(gpus)  # Ray has fractions only below one GPU
             require(whole, "gpus_per_run", "a fraction below 1 or a whole number", gpus)
 
@@ -362,12 +361,22 @@ class SweepConfig:
         )
 
     def only(self, names: Iterable[str]) -> SweepConfig:
-        """Keep the grids whose workload, rule or criterion is among `names`."""
-        known = sorted({n for g in self.grids for n in (g.workload, g.rule, g.criterion)})
+        """Keep the grids with the named workloads, rules and criteria.
+
+        Where several of these three are named, a grid must have one of each.
+
+        Raises `ConfigError` for a name that no grid has, and if no grid has the combination.
+        """
         names = tuple(names)
+        kept = self.grids
+        kinds = ("workload", "rule", "criterion")
+        known = {kind: {str(getattr(g, kind)) for g in self.grids} for kind in kinds}
         for name in names:
-            one_of("only", name, known)
-        kept = tuple(g for g in self.grids if {g.workload, g.rule, g.criterion} & set(names))
+            one_of("only", name, sorted(set().union(*known.values())))
+        for kind, values in known.items():
+            if asked := values & set(names):
+                kept = tuple(g for g in kept if getattr(g, kind) in asked)
+        require(bool(kept), "only", "a combination that some grid has", " ".join(names))
         return replace(self, grids=kept)
 
     def smoke(self) -> SweepConfig:

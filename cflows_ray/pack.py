@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from cflows_ray.paired_options import check_integer
+from cflows_ray.checks import integer
 from cflows_ray.paired_program import RUNNING, PairedState
 from cflows_ray.pairing import PairedRun, as_one_frame
 from cflows_ray.rows import steps_frame
@@ -77,7 +77,7 @@ class PairedPack:
 
         Raises `ValueError` where every run has ended.
         """
-        check_integer("num_steps", num_steps, 1)
+        integer("num_steps", num_steps, 1)
         states = list(states)
         if all(run.is_done(state) for run, state in zip(self.runs, states, strict=True)):
             raise ValueError("states must hold one that has not ended")

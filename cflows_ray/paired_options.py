@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from cflows_ray.checks import check_scheme, number
+from cflows_ray.checks import check_scheme, integer, positive
 from cflows_ray.flows import FLOWS, FlowOptions
 
 EIG_TOLERANCE = {"float32": 1e-3, "float64": 1e-8}
@@ -60,13 +58,13 @@ class PairedOptions:
     def __post_init__(self) -> None:
         object.__setattr__(self, "flows", check_flows(self.flows))
         for field in ("num_eigs", "max_eigs", "substeps", "record_every"):
-            check_integer(field, getattr(self, field), 1)
+            integer(field, getattr(self, field), 1)
         check_scheme(self.scheme, self.substeps)
         if self.dtype not in EIG_TOLERANCE:
             raise ValueError(f"dtype must be one of {sorted(EIG_TOLERANCE)}, got {self.dtype!r}")
         tolerances = ("record_eig_tolerance",) if self.eig_tolerance is None else EIG_TOLERANCES
         for field in (*tolerances, "sharpness_limit", "divergence_factor"):
-            number(field, getattr(self, field), "a number > 0", math.ulp(0.0))
+            positive(field, getattr(self, field))
         if not 0 < self.tracking_threshold < self.near_threshold <= self.critical_threshold < 2:
             raise ValueError(
                 "tracking_threshold < near_threshold <= critical_threshold must lie in (0, 2), got "
@@ -99,10 +97,3 @@ def check_flows(flows: Sequence[str]) -> tuple[str, ...]:
     if len(set(flows)) != len(flows):
         raise ValueError(f"flows must differ from each other, got {tuple(flows)}")
     return tuple(flows)
-
-
-def check_integer(field: str, value: Any, least: int) -> None:
-    """Raise `ValueError` naming the field unless it is an integer >= least."""
-    is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not is_integer or value < least:
-        raise ValueError(f"{field} must be an integer >= {least}, got {value!r}")

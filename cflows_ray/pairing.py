@@ -19,10 +19,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Array, PyTree
 
-from cflows_ray.checks import stable_average
+from cflows_ray.checks import integer, seed_number, stable_average
 from cflows_ray.curvature import float_mode
 from cflows_ray.flows.base import DIVERGED, STOPPED
-from cflows_ray.paired_options import PairedOptions, check_flows, check_integer
+from cflows_ray.paired_options import PairedOptions, check_flows
 from cflows_ray.paired_program import (
     FINISHED,
     RUN_DIVERGED,
@@ -77,9 +77,9 @@ class PairedRun:
         Raises `ValueError` naming what cannot be used: parameters that are not floating-point
         arrays, a loss that is not a scalar, numbers out of range.
         """
-        check_integer("steps", steps, 1)
-        check_integer("warmup", warmup, 0)
-        check_integer("seed", seed, 0)
+        integer("steps", steps, 1)
+        integer("warmup", warmup, 0)
+        seed_number("seed", seed)
         structure = ParamStructure.of(params, self.options.dtype)
         program = self._use_program(structure)
         with self.mode():
@@ -95,7 +95,7 @@ class PairedRun:
         chunk that reaches the end holds the row of the last step too. Results do not depend on how
         a run is cut into chunks, to the last bit.
         """
-        check_integer("num_steps", num_steps, 1)
+        integer("num_steps", num_steps, 1)
         program = self.program
         stop = min(int(state.step) + num_steps, int(state.total))
         frames = []
@@ -119,16 +119,21 @@ class PairedRun:
 
     def outcome(self, state: PairedState) -> tuple[str, str | None]:
         """Return how the run ended, as in `runs.status`, and what there is to say of it."""
-        outcome = int(state.outcome)
+        outcome, step = int(state.outcome), self.step(state)
         words = {STOPPED: "stopped", DIVERGED: "diverged"}
         remarks = [
             f"{name} flow {words[status]}"
             for name, flow in state.flows.items()
-            if (status := int(flow.status)) in words
+            if (status := int(flow.status)) in words and step > 0
         ]
         if outcome == RUN_DIVERGED:
             limit = float(state.limits.diverged)
-            remarks.insert(0, f"loss not finite or above {limit:.6g} at step {self.step(state)}")
+            what = "loss not finite" + (f" or above {limit:.6g}" if np.isfinite(limit) else "")
+            where = f"at step {step}"
+            if step == 0:
+                warm = bool(state.discrete.has_previous)
+                where = "during the warm-up" if warm else "at the starting point"
+            remarks.insert(0, f"{what} {where}")
         word = {RUNNING: "running", FINISHED: "finished", RUN_DIVERGED: "diverged"}[outcome]
         return word, "; ".join(remarks) or None
 

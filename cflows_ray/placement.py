@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import socket
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,23 @@ def cluster_address(execution: Execution) -> str | None:
     if address is None and Path(BOOTSTRAP).expanduser().exists():
         return "auto"
     return address
+
+
+def check_reachable(address: str) -> None:
+    """Raise `ConfigError` if nothing answers at "host:port"; Ray itself would wait for minutes.
+
+    Example:
+        >>> check_reachable("auto")  # nothing to look up: Ray knows where
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise ConfigError(
+            f"address must be that of a running Ray cluster, got {address!r}: {error}"
+        ) from None
 
 
 def autoscaling_nodes(bootstrap: Path | None = None) -> list[dict[str, float]]:

@@ -37,7 +37,7 @@ for _name, _value in {
 import ray  # noqa: E402
 from ray import tune  # noqa: E402
 
-from cflows_ray.config import Execution, RunConfig, SweepConfig  # noqa: E402
+from cflows_ray.config import ConfigError, Execution, RunConfig, SweepConfig  # noqa: E402
 from cflows_ray.display import Display  # noqa: E402
 from cflows_ray.interrupt import (  # noqa: E402
     NOT_BEGUN,
@@ -51,6 +51,7 @@ from cflows_ray.pack_session import PackSession, packs  # noqa: E402
 from cflows_ray.placement import (  # noqa: E402
     autoscaling_nodes,
     check_fits,
+    check_reachable,
     cluster_address,
     in_words,
     largest_pack,
@@ -269,14 +270,12 @@ def run_sweep(
     Raises `ConfigError` for resources that no machine has, `SweepLocked` if another driver works
     on the sweep, `StorageError` if its folder can't be written.
     """
-    results = Results(storage)
     lock = SweepLock(storage)
     lock.acquire()
     try:
-        record = {**sweep.to_json(), "versions": versions(), "commit": commit}
-        results.write_sweep(
-            {**record, "launched": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-        )
+        launched = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        record = {"versions": versions(), "commit": commit, "launched": launched}
+        Results(storage).write_sweep({**sweep.to_json(), **record})
         plan = clear_the_way(plan, storage)
         display.ended({run_id: row["status"] for run_id, row in plan.ended.items()})
         if not plan.todo:
@@ -382,7 +381,14 @@ def _cluster(execution: Execution, display: Display) -> Iterator[None]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is not None:
         display.note(f"connecting to the Ray cluster {address}")
-        ray.init(address=address, **quiet)
+        check_reachable(address)
+        try:
+            ray.init(address=address, **quiet)
+        except (ConnectionError, ValueError) as error:
+            why = " ".join(str(error).split())[:200]
+            raise ConfigError(
+                f"address must lead to a Ray cluster, got {address!r}: {why}"
+            ) from error
     else:
         display.note("starting Ray on this machine")
         # Private and local: no dashboard, and no authentication token left in the home folder.

@@ -18,6 +18,7 @@ from cflows_ray.config import ConfigError, Execution, Grid, RunConfig, SweepConf
 from cflows_ray.placement import (
     autoscaling_nodes,
     check_fits,
+    check_reachable,
     largest_pack,
     most_at_once,
     resources_per_run,
@@ -32,12 +33,12 @@ SWEEP = SweepConfig(name="example", grids=(GRID,), seeds=(0, 1), steps=50)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"lr": -0.1}, "lr must be a number > 0, got -0.1"),
-        ({"lr": 0}, "lr must be a number > 0, got 0"),
-        ({"lr": "fast"}, "lr must be a number > 0, got 'fast'"),
-        ({"lr": True}, "lr must be a number > 0, got True"),
-        ({"lr": float("nan")}, "lr must be a number > 0, got nan"),
-        ({"lr": float("inf")}, "lr must be a number > 0, got inf"),
+        ({"lr": -0.1}, "lr must be > 0, got -0.1"),
+        ({"lr": 0}, "lr must be > 0, got 0"),
+        ({"lr": "fast"}, "lr must be > 0, got 'fast'"),
+        ({"lr": True}, "lr must be > 0, got True"),
+        ({"lr": float("nan")}, "lr must be > 0, got nan"),
+        ({"lr": float("inf")}, "lr must be > 0, got inf"),
         ({"workload": "nope"}, "workload must be one of .*, got 'nope'"),
         ({"workload_options": {"nope": 1}}, "option 'nope' is unknown to workload 'saddle_2d'"),
         ({"workload_options": {"c": object()}}, "workload_options must be numbers"),
@@ -45,11 +46,11 @@ SWEEP = SweepConfig(name="example", grids=(GRID,), seeds=(0, 1), steps=50)
         ({"criterion": "hinge"}, "criterion must be one of .*'mse'.*, got 'hinge'"),
         ({"rule": "adam"}, "rule must be one of .*'rmsprop'.*, got 'adam'"),
         ({"rule": "gradient_descent", "beta2": 0.9}, "beta2 must be left out for gradient_descent"),
-        ({"beta2": 1.0}, "beta2 must be a number with 0 < beta2 < 1, got 1.0"),
-        ({"eps": -1e-8}, "eps must be a number > 0, got -1e-08"),
-        ({"eps": 0}, "eps must be a number > 0, got 0"),
+        ({"beta2": 1.0}, "beta2 must be > 0 and < 1, got 1.0"),
+        ({"eps": -1e-8}, "eps must be > 0, got -1e-08"),
+        ({"eps": 0}, "eps must be > 0, got 0"),
         ({"beta2": 0.15}, r"beta2 must be > h / \(1 \+ h\) = 0.2, .*, got 0.15"),
-        ({"bias_correction": "yes"}, "bias_correction must be true or false, got 'yes'"),
+        ({"bias_correction": "yes"}, "bias_correction must be True or False, got 'yes'"),
         ({"schedule": "linear"}, "schedule must be .*, got 'linear'"),
         ({"schedule": "cosine:0"}, "schedule must be .*, got 'cosine:0'"),
         ({"schedule": "cosine:10:2"}, "schedule must be .*, got 'cosine:10:2'"),
@@ -82,7 +83,7 @@ def test_bad_runs_are_refused_in_one_line(changes: dict[str, Any], message: str)
     [
         (
             lambda: Grid("saddle_2d", "rmsprop", lrs=(0.1, -0.1)),
-            "lrs must be a number > 0, got -0.1",
+            "lrs must be > 0, got -0.1",
         ),
         (lambda: Grid("saddle_2d", "rmsprop", lrs=0.1), "lrs must be a sequence, got 0.1"),  # type: ignore[arg-type]
         (lambda: Grid("saddle_2d", "rmsprop", lrs=(0.1, 0.1)), "lrs must be free of repetitions"),
@@ -93,7 +94,7 @@ def test_bad_runs_are_refused_in_one_line(changes: dict[str, Any], message: str)
         (lambda: Execution(workers=0), "workers must be an integer >= 1, got 0"),
         (lambda: Execution(pack=0), "pack must be an integer >= 1, got 0"),
         (lambda: Execution(gpus_per_run=1.5), "gpus_per_run must be a fraction below 1 or a whole"),
-        (lambda: Execution(cpus_per_run=0), "cpus_per_run must be a number > 0, got 0"),
+        (lambda: Execution(cpus_per_run=0), "cpus_per_run must be > 0, got 0"),
         (lambda: Execution(chunk_steps=0), "chunk_steps must be an integer >= 1, got 0"),
         (lambda: Execution(storage=""), "storage must be a folder or URI, got ''"),
     ],
@@ -256,6 +257,14 @@ def test_only_and_smoke() -> None:
     grids = (GRID, dataclasses.replace(GRID, rule="rmsprop"))
     sweep = dataclasses.replace(SWEEP, grids=grids)
     assert {run.rule for run in apply(sweep, Options(only=("rmsprop",))).runs} == {"rmsprop"}
+    both = apply(sweep, Options(only=("saddle_2d", "rmsprop")))
+    assert {run.rule for run in both.runs} == {"rmsprop"}
+    both = apply(sweep, Options(only=("gradient_descent", "rmsprop", "mse")))
+    assert len(both.runs) == len(sweep.runs)
+    other = dataclasses.replace(GRID, rule="rmsprop", criterion="cross_entropy")
+    mixed = dataclasses.replace(SWEEP, grids=(GRID, other))
+    with pytest.raises(ConfigError, match="only must be a combination that some grid has"):
+        mixed.only(("gradient_descent", "cross_entropy"))
     smoke = apply(sweep, Options(smoke_test=True))
     assert smoke.name == "example-smoke"
     assert [(run.rule, run.steps) for run in smoke.runs] == [
@@ -267,8 +276,11 @@ def test_only_and_smoke() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--lrs", "-0.1"], "lrs must be a number > 0, got -0.1"),
-        (["--lrs", "0.1", "fast"], "lrs must be numbers, got '0.1', 'fast'"),
+        (["--lrs", "-0.1"], "lrs must be > 0, got -0.1"),
+        (
+            ["--lrs", "0.1", "fast"],
+            "lrs must be numbers with spaces between them, got '0.1', 'fast'",
+        ),
         (["--lrs"], "lrs must be a non-empty sequence, got ()"),
         (["--steps", "0"], "steps must be an integer >= 1, got 0"),
         (["--steps", "1.5"], "steps must be an integer, got '1.5'"),
@@ -276,6 +288,14 @@ def test_only_and_smoke() -> None:
         (["--flows", "orbital"], "flows must be one of ['midpoint', 'stable', 'central'], got 'or"),
         (["--only", "adam"], "only must be one of ["),
         (["--nope", "3"], "options must be among those that --help lists, got --nope, 3"),
+        (
+            ["--seed", "3"],
+            "options must be among those that --help lists, got --seed, 3 (perhaps -",
+        ),
+        (["--seeds", "0,1"], "seeds must be integers with spaces between them, got '0,1'"),
+        (["--seeds", str(2**63)], f"seeds must be <= {2**63 - 1}, got {2**63}"),
+        (["--steps", str(2**31)], f"steps must be <= {2**31 - 1}, got {2**31}"),
+        (["--scheme", "extrapolated", "--substeps", "3"], "substeps must be even for the scheme"),
         (["--dtype", "half"], "dtype must be one of ['float32', 'float64'], got 'half'"),
         (["--storage", "ftp://x"], "storage must be a folder or URI, got 'ftp://x'"),
     ],
@@ -338,6 +358,14 @@ def test_what_fits() -> None:
         check_fits({"cpu": 1.0, "gpu": 5.0}, [LAPTOP, SERVER])
     with pytest.raises(ConfigError, match=r"32.0 GiB memory; there is"):
         check_fits({"cpu": 1.0, "memory": 32.0 * 2**30}, [LAPTOP])
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nowhere.invalid:6379", "x:y"]
+)
+def test_a_cluster_that_does_not_answer(address: str) -> None:
+    with pytest.raises(ConfigError, match="address must be that of a running Ray cluster, got"):
+        check_reachable(address)
 
 
 def test_packs_are_for_the_cluster_as_it_may_grow() -> None:

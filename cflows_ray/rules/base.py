@@ -24,8 +24,6 @@ serves every value of them; what changes the program (schedule, bias correction)
 from __future__ import annotations
 
 import abc
-import math
-import numbers
 from typing import Any, NamedTuple
 
 import jax
@@ -102,15 +100,3 @@ def traced_rule(*leaves: str) -> Any:
         return cls
 
     return register
-
-
-def check_number(field: str, value: Any, lowest: float, highest: float, allowed: str) -> None:
-    """Raise `ValueError` naming the field unless lowest < value < highest."""
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or not lowest < value < highest:
-        raise ValueError(f"{field} must be {allowed}, got {value!r}")
-
-
-def check_positive(field: str, value: object) -> None:
-    """Raise `ValueError` naming the field unless it is a finite number > 0."""
-    check_number(field, value, 0.0, math.inf, "> 0")

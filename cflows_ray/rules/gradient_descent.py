@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from cflows_ray.rules.base import RuleState, UpdateRule, check_positive, traced_rule
+from cflows_ray.checks import positive
+from cflows_ray.rules.base import RuleState, UpdateRule, traced_rule
 from cflows_ray.rules.schedules import parse_schedule
 
 
@@ -31,7 +32,7 @@ class GradientDescent(UpdateRule):
     schedule: str = "constant"
 
     def __post_init__(self) -> None:
-        check_positive("lr", self.lr)
+        positive("lr", self.lr)
         parse_schedule(self.schedule)
 
     def init(self, params: Float[Array, " d"]) -> RuleState:

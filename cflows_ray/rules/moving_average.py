@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from cflows_ray.rules.base import RuleState, UpdateRule, check_number, check_positive
+from cflows_ray.checks import boolean, decay_rate, positive
+from cflows_ray.rules.base import RuleState, UpdateRule
 from cflows_ray.rules.schedules import parse_schedule
 
 
@@ -26,11 +27,10 @@ class MovingAverageRule(UpdateRule):
     schedule: str = "constant"
 
     def __post_init__(self) -> None:
-        check_positive("lr", self.lr)
-        check_number("beta2", self.beta2, 0.0, 1.0, "> 0 and < 1")
-        check_positive("eps", self.eps)  # 0 would divide 0 by 0 where a gradient is always 0
-        if not isinstance(self.bias_correction, bool):
-            raise ValueError(f"bias_correction must be True or False, got {self.bias_correction!r}")
+        positive("lr", self.lr)
+        decay_rate("beta2", self.beta2)
+        positive("eps", self.eps)  # 0 would divide 0 by 0 where a gradient is always 0
+        boolean("bias_correction", self.bias_correction)
         parse_schedule(self.schedule)
 
     @abc.abstractmethod

@@ -9,47 +9,32 @@ Every class raises `ValueError` naming the field, the value and what is allowed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from cflows_ray.checks import boolean, integer, number, one_of, require
+
 ACTIVATIONS = ("gelu", "tanh")
 
 
-def _require(ok: bool, field: str, allowed: str, value: object) -> None:
-    """Raise `ValueError` that names a field unless `ok`."""
-    if not ok:
-        raise ValueError(f"{field} must be {allowed}, got {value!r}")
-
-
 def _at_least(options: object, minimum: int, *names: str) -> None:
-    """Check that the named fields are integers (not booleans) of at least `minimum`."""
+    """Check that the named fields are integers of at least `minimum`."""
     for name in names:
-        value = getattr(options, name)
-        ok = isinstance(value, int) and not isinstance(value, bool) and value >= minimum
-        _require(ok, name, f"an integer >= {minimum}", value)
-
-
-def _one_of(options: object, name: str, allowed: tuple[str, ...]) -> None:
-    """Check that a field is one of the allowed words."""
-    value = getattr(options, name)
-    _require(value in allowed, name, f"one of {list(allowed)}", value)
+        integer(name, getattr(options, name), minimum)
 
 
 def _is_bool(options: object, *names: str) -> None:
     """Check that the named fields are booleans."""
     for name in names:
-        value = getattr(options, name)
-        _require(isinstance(value, bool), name, "true or false", value)
+        boolean(name, getattr(options, name))
 
 
 def _is_number(options: object, *names: str) -> None:
     """Check that the named fields are finite numbers."""
     for name in names:
-        value = getattr(options, name)
-        ok = isinstance(value, int | float) and not isinstance(value, bool)
-        ok = ok and abs(value) < float("inf")
-        _require(ok, name, "a finite number", value)
+        number(name, getattr(options, name), "a finite number", -math.inf)
 
 
 @dataclass(frozen=True)
@@ -81,8 +66,8 @@ class SaddleOptions:
 
     def __post_init__(self) -> None:
         _is_number(self, "c", "x0", "y0")
-        _require(self.c >= 0, "c", ">= 0", self.c)
-        _require(self.y0 > 0, "y0", "> 0", self.y0)
+        require(self.c >= 0, "c", ">= 0", self.c)
+        require(self.y0 > 0, "y0", "> 0", self.y0)
 
 
 @dataclass(frozen=True)
@@ -93,7 +78,7 @@ class DigitsOptions:
 
     def __post_init__(self) -> None:
         _at_least(self, 10, "num_examples")
-        _require(self.num_examples <= 1697, "num_examples", "<= 1697", self.num_examples)
+        require(self.num_examples <= 1697, "num_examples", "<= 1697", self.num_examples)
 
 
 @dataclass(frozen=True)
@@ -121,16 +106,16 @@ class CIFAR10Options:
         _at_least(self, 2, "num_classes", "num_examples")
         _at_least(self, 0, "num_test")
         _is_bool(self, "binary")
-        _require(self.num_classes <= 10, "num_classes", "<= 10", self.num_classes)
-        _require(
+        require(self.num_classes <= 10, "num_classes", "<= 10", self.num_classes)
+        require(
             not self.binary or self.num_classes == 2, "num_classes", "2 if binary", self.num_classes
         )
-        _require(self.downsample in (1, 2, 4, 8), "downsample", "1, 2, 4 or 8", self.downsample)
-        _require(isinstance(self.data_dir, str), "data_dir", "a path", self.data_dir)
+        require(self.downsample in (1, 2, 4, 8), "downsample", "1, 2, 4 or 8", self.downsample)
+        require(isinstance(self.data_dir, str), "data_dir", "a path", self.data_dir)
         for name in ("num_examples", "num_test"):
             value = getattr(self, name)
             even = value % self.num_classes == 0
-            _require(even, name, f"a multiple of num_classes = {self.num_classes}", value)
+            require(even, name, f"a multiple of num_classes = {self.num_classes}", value)
 
     @property
     def image_size(self) -> int:
@@ -168,8 +153,8 @@ class NpzOptions:
 
     def __post_init__(self) -> None:
         ok = isinstance(self.path, str) and self.path.endswith(".npz")
-        _require(ok, "path", "the path of an .npz file", self.path)
-        _one_of(self, "network", tuple(NETWORK_OPTIONS))
+        require(ok, "path", "the path of an .npz file", self.path)
+        one_of("network", self.network, tuple(NETWORK_OPTIONS))
 
 
 @dataclass(frozen=True)
@@ -183,7 +168,7 @@ class MLPOptions:
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "width", "depth")
-        _one_of(self, "activation", ACTIVATIONS)
+        one_of("activation", self.activation, ACTIVATIONS)
         _is_bool(self, "zero_head")
 
 
@@ -196,11 +181,11 @@ class CNNOptions:
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "width")
-        _one_of(self, "activation", ACTIVATIONS)
+        one_of("activation", self.activation, ACTIVATIONS)
 
     def check_image(self, size: int) -> None:
         """Check that images of a side fit."""
-        _require(size >= 4, "image size", ">= 4 for two poolings", size)
+        require(size >= 4, "image size", ">= 4 for two poolings", size)
 
 
 @dataclass(frozen=True)
@@ -216,15 +201,15 @@ class ResNetOptions:
         _at_least(self, 1, "width", "groups")
         ok = isinstance(self.stages, tuple) and len(self.stages) > 0
         ok = ok and all(isinstance(n, int) and n >= 1 for n in self.stages)
-        _require(ok, "stages", "a list of integers >= 1", self.stages)
+        require(ok, "stages", "a list of integers >= 1", self.stages)
         divides = self.width % self.groups == 0
-        _require(divides, "groups", f"a divisor of width = {self.width}", self.groups)
-        _one_of(self, "activation", ACTIVATIONS)
+        require(divides, "groups", f"a divisor of width = {self.width}", self.groups)
+        one_of("activation", self.activation, ACTIVATIONS)
 
     def check_image(self, size: int) -> None:
         """Check that images of a side fit."""
         least = 2 ** (len(self.stages) - 1)
-        _require(size >= least, "image size", f">= {least} for stages {self.stages}", size)
+        require(size >= least, "image size", f">= {least} for stages {self.stages}", size)
 
 
 @dataclass(frozen=True)
@@ -241,11 +226,11 @@ class ViTOptions:
     def __post_init__(self) -> None:
         _at_least(self, 1, "patch", "depth", "heads", "head_dim", "mlp_dim")
         _at_least(self, 8, "dim")
-        _require(self.dim % 4 == 0, "dim", "a multiple of 4 for sin-cos positions", self.dim)
+        require(self.dim % 4 == 0, "dim", "a multiple of 4 for sin-cos positions", self.dim)
 
     def check_image(self, size: int) -> None:
         """Check that images of a side fit."""
-        _require(size % self.patch == 0, "patch", f"a divisor of the image size {size}", self.patch)
+        require(size % self.patch == 0, "patch", f"a divisor of the image size {size}", self.patch)
 
 
 @dataclass(frozen=True)
@@ -272,8 +257,8 @@ class TransformerOptions:
     def __post_init__(self) -> None:
         _at_least(self, 1, "layers", "heads", "mlp_ratio")
         _at_least(self, 2, "dim")
-        _require(self.dim % 2 == 0, "dim", "even for sinusoidal positions", self.dim)
-        _require(self.dim % self.heads == 0, "heads", f"a divisor of dim = {self.dim}", self.heads)
+        require(self.dim % 2 == 0, "dim", "even for sinusoidal positions", self.dim)
+        require(self.dim % self.heads == 0, "heads", f"a divisor of dim = {self.dim}", self.heads)
 
 
 @dataclass(frozen=True)

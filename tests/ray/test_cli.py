@@ -38,7 +38,7 @@ def study(folder: Path, text: str) -> list[str]:
     [
         (
             "Grid(workload='saddle_2d', rule='gradient_descent', lrs=(-1,))",
-            "lrs must be a number > 0, got -1 (study.py, line 3)",
+            "lrs must be > 0, got -1 (study.py, line 3)",
         ),
         (
             f"SweepConfig(\n    name='x', grids=({GRID},), steps=0)",
