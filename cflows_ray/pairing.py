@@ -10,7 +10,7 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -257,8 +257,8 @@ class PairedResult:
         wall_s: seconds in all, of which `compile_s` were spent compiling.
     """
 
-    steps: pd.DataFrame
-    final: dict[str, PyTree]
+    steps: pd.DataFrame = field(repr=False)
+    final: dict[str, PyTree] = field(repr=False)
     status: str
     status_detail: str | None
     wall_s: float

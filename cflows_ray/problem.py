@@ -8,7 +8,7 @@ once), do not rebuild them for each run.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -37,11 +37,11 @@ class Problem:
     """
 
     loss: Callable[[Any, Any], Float[Array, ""]]
-    data: PyTree = ()
+    data: PyTree = field(default=(), repr=False)
     outputs: Callable[[Any, Any], Array] | None = None
-    probe: PyTree = None
+    probe: PyTree = field(default=None, repr=False)
     accuracy: Callable[[Any, Any], Float[Array, ""]] | None = None
-    test_data: PyTree = None
+    test_data: PyTree = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

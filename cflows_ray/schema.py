@@ -1,7 +1,7 @@
 """The columns of the two result tables: names, Arrow types, units and meanings.
 
-This is the only place that knows them. Writers build Arrow schemas from it, readers check files
-against it, and documentation is printed from it. It imports neither JAX nor Ray.
+This is the only place that knows them. Writers build Arrow schemas from it and readers check
+files against it. It imports neither JAX nor Ray.
 
 Tables are tidy: `runs` has one row per run, `steps` one row per run, step and process. What a
 process does not define is null, never 0 or NaN.

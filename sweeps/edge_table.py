@@ -45,7 +45,7 @@ FIRST_PASSES = 12  # least passes from a random block, whose residuals say nothi
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure."""
+    """Which rows of the table to measure, and where."""
 
     scale: Literal["cpu", "paper"] = "cpu"
     """Sizes of networks and data."""

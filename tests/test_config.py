@@ -360,9 +360,7 @@ def test_what_fits() -> None:
         check_fits({"cpu": 1.0, "memory": 32.0 * 2**30}, [LAPTOP])
 
 
-@pytest.mark.parametrize(
-    "address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nowhere.invalid:6379", "x:y"]
-)
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "x:y"])
 def test_a_cluster_that_does_not_answer(address: str) -> None:
     with pytest.raises(ConfigError, match="address must be that of a running Ray cluster, got"):
         check_reachable(address)

@@ -1,4 +1,4 @@
-"""Data of one's own, from an `.npz` file with arrays x, y and, if wanted, x_test, y_test.
+"""Your own data, from an `.npz` file with arrays x, y and, if wanted, x_test, y_test.
 
 Inputs x (n, ...) are floats (stored as float32, not rescaled) or, for sequence networks, integer
 tokens (n, t). Targets y are integer classes (n,), integer tokens (n, s) for the last s positions,

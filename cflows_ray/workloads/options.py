@@ -112,8 +112,9 @@ class CIFAR10Options:
         )
         require(self.downsample in (1, 2, 4, 8), "downsample", "1, 2, 4 or 8", self.downsample)
         require(isinstance(self.data_dir, str), "data_dir", "a path", self.data_dir)
-        for name in ("num_examples", "num_test"):
+        for name, there in (("num_examples", 5000), ("num_test", 1000)):
             value = getattr(self, name)
+            require(value <= there * self.num_classes, name, f"<= {there} a class", value)
             even = value % self.num_classes == 0
             require(even, name, f"a multiple of num_classes = {self.num_classes}", value)
 
@@ -141,7 +142,7 @@ class SortingOptions:
 
 @dataclass(frozen=True)
 class NpzOptions:
-    """Data of one's own: an `.npz` file with arrays x, y and, if wanted, x_test, y_test.
+    """Your own data: an `.npz` file with arrays x, y and, if wanted, x_test, y_test.
 
     Attributes:
         path: the file.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cflows_ray.workloads import options as opt
-from cflows_ray.workloads.download import find_folder
+from cflows_ray.workloads.download import DataUnavailable, find_folder
 
 if TYPE_CHECKING:
     from cflows_ray.workloads.base import Workload
@@ -98,7 +98,7 @@ WORKLOADS: dict[str, Entry] = {
         defaults={"num_examples": 250},
         cpu={**_SORTING_CPU, "num_examples": 100, "dim": 16, "state": 4},
     ),
-    "npz": Entry("data of one's own from an .npz file", "npz", opt.NpzOptions),
+    "npz": Entry("your own data from an .npz file", "npz", opt.NpzOptions),
 }
 
 
@@ -160,8 +160,12 @@ def fetch_data(name: str, options: Mapping[str, Any] | None = None) -> None:
 
     Downloads what can be downloaded, once. Raises `DataUnavailable`, saying what to do.
     """
+    values = full_options(name, options)
     if WORKLOADS[name].data == "cifar10":
-        find_folder(full_options(name, options)["data_dir"])
+        find_folder(values["data_dir"])
+    path = values.get("path")
+    if path is not None and not Path(path).expanduser().is_file():
+        raise DataUnavailable(f"path must be that of an .npz file, there is none at {path!r}")
 
 
 def build_workload(name: str, criterion: str = "mse", **options: Any) -> Workload:

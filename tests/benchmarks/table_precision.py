@@ -127,8 +127,8 @@ def precision(repetitions: int, clock: Clock, tiny: bool = False) -> Iterator[st
     """Yield a table for each network."""
     yield (
         f"Reference: {REFERENCE.substeps} substeps of the second-order scheme, float64. Runs: "
-        "float32. Error of the end: distance to the reference's last point over the distance that "
-        "it has come; of the path: mean relative error of the predicted loss. Off the edge: the "
+        "float32. Error at the end: distance to the reference's final point, divided by the "
+        "distance the reference travelled; of the path: mean relative error of the predicted loss. Off the edge: the "
         "largest distance of the effective sharpness from 2 while there are critical directions, "
         f"the first {SETTLE_ROWS} rows left out; a scheme that is stable stays below 0.01. Cost: "
         f"gradients, from counts and measured derivatives; seconds ({clock} clock) are of "
@@ -163,7 +163,7 @@ def _table(
         f"{100 * truth.distance:.3g}%; {costs}."
     )
     header = (
-        "scheme and substeps | error of the end | error of the path | off the edge | "
+        "scheme and substeps | error at the end | error of the path | off the edge | "
         "from the optimizer | cost in gradients | s | gradients | products | third derivatives | "
         "status"
     )
