@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from analysis.aggregate import cells, keep_dtypes
 from analysis.compare import DEFAULT_BY
-from analysis.intervals import Interval, t_quantile
+from analysis.intervals import NO_INTERVAL, Interval, t_quantile
 from analysis.scoring import independent, variance_series
 from analysis.smoothing import DEFAULT_BANDWIDTH, half_window
 from analysis.tables import Results
@@ -84,7 +84,8 @@ def covariance_fit(points: pd.DataFrame, by: Sequence[str] = DEFAULT_BY) -> pd.D
 
     Columns `by`, `flow`, `n_runs`, `points`, `slope`, `r2`, their 95% limits, and `ci_method`.
     Points of one run hang together, so intervals come from leaving out runs, not points: the
-    `jackknife` with Student's t (for R² on Fisher's z of the correlation); `none` for one run.
+    `jackknife` with Student's t (for R² on Fisher's z of the correlation); `none` for one run, and
+    where some run leaves fewer than three points, or no spread, when it is left out.
 
     >>> fit = covariance_fit(covariance_points(load(example_sweep)), by=["rule"])
     >>> fit[["rule", "n_runs", "slope", "r2"]].round(3)
@@ -146,23 +147,24 @@ def _fit(sums: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.flo
 def _limits(sums: NDArray[np.float64]) -> tuple[Interval, Interval]:
     runs = len(sums)
     if runs < 2:
-        none = Interval(np.nan, np.nan, "none")
-        return none, none
+        return NO_INTERVAL, NO_INTERVAL
     slopes, correlations = _fit(sums.sum(axis=0) - sums)
     slope, correlation = _fit(sums.sum(axis=0))
+    found = _jackknife(slopes, float(slope))
     cap = 1 - 1e-12  # a perfect correlation has an infinite z
     z = np.arctanh(np.clip(correlations, -cap, cap))
-    low, high = _jackknife(slopes, float(slope))
-    z_low, z_high = _jackknife(z, float(np.arctanh(np.clip(correlation, -cap, cap))))
+    z_low, z_high, method = _jackknife(z, float(np.arctanh(np.clip(correlation, -cap, cap))))
     squares = sorted((np.tanh(z_low) ** 2, np.tanh(z_high) ** 2))
     if z_low < 0 < z_high:
         squares[0] = 0.0
-    r2 = Interval(float(squares[0]), float(squares[1]), "jackknife")
-    return Interval(low, high, "jackknife"), r2
+    return found, Interval(float(squares[0]), float(squares[1]), method)
 
 
-def _jackknife(left_out: NDArray[np.float64], estimate: float) -> tuple[float, float]:
+def _jackknife(left_out: NDArray[np.float64], estimate: float) -> Interval:
+    """Jackknife interval from the estimates without each run; none if one of them is undefined."""
+    if not np.isfinite(left_out).all():
+        return NO_INTERVAL
     n = len(left_out)
     error = np.sqrt((n - 1) / n * np.sum((left_out - left_out.mean()) ** 2))
     half = float(t_quantile(n - 1) * error)
-    return estimate - half, estimate + half
+    return Interval(float(estimate - half), float(estimate + half), "jackknife")

@@ -138,6 +138,23 @@ def test_censored_horizons_in_a_summary() -> None:
     assert (row["ci_low"], row["ci_high"]) == (expected.low, expected.high)
 
 
+def test_no_limits_no_method() -> None:
+    """Without its longer run a fit of two has under three points, or three at one place."""
+    for lengths, spread in (((4, 2), 1.0), ((4, 3), 0.0)):
+        x = np.concatenate([np.arange(lengths[0]), spread * np.arange(lengths[1])])
+        points = pd.DataFrame(
+            {
+                "run_id": np.repeat(["a", "b"], lengths), "flow": "central",
+                "predicted": np.exp(x), "measured": np.exp(0.9 * x + 0.1 * np.sin(x)),
+            }
+        )  # fmt: skip
+        row = analysis.covariance_fit(points, by=[]).iloc[0]
+        assert np.isfinite([row["slope"], row["r2"]]).all()
+        limits = ["slope_low", "slope_high", "r2_low", "r2_high"]
+        assert row[limits].isna().all()
+        assert row["ci_method"] == "none"
+
+
 @pytest.mark.parametrize("slope", [0.8, 0.0])
 def test_the_jackknife_of_a_covariance_fit(slope: float) -> None:
     """Leave out one run after the other, in a plain loop."""
