@@ -13,7 +13,7 @@ from analysis.aggregate import cells, keep_dtypes
 from analysis.compare import DEFAULT_BY
 from analysis.intervals import NO_INTERVAL, Interval, t_quantile
 from analysis.scoring import independent, variance_series
-from analysis.smoothing import DEFAULT_BANDWIDTH, half_window
+from analysis.smoothing import DEFAULT_BANDWIDTH, window_records
 from analysis.tables import Results
 from analysis.trace import Trace
 
@@ -28,12 +28,12 @@ def variance_points(trace: Trace, bandwidth: float) -> list[dict[str, Any]]:
     Only steps whose averaging windows do not overlap are taken, so that points are nearly
     independent; directions are those of Σ's eigenvectors, the largest variance first.
     """
-    window = 2 * half_window(bandwidth) + 1
     rows = []
     for flow in trace.flows:
         columns = trace.scored(flow)
         predicted, measured = variance_series(columns, bandwidth)
-        few, seen = independent(columns["step"], predicted, measured, window)
+        every = window_records(columns["step"], bandwidth)
+        few, seen = independent(predicted, measured, every)
         for i, j in np.argwhere((few > 0) & (seen > 0)):
             rows.append(
                 {

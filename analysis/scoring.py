@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from analysis import metrics
 from analysis.columns import CONFIGURATION, HORIZONS, METRICS, SMOOTHED, metric
-from analysis.smoothing import DEFAULT_BANDWIDTH, half_window, time_average
+from analysis.smoothing import DEFAULT_BANDWIDTH, half_window, time_average, window_records
 from analysis.tables import Results
 from analysis.trace import REFERENCES, Floats, Trace, common_steps
 
@@ -273,8 +273,8 @@ def _predictions(mine: Columns, real: Columns) -> dict[str, float]:
 
 def _variances(mine: Columns, bandwidth: float) -> dict[str, float]:
     variances, measured = variance_series(mine, bandwidth)
-    window = 2 * half_window(bandwidth) + 1
-    fit = metrics.log_log_fit(*independent(mine["step"], variances, measured, window))
+    every = window_records(mine["step"], bandwidth)
+    fit = metrics.log_log_fit(*independent(variances, measured, every))
     return {
         "variance_error": metrics.relative_error(total(variances), total(measured)),
         "covariance_slope": fit.slope,
@@ -296,10 +296,8 @@ def variance_series(columns: Columns, bandwidth: float) -> tuple[Floats, Floats]
     return np.where(np.isfinite(measured), variances, np.nan), measured
 
 
-def independent(
-    step: NDArray, variances: Floats, measured: Floats, window: int
-) -> tuple[Floats, Floats]:
-    """Take every so-many-th row, so that no two averaging windows overlap.
+def independent(variances: Floats, measured: Floats, every: int) -> tuple[Floats, Floats]:
+    """Take every so-many-th row with an average; no windows overlap if it is `window_records`.
 
     Variances below 1e-6 of the run's largest are dropped: they are a solver's way to say zero, and
     their logarithms would decide every fit.
@@ -307,9 +305,6 @@ def independent(
     if variances.size:
         floor = NEGLIGIBLE * np.nanmax(variances, initial=0.0)
         variances = np.where(variances > floor, variances, np.nan)
-    if len(step) < 2:
-        return variances, measured
-    every = max(1, int(np.ceil(window / (step[1] - step[0]))))
     rows = np.flatnonzero(np.isfinite(measured).any(axis=1))[::every]
     return variances[rows], measured[rows]
 
