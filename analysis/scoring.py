@@ -149,7 +149,7 @@ def score(trace: Trace, options: Options) -> Iterator[dict[str, Any]]:
         row |= _ratios(columns, stable)
         row |= _predictions(mine, real)
         row |= _variances(mine, options.bandwidth)
-        row |= _edge(mine)
+        row |= _edge(mine, real["effective_sharpness_average"])
         row["edge_fraction"] = metrics.edge_fraction(averages["effective_sharpness_average"])
         row["near_edge_steps_optimizer"] = metrics.steps_near_edge(
             optimizer["step"], averages["effective_sharpness_average"]
@@ -315,11 +315,14 @@ def total(values: Floats) -> Floats:
     return np.where(some, np.nansum(values, axis=1), np.nan)
 
 
-def _edge(mine: Columns) -> dict[str, float]:
+def _edge(mine: Columns, average: Floats) -> dict[str, float]:
     status = mine["status"]
+    # On the optimizer's averaged steps only: else a flow could be near the edge for longer than
+    # an optimizer that it follows exactly.
+    sharpness = np.where(np.isfinite(average), mine["effective_sharpness"], np.nan)
     return {
         "mean_num_critical": metrics.mean_value(mine["num_critical"]),
-        "near_edge_steps": metrics.steps_near_edge(mine["step"], mine["effective_sharpness"]),
+        "near_edge_steps": metrics.steps_near_edge(mine["step"], sharpness),
         "unconverged_fraction": (
             float(np.isin(status, _UNCONVERGED).mean()) if len(status) else np.nan
         ),

@@ -36,7 +36,7 @@ def test_every_metric_is_the_error_put_in(tmp_path: Path, rule: str) -> None:
         "covariance_slope": 1.0, "covariance_r2": 1.0, "covariance_points": 6.0,
         "output_error": 0.1,
         "train_accuracy_error": 0.02, "test_accuracy_error": 0.03, "test_loss_error": 0.0,
-        "edge_fraction": 1.0, "mean_num_critical": 2.0, "near_edge_steps": 601.0,
+        "edge_fraction": 1.0, "mean_num_critical": 2.0, "near_edge_steps": 441.0,
         "near_edge_steps_optimizer": 441.0, "unconverged_fraction": 0.0,
     }  # fmt: skip
     row = frame.loc[("a", "central")]
@@ -94,6 +94,16 @@ def test_the_edge_is_where_the_average_is(tmp_path: Path) -> None:
     before, after = 700 - 533, 920 - 699
     expected = (0.01 * before + 0.04 * after) / (before + after)
     assert row["edge_distance"] == pytest.approx(expected, rel=0.01)
+
+
+def test_flow_and_optimizer_are_near_the_edge_on_the_same_steps(tmp_path: Path) -> None:
+    flows = {"central": FlowTruth(sharpness=0.0), "stable": FlowTruth(sharpness=0.0, stop=300)}
+    frame = accuracy_of(tmp_path, RunTruth(run_id="a", flows=flows))
+    assert frame.loc[("a", "central"), "near_edge_steps"] == 441
+    assert set(frame["near_edge_steps_optimizer"]) == {441}
+    assert frame.loc[("a", "stable"), "near_edge_steps"] == 300 - 80  # not after it stopped
+    short = accuracy_of(tmp_path / "short", RunTruth(run_id="a", steps=150, flows=flows))
+    assert short[["near_edge_steps", "near_edge_steps_optimizer"]].isna().all(axis=None)
 
 
 def test_steps_that_did_not_converge_are_counted(tmp_path: Path) -> None:
@@ -171,7 +181,8 @@ def test_sparse_records(tmp_path: Path) -> None:
         ("a", "central")
     ]
     assert row["log_loss_error"] == pytest.approx(0.01, abs=1e-3)
-    assert row["near_edge_steps"] == 603
+    # Averages exist from step 81 to 519: the window reaches 27 records to each side.
+    assert row["near_edge_steps"] == row["near_edge_steps_optimizer"] == 3 * (201 - 2 * 27)
 
 
 def test_a_run_without_steps_is_counted(tmp_path: Path) -> None:
@@ -212,8 +223,10 @@ def test_bandwidth_sensitivity_of_a_slow_drift(example_sweep: Path) -> None:
     # A wider window sees fewer steps; an error of zero has no relative spread.
     metric = table.index.get_level_values("metric")
     assert set(metric) == set(SMOOTHED)
-    constant = ~metric.isin(["near_edge_steps_optimizer", "test_loss_error"])
+    counts = ["near_edge_steps", "near_edge_steps_optimizer"]
+    constant = ~metric.isin([*counts, "test_loss_error"])
     assert (table.loc[constant, "spread"] < 1e-3).all()
-    steps = table.loc[("central", "near_edge_steps_optimizer")]
-    assert steps.tolist()[:3] == [601 - 80, 601 - 160, 601 - 320]
-    assert steps["spread"] == pytest.approx(521 / 281 - 1)
+    for name in counts:
+        steps = table.loc[("central", name)]
+        assert steps.tolist()[:3] == [601 - 80, 601 - 160, 601 - 320]
+        assert steps["spread"] == pytest.approx(521 / 281 - 1)
