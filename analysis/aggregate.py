@@ -15,7 +15,7 @@ from analysis.survival import median_horizon
 DEFAULT_METRICS = tuple(m.name for m in METRICS)
 _STATISTICS = (
     "n", "mean", "median", "sd", "q25", "q75", "ci_low", "ci_high", "ci_method",
-    "n_runs", "n_diverged", "n_failed", "n_stopped", "n_censored",
+    "n_runs", "n_diverged", "n_failed", "n_stopped", "n_flow_diverged", "n_censored",
 )  # fmt: skip
 
 
@@ -57,8 +57,8 @@ def summarize(
     Returns columns `by`, `flow`, `metric`, `unit`; `n` (runs the statistics are of: finished, and
     the metric defined), `mean`, `median`, `sd`, `q25`, `q75`, `ci_low`, `ci_high` (95%, of the
     mean) and `ci_method` (`bca`, `t`, `exact`, `none`; see `intervals.mean_interval`); and the
-    counts `n_runs`, `n_diverged`, `n_failed` (of the runs) and `n_stopped` (of the flow). Diverged
-    and failed runs are counted but not averaged. For horizons, `median` and its limits are
+    counts `n_runs`, `n_diverged`, `n_failed` (of the runs), `n_stopped` and `n_flow_diverged` (of
+    the flow). Diverged and failed runs are counted but not averaged. For horizons, `median` and its limits are
     Kaplan-Meier's (`ci_method` `kaplan-meier`), `n_censored` counts runs that ended first, and
     mean, sd and quartiles, which censoring leaves undefined, are NaN.
 
@@ -146,6 +146,7 @@ def _counts(run_status: np.ndarray, flow_status: np.ndarray) -> dict[str, int]:
         "n_diverged": int(np.sum(run_status == "diverged")),
         "n_failed": int(np.sum(run_status == "failed")),
         "n_stopped": int(np.sum(flow_status == "stopped")),
+        "n_flow_diverged": int(np.sum(flow_status == "diverged")),
     }
 
 

@@ -17,7 +17,7 @@ DEFAULT_BY = ("workload", "criterion", "rule")
 _COMPARISON = (
     "metric", "n", "wins", "ties", "win_rate", "win_low", "win_high", "median_ratio", "ratio_low",
     "ratio_high", "ratio_method", "p_value", "p_holm", "n_runs", "n_diverged", "n_failed",
-    "n_undefined", "n_stopped",
+    "n_undefined", "n_stopped", "n_flow_diverged",
 )  # fmt: skip
 
 
@@ -45,8 +45,9 @@ def compare(
     first over second with a 95% bootstrap interval (none below n = 6); `p_value` of Wilcoxon's
     signed-rank test on the log ratios (on the differences, if an error is zero) and `p_holm`,
     corrected for all rows of this table; and counts of what is not in n: `n_diverged`, `n_failed`
-    and `n_undefined` of the `n_runs` runs, and `n_stopped`, runs in which either flow stopped (they
-    are compared at their last steps, which favours the flow that stopped).
+    and `n_undefined` of the `n_runs` runs, `n_stopped` and `n_flow_diverged`, finished runs in which
+    either flow stopped, or diverged (they are compared at their last steps, which favours the flow
+    that ended).
 
     The p-values take runs as independent. Runs of one seed at several learning rates share their
     starting point, so treat p-values of cells that pool learning rates as optimistic.
@@ -129,9 +130,7 @@ def _compare_cell(pairs: pd.DataFrame, name: str, seed: int) -> dict[str, Any]:
     a, b = a[defined], b[defined]
     n, wins = len(a), int(np.sum(a < b))
     low, high = wilson(wins, n)
-    stopped = (finished[["flow_status", "flow_status_second"]].astype("str") == "stopped").any(
-        axis=1
-    )
+    endings = finished[["flow_status", "flow_status_second"]].astype("str")
     return {
         "n": n,
         "wins": wins,
@@ -144,7 +143,8 @@ def _compare_cell(pairs: pd.DataFrame, name: str, seed: int) -> dict[str, Any]:
         "n_diverged": int((status == "diverged").sum()),
         "n_failed": int((status == "failed").sum()),
         "n_undefined": int(len(finished) - n),
-        "n_stopped": int(stopped.sum()),
+        "n_stopped": int((endings == "stopped").any(axis=1).sum()),
+        "n_flow_diverged": int((endings == "diverged").any(axis=1).sum()),
     }
 
 

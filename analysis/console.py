@@ -102,16 +102,17 @@ def accuracy_text(
 
 
 def overview(results: Results, accuracy: pd.DataFrame) -> list[str]:
-    """Say what was read: runs by status, flows that stopped, files left out."""
+    """Say what was read: runs by status, flows that ended early, files left out."""
     status = results.runs["status"].astype("str").value_counts()
     parts = [f"{status.get('finished', 0)} finished"]
     parts += [f"{n} {name}" for name, n in sorted(status.items()) if name != "finished"]
     runs = "1 run" if len(results.runs) == 1 else f"{len(results.runs)} runs"
     lines = [f"{results.location}: {runs} ({', '.join(parts)})"]
-    stopped = accuracy[accuracy["flow_status"].astype("str") == "stopped"]
-    for flow, rows in stopped.groupby("flow", observed=True):
-        which = f"1 {flow} flow" if len(rows) == 1 else f"{len(rows)} {flow} flows"
-        lines.append(f"  {which} stopped before the run's end: scored up to there")
+    for ending in ("stopped", "diverged"):
+        ended = accuracy[accuracy["flow_status"].astype("str") == ending]
+        for flow, rows in ended.groupby("flow", observed=True):
+            which = f"1 {flow} flow" if len(rows) == 1 else f"{len(rows)} {flow} flows"
+            lines.append(f"  {which} {ending} before the run's end: scored up to there")
     if not results.problems.empty:
         number = len(results.problems)
         files = "1 bad file was" if number == 1 else f"{number} bad files were"

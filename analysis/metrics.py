@@ -85,9 +85,10 @@ def prediction_horizon(
 ) -> Horizon:
     """First step at which the relative distance is above the tolerance.
 
-    A run that ends first is right-censored at its last step. A flow that stopped predicts nothing
-    any more, so its horizon is observed at its last step: treating the stop as censoring would
-    count a failed prediction as a promising one. NaN (censored) without a defined step.
+    A run that ends first is right-censored at its last step. A flow that `stopped`, or diverged,
+    predicts nothing any more, so its horizon is observed at its last step: to take that for
+    censoring would count a failed prediction as a promising one. NaN (censored) without a defined
+    step.
 
     Raises `ValueError` unless the tolerance is positive.
 

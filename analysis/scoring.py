@@ -52,8 +52,8 @@ def accuracy(
     """How accurately each flow predicted each run: one row per run × flow.
 
     Runs are streamed, so memory does not grow with the sweep. The columns are the run's
-    configuration, `flow`, `run_status`, `flow_status` (`ok`, `stopped`, `no_data`), `last_step`
-    (last step that the flow was scored at), the metrics of `columns.METRICS` (units in
+    configuration, `flow`, `run_status`, `flow_status` (`ok`, `stopped`, `diverged`, `no_data`),
+    `last_step` (last step that the flow was scored at), the metrics of `columns.METRICS` (units in
     `frame.attrs["units"]`), and after each horizon `horizon_observed` or
     `horizon_midpoint_observed` (false: censored). Undefined metrics are NaN.
 
@@ -63,7 +63,7 @@ def accuracy(
         tolerance: relative distance at which a prediction counts as lost.
         flows: processes to score; by default all but `discrete` and `midpoint`.
 
-    A run that diverged or a flow that stopped is scored up to there, without the last row. A run
+    A run that diverged or a flow that ended is scored up to there, without the last row. A run
     without readable steps gets its rows with NaN metrics and `flow_status` `no_data`.
 
     >>> frame = accuracy(load(example_sweep))
@@ -139,13 +139,13 @@ def score(trace: Trace, options: Options) -> Iterator[dict[str, Any]]:
         common, here, there = common_steps(columns["step"], optimizer["step"])
         mine = {name: values[here] for name, values in columns.items()}
         real = {name: values[there] for name, values in (optimizer | averages).items()}
-        stopped = trace.ending(flow) == "stopped"
+        ending = trace.flow_ending(flow)
         row: dict[str, Any] = {
             "flow": flow,
-            "flow_status": "stopped" if stopped else "ok" if len(common) else "no_data",
+            "flow_status": ending or ("ok" if len(common) else "no_data"),
             "last_step": float(common[-1]) if len(common) else np.nan,
         }
-        row |= _distances(common, mine, real, options, stopped=stopped)
+        row |= _distances(common, mine, real, options, stopped=ending is not None)
         row |= _ratios(columns, stable)
         row |= _predictions(mine, real)
         row |= _variances(mine, options.bandwidth)

@@ -204,8 +204,8 @@ def horizons(found: Study, figures: FigureSet) -> str:
     """Draw Kaplan-Meier curves of the prediction horizons, and tabulate their medians."""
     body = page.paragraph(
         f"First step whose relative distance is above {100 * found.tolerance:g}%. A run that ends "
-        "before is censored (a tick): its horizon is longer than the run. A flow that stopped has "
-        "reached its horizon."
+        "before is censored (a tick): its horizon is longer than the run. A flow that stopped or "
+        "diverged has reached its horizon."
     )
     for _, group in cells(found.accuracy, ["workload", "criterion"]):
         body += page.figure(
@@ -258,7 +258,7 @@ def bandwidths(found: Study) -> str:
 
 
 def failures(found: Study) -> str:
-    """Tabulate runs that did not finish, flows that stopped, and files that were left out."""
+    """Tabulate runs that did not finish, flows that ended early, and files that were left out."""
     runs = found.results.runs
     status = runs["status"].astype("str")
     bad = runs[~status.isin(["finished", "running"])]
@@ -286,7 +286,7 @@ def failures(found: Study) -> str:
             for row in records(odd)
         ]  # fmt: skip
         body += page.table(
-            pd.DataFrame(rows), caption="Flows that stopped or left no steps",
+            pd.DataFrame(rows), caption="Flows that stopped, diverged or left no steps",
             text=["run", "rule", "flow", "what"],
         )  # fmt: skip
     problems = found.results.problems
@@ -294,7 +294,7 @@ def failures(found: Study) -> str:
         body += page.table(problems, caption="Files left out", wrap=["file", "problem"])
     if (running := int((status == "running").sum())) > 0:
         body += page.paragraph(f"{running} runs had not ended when this was made.")
-    return body or page.paragraph("Nothing: every run finished, no flow stopped, no bad file.")
+    return body or page.paragraph("Nothing: every run finished, no flow ended early, no bad file.")
 
 
 def cell_table(
@@ -375,15 +375,17 @@ def _left_out(row: Any) -> str:
         (row.n_diverged, "diverged"), (row.n_failed, "failed"), (row.n_undefined, "undefined"),
     )  # fmt: skip
     words = [f"{n} {word}" for n, word in counts if n]
-    if row.n_stopped:
-        words.append(f"({row.n_stopped} stopped)")
+    ended = ((row.n_stopped, "flow stopped"), (row.n_flow_diverged, "flow diverged"))
+    words += [f"({n} {word})" for n, word in ended if n]
     return ", ".join(words)
 
 
 def _flow_status(row: Any) -> str:
     if row.flow_status == "no_data":
         return "no steps on storage"
-    return f"stopped after step {row.last_step:.0f}"
+    if np.isnan(row.last_step):
+        return f"{row.flow_status} at once"
+    return f"{row.flow_status} after step {row.last_step:.0f}"
 
 
 def _p(value: float) -> str:

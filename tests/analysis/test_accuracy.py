@@ -161,6 +161,27 @@ def test_a_stopped_flow_is_scored_up_to_its_stop(tmp_path: Path) -> None:
     assert central["last_step"] == 600
 
 
+def test_a_diverged_flow_is_scored_up_to_there(tmp_path: Path) -> None:
+    wrong = FlowTruth(distance=0.04, stop=400, ending="diverged")
+    frame = accuracy_of(tmp_path, RunTruth(run_id="a", flows={"central": wrong, "stable": STABLE}))
+    row = frame.loc[("a", "central")]
+    assert (row["run_status"], row["flow_status"]) == ("finished", "diverged")
+    assert (row["last_step"], row["horizon"], row["horizon_observed"]) == (399, 399, True)
+    assert bool(row["horizon_midpoint_observed"])
+    assert row["log_loss_error"] == pytest.approx(0.01, **CLOSE)  # not the infinite last row's
+    assert frame.loc[("a", "stable"), "flow_status"] == "ok"
+
+
+def test_a_flow_that_ended_between_two_records_has_ended(tmp_path: Path) -> None:
+    silent = FlowTruth(distance=0.04, stop=399, ending="ok")
+    run = RunTruth(run_id="a", record_every=3, flows={"central": silent, "stable": STABLE})
+    frame = accuracy_of(tmp_path, run)
+    row = frame.loc[("a", "central")]
+    assert (row["flow_status"], row["last_step"]) == ("stopped", 399)
+    assert (row["horizon"], row["horizon_observed"]) == (399, True)
+    assert frame.loc[("a", "stable"), "flow_status"] == "ok"
+
+
 def test_a_diverged_run_keeps_its_status(tmp_path: Path) -> None:
     run = RunTruth(run_id="a", steps=120, status="diverged", status_detail="loss not finite")
     frame = accuracy_of(tmp_path, run)

@@ -62,18 +62,19 @@ def test_what_is_left_out_is_counted() -> None:
     frame = frame_of(
         pairs,
         run_status=["finished", "finished", "diverged", "failed", "failed", "finished"],
-        central_status=["ok", "ok", "ok", "ok", "ok", "stopped"],
+        central_status=["diverged", "ok", "ok", "ok", "ok", "stopped"],
     )
     row = analysis.compare(frame, "central", "stable", by=[]).iloc[0]
     names = ["n", "wins", "n_runs", "n_diverged", "n_failed", "n_undefined", "n_stopped"]
-    assert row[names].tolist() == [2, 2, 6, 1, 2, 1, 1]
+    names.append("n_flow_diverged")
+    assert row[names].tolist() == [2, 2, 6, 1, 2, 1, 1, 1]
     mirrored = analysis.compare(frame, "stable", "central", by=[]).iloc[0]
-    assert mirrored["n_stopped"] == 1  # whichever of the two stopped
+    assert mirrored["n_stopped"] == mirrored["n_flow_diverged"] == 1  # whichever of the two
 
     summary = analysis.summarize(frame, by=["rule"], metrics=["final_distance"])
     central = summary[summary["flow"] == "central"].iloc[0]
-    names = ["n", "n_runs", "n_diverged", "n_failed", "n_stopped"]
-    assert central[names].tolist() == [3, 6, 1, 2, 1]
+    names = ["n", "n_runs", "n_diverged", "n_failed", "n_stopped", "n_flow_diverged"]
+    assert central[names].tolist() == [3, 6, 1, 2, 1, 1]
     assert central["mean"] == pytest.approx(0.1)
 
 
