@@ -40,7 +40,7 @@ def plot_loss(
     for flow in trace.flows:
         columns = trace.scored(flow)
         prediction = predicted(columns, "train_loss")
-        differs = np.nanmax(np.abs(prediction - columns["train_loss"]), initial=0.0) > 0
+        differs = np.any(np.isfinite(prediction) & (prediction != columns["train_loss"]))
         ax.plot(
             columns["step"], columns["train_loss"], color=colour(flow), lw=1.2, label=f"{flow} flow"
         )

@@ -293,7 +293,8 @@ def variance_series(columns: Columns, bandwidth: float) -> tuple[Floats, Floats]
     k = min(variances.shape[1], displacement.shape[1])
     variances, displacement = variances[:, :k], displacement[:, :k]
     measured = time_average(columns["step"], displacement, bandwidth)
-    return np.where(np.isfinite(measured), variances, np.nan), measured
+    known = np.isfinite(measured) & np.isfinite(variances)
+    return np.where(known, variances, np.nan), measured
 
 
 def independent(variances: Floats, measured: Floats, every: int) -> tuple[Floats, Floats]:

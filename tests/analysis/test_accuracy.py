@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from synthetic import CENTRAL, STABLE, FlowTruth, RunTruth, write_sweep
@@ -187,6 +188,52 @@ def test_a_diverged_run_keeps_its_status(tmp_path: Path) -> None:
     frame = accuracy_of(tmp_path, run)
     assert set(frame["run_status"]) == {"diverged"}
     assert frame.loc[("a", "central"), "last_step"] == 119
+
+
+@pytest.mark.parametrize("overflow", [np.inf, np.nan])
+def test_an_overflowed_last_row_changes_nothing_else(tmp_path: Path, overflow: float) -> None:
+    """A run that diverged at step 300 scores like one that was told to end at step 299."""
+    lost = RunTruth(run_id="a", steps=300, status="diverged", overflow=overflow)
+    frame = accuracy_of(tmp_path, lost)
+    names = [m.name for m in analysis.METRICS]
+    expected = accuracy_of(tmp_path / "x", RunTruth(run_id="a", steps=299))
+    assert np.isfinite(frame[names].to_numpy()[~expected[names].isna().to_numpy()]).all()
+    same = [n for n in names if n != "mean_num_critical"]  # synthetic: it depends on `steps`
+    pd.testing.assert_frame_equal(frame[same], expected[same])
+
+    fine = [RunTruth(run_id=f"b{i}", seed=i, steps=300) for i in (1, 2)]
+    both = analysis.accuracy(analysis.load(write_sweep(tmp_path / "both", [lost, *fine])))
+    alone = analysis.accuracy(analysis.load(write_sweep(tmp_path / "alone", fine)))
+    statistics = ["n", "mean", "median", "sd", "ci_low", "ci_high", "ci_method"]
+    pd.testing.assert_frame_equal(
+        analysis.summarize(both)[statistics], analysis.summarize(alone)[statistics]
+    )
+    assert set(analysis.summarize(both)["n_diverged"]) == {1}
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_one_infinite_or_missing_value_does_not_spoil_a_mean(tmp_path: Path, value: float) -> None:
+    folder = write_sweep(tmp_path, [RunTruth(run_id="a", rule="rmsprop")], parts=1)
+    file = folder / "steps" / "a" / "part-00000000.parquet"
+    table = pq.read_table(file, partitioning=None)
+    at_300 = table["step"].to_numpy() == 300
+    for i, field in enumerate(table.schema):
+        if field.type == pa.float64() and table[i].null_count < len(table):
+            numbers = table[i].to_numpy()
+            numbers = np.where(at_300 & ~np.isnan(numbers), value, numbers)
+            table = table.set_column(i, field, pa.array(numbers, from_pandas=True))
+    pq.write_table(table, file)
+    results = analysis.load(folder)
+    frame = analysis.accuracy(results).set_index("flow")
+    for name, expected in (
+        ("final_distance", 0.02), ("mean_distance", 0.02), ("log_loss_error", 0.01),
+        ("sharpness_error", 0.04), ("grad_norm_error", 0.03), ("nu_error", 0.05),
+        ("output_error", 0.1), ("test_loss_error", 0.0), ("train_accuracy_error", 0.02),
+    ):  # fmt: skip
+        assert frame.loc["central", name] == pytest.approx(expected, **CLOSE), name
+    assert set(frame["flow_status"]) == {"ok"}
+    for plot in (analysis.plot_loss, analysis.plot_sharpness, analysis.plot_distance):
+        assert plot(results.run_steps("a")).lines
 
 
 def test_a_short_run_has_no_time_averages(tmp_path: Path) -> None:
