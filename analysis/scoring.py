@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from analysis import metrics
 from analysis.columns import CONFIGURATION, HORIZONS, METRICS, SMOOTHED, metric
 from analysis.smoothing import DEFAULT_BANDWIDTH, half_window, time_average, window_records
+from analysis.storage import ResultsError
 from analysis.tables import Results
 from analysis.trace import REFERENCES, Floats, Trace, common_steps
 
@@ -63,8 +64,10 @@ def accuracy(
         tolerance: relative distance at which a prediction counts as lost.
         flows: processes to score; by default all but `discrete` and `midpoint`.
 
-    A run that diverged or a flow that ended is scored up to there, without the last row. A run
-    without readable steps gets its rows with NaN metrics and `flow_status` `no_data`.
+    A run that diverged or a flow that ended is scored up to there, without the last row. A run or a
+    flow without readable steps gets its rows with NaN metrics and `flow_status` `no_data`.
+
+    Raises `ResultsError` if the results were loaded without the process `discrete`.
 
     >>> frame = accuracy(load(example_sweep))
     >>> frame.query("rule == 'rmsprop' and seed == 0")[["flow", "final_distance"]].round(3)
@@ -73,14 +76,15 @@ def accuracy(
     9    stable            0.25
     """
     options = Options(bandwidth, tolerance, None if flows is None else tuple(flows))
+    check_optimizer(results)
     rows = []
     missing = ended_runs(results)
     for trace in results.traces(COLUMNS_READ):
         if trace.run_id in missing:
             run = missing.pop(trace.run_id)
-            rows += [identity(trace.run_id, run) | row for row in score(trace, options)]
-    for run_id, run in missing.items():
-        rows += [identity(run_id, run) | row for row in no_data_rows(run, options)]
+            rows += run_rows(run, score(trace, options), results, options)
+    for run in missing.values():
+        rows += run_rows(run, [], results, options)
     return accuracy_frame(rows)
 
 
@@ -96,6 +100,7 @@ def bandwidth_sensitivity(
     >>> bool(table.loc[("central", "log_loss_error"), "spread"] < 0.01)
     True
     """
+    check_optimizer(results)
     finished = set(results.runs.loc[results.runs["status"] == "finished", "run_id"])
     rows: list[dict[str, Any]] = []
     for trace in results.traces(COLUMNS_READ):
@@ -157,6 +162,15 @@ def score(trace: Trace, options: Options) -> Iterator[dict[str, Any]]:
         yield row
 
 
+def check_optimizer(results: Results) -> None:
+    """Raise `ResultsError` if the results were loaded without what flows are measured against."""
+    if results.leaves_out("discrete"):
+        raise ResultsError(
+            "where: leaves out the process 'discrete', which flows are measured against; "
+            "choose flows with accuracy(..., flows=[...]) instead"
+        )
+
+
 def ended_runs(results: Results) -> dict[str, Mapping[str, Any]]:
     """Select the runs that have ended, by run id."""
     runs = results.runs[results.runs["status"].astype("str") != "running"]
@@ -186,18 +200,21 @@ def accuracy_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return frame
 
 
-def identity(run_id: str, run: Mapping[str, Any]) -> dict[str, Any]:
-    """Make the columns of `accuracy` that say which run a row is about."""
-    names = ["sweep", *CONFIGURATION, "seed"]
-    return {"run_id": run_id, "run_status": run["status"]} | {n: run[n] for n in names}
+def run_rows(
+    run: Mapping[str, Any], scored: Iterable[Mapping[str, Any]], results: Results, options: Options
+) -> list[dict[str, Any]]:
+    """Rows of `accuracy` of one run: those scored, and `no_data` for its other flows.
 
-
-def no_data_rows(run: Mapping[str, Any], options: Options) -> list[dict[str, Any]]:
-    """Rows for a run that has no readable steps, so that it is counted all the same."""
+    So that a run without readable steps, or a flow without any, is counted all the same.
+    """
+    rows = list(scored)
     listed = str(run["flows"]).split(",") if pd.notna(run["flows"]) else []
-    flows = [f for f in listed if f and f not in REFERENCES]
-    wanted = flows if options.flows is None else [f for f in options.flows if f in flows]
-    return [{"flow": f, "flow_status": "no_data"} for f in sorted(wanted)]
+    absent = {f for f in listed if f and f not in REFERENCES} - {str(row["flow"]) for row in rows}
+    wanted = absent if options.flows is None else absent.intersection(options.flows)
+    lost = [{"flow": f, "flow_status": "no_data"} for f in wanted if not results.leaves_out(f)]
+    names = ("run_id", "sweep", *CONFIGURATION, "seed")
+    identity = {"run_status": run["status"]} | {name: run[name] for name in names}
+    return [identity | row for row in [*rows, *lost]]
 
 
 def _averages(optimizer: Columns, bandwidth: float) -> dict[str, NDArray]:

@@ -34,7 +34,7 @@ from analysis.storage import (
     read_sweep_json,
 )
 from analysis.trace import Trace, trace_from_table
-from analysis.where import Condition, parse_where, to_expression
+from analysis.where import Condition, parse_where, rules_out, to_expression
 from cflows_ray.schema import absent_values, arrow_schema, column_names
 
 Where = Mapping[str, Any] | Sequence[tuple[str, str, Any]]
@@ -79,6 +79,10 @@ class Results:
         return pd.DataFrame(
             {"file": list(self._problems), "problem": list(self._problems.values())}, dtype="str"
         )
+
+    def leaves_out(self, process: str) -> bool:
+        """Whether the `where` given to `load` keeps all rows of a process from being read."""
+        return rules_out(self._conditions, "process", process)
 
     def iter_steps(self, columns: Iterable[str] | None = None) -> Iterator[pd.DataFrame]:
         """Frames of the table `steps`, one per run, without ever holding them all.

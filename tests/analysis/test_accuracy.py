@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from synthetic import CENTRAL, STABLE, FlowTruth, RunTruth, write_sweep
@@ -261,6 +262,45 @@ def test_a_run_without_steps_is_counted(tmp_path: Path) -> None:
     frame = analysis.accuracy(analysis.load(folder)).set_index(["run_id", "flow"])
     assert frame.loc["b", "flow_status"].tolist() == ["no_data", "no_data"]
     assert frame.loc["b", "final_distance"].isna().all()
+
+
+@pytest.mark.parametrize(
+    "where", [{"process": "central"}, [("process", "!=", "discrete")], {"process": ["stable"]}]
+)
+def test_flows_without_the_optimizer_are_no_silent_nothing(
+    example_sweep: Path, where: object
+) -> None:
+    results = analysis.load(example_sweep, where=where)  # type: ignore[arg-type]
+    for call in (analysis.accuracy, analysis.study, analysis.bandwidth_sensitivity):
+        with pytest.raises(analysis.ResultsError, match="leaves out the process 'discrete'") as e:
+            call(results)
+        assert "\n" not in str(e.value)
+
+
+def test_a_filter_that_keeps_the_optimizer_is_fine(example_sweep: Path) -> None:
+    results = analysis.load(example_sweep, where={"process": ["discrete", "central"]})
+    frame = analysis.accuracy(results)
+    assert set(frame["flow"]) == {"central"}  # the stable flow is left out on purpose, not missing
+    assert set(frame["flow_status"]) == {"ok"}
+
+
+def test_runs_and_flows_that_yield_nothing_are_counted(tmp_path: Path) -> None:
+    runs = [RunTruth(run_id=name, seed=i, steps=60) for i, name in enumerate("abc")]
+    folder = write_sweep(tmp_path, runs, parts=1)
+    for run_id, lost in (("b", "discrete"), ("c", "stable")):
+        file = folder / "steps" / run_id / "part-00000000.parquet"
+        table = pq.read_table(file, partitioning=None)
+        pq.write_table(table.filter(pc.field("process") != lost), file)
+    results = analysis.load(folder)
+    frame = analysis.accuracy(results)
+    pd.testing.assert_frame_equal(analysis.study(results).accuracy, frame)
+    status = frame.set_index(["run_id", "flow"])["flow_status"]
+    assert status.loc["a"].to_dict() == {"central": "ok", "stable": "ok"}
+    assert status.loc["b"].to_dict() == {"central": "no_data", "stable": "no_data"}
+    assert status.loc["c"].to_dict() == {"central": "ok", "stable": "no_data"}
+    nothing = analysis.accuracy(analysis.load(folder, where=[("step", "<", 0)]))
+    assert nothing["flow_status"].tolist() == ["no_data"] * 6
+    assert analysis.summarize(frame)["n_runs"].unique().tolist() == [3]
 
 
 def test_flows_can_be_chosen(tmp_path: Path) -> None:
