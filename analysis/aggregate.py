@@ -58,9 +58,9 @@ def summarize(
     the metric defined), `mean`, `median`, `sd`, `q25`, `q75`, `ci_low`, `ci_high` (95%, of the
     mean) and `ci_method` (`bca`, `t`, `exact`, `none`; see `intervals.mean_interval`); and the
     counts `n_runs`, `n_diverged`, `n_failed` (of the runs), `n_stopped` and `n_flow_diverged` (of
-    the flow). Diverged and failed runs are counted but not averaged. For horizons, `median` and its limits are
-    Kaplan-Meier's (`ci_method` `kaplan-meier`), `n_censored` counts runs that ended first, and
-    mean, sd and quartiles, which censoring leaves undefined, are NaN.
+    the flow). Diverged and failed runs are counted but not averaged. For horizons, `median` and its
+    limits are Kaplan-Meier's (`ci_method` `kaplan-meier`), `n_censored` counts runs that ended
+    first, and mean, sd and quartiles, which censoring leaves undefined, are NaN.
 
     Raises `ValueError` for a column or metric that does not exist.
 

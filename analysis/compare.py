@@ -45,9 +45,9 @@ def compare(
     first over second with a 95% bootstrap interval (none below n = 6); `p_value` of Wilcoxon's
     signed-rank test on the log ratios (on the differences, if an error is zero) and `p_holm`,
     corrected for all rows of this table; and counts of what is not in n: `n_diverged`, `n_failed`
-    and `n_undefined` of the `n_runs` runs, `n_stopped` and `n_flow_diverged`, finished runs in which
-    either flow stopped, or diverged (they are compared at their last steps, which favours the flow
-    that ended).
+    and `n_undefined` of the `n_runs` runs, `n_stopped` and `n_flow_diverged`, finished runs in
+    which either flow stopped, or diverged (they are compared at their last steps, which favours the
+    flow that ended).
 
     The p-values take runs as independent. Runs of one seed at several learning rates share their
     starting point, so treat p-values of cells that pool learning rates as optimistic.

@@ -51,7 +51,8 @@ def relative_distance(distance: ArrayLike, from_start: ArrayLike) -> NDArray[np.
     distance = np.asarray(distance, dtype=np.float64)
     from_start = np.asarray(from_start, dtype=np.float64)
     out = np.full(distance.shape, np.nan)
-    return np.divide(distance, from_start, out=out, where=(from_start > 0) & np.isfinite(from_start))
+    known = (from_start > 0) & np.isfinite(from_start)
+    return np.divide(distance, from_start, out=out, where=known)
 
 
 def final_value(values: ArrayLike) -> float:

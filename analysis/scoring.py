@@ -201,7 +201,7 @@ def accuracy_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def run_rows(
-    run: Mapping[str, Any], scored: Iterable[Mapping[str, Any]], results: Results, options: Options
+    run: Mapping[str, Any], scored: Iterable[dict[str, Any]], results: Results, options: Options
 ) -> list[dict[str, Any]]:
     """Rows of `accuracy` of one run: those scored, and `no_data` for its other flows.
 

@@ -185,8 +185,8 @@ def load(
             such files and list them in `Results.problems`.
 
     A run that several sweeps of the folder hold is taken, row and steps, from one of them: where it
-    ended, else where it has come furthest. Runs that have not ended have status `running`; a `where` on the configuration, not known yet,
-    leaves them out.
+    ended, else where it has come furthest. Runs that have not ended have status `running`; a
+    `where` on the configuration, not known yet, leaves them out.
 
     Raises `FileNotFoundError` for a missing folder, `ResultsError` for a folder without a sweep, an
     empty sweep, a bad file, or a filter or column that does not exist.

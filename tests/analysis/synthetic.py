@@ -31,9 +31,9 @@ class FlowTruth:
     `distance`: relative distance to the optimizer, from step `distance_from` on (before: 1%).
     The midpoint distance is `midpoint` times it. `loss`, `grad`: error of the logarithm;
     `sharpness`: absolute error; `nu`: relative error, on average: it rises; `variance`: predicted
-    over measured, None if the flow predicts none; `stop`: the step of its last row, and `ending` the
-    status of that row, whose loss is infinite if it is "diverged"; `trouble`: statuses of its first
-    rows.
+    over measured, None if the flow predicts none; `stop`: the step of its last row, and `ending`
+    the status of that row, whose loss is infinite if it is "diverged"; `trouble`: statuses of its
+    first rows.
     """
 
     distance: float = 0.02
