@@ -38,6 +38,17 @@ def cell_keys(accuracy: pd.DataFrame) -> list[str]:
     return [*base, *varying]
 
 
+def panel_keys(frame: pd.DataFrame) -> list[str]:
+    """Columns that make a cell of runs differing in their seed and learning rate only.
+
+    `frame`: from `analysis.accuracy`, or any other with the configuration of its runs.
+
+    >>> panel_keys(accuracy(load(example_sweep)))
+    ['workload', 'criterion', 'rule']
+    """
+    return [key for key in cell_keys(frame) if key != "lr"]
+
+
 def summarize(
     accuracy: pd.DataFrame,
     by: Sequence[str] | None = None,

@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.aggregate import cells, check_by, keep_dtypes
+from analysis.aggregate import cells, check_by, keep_dtypes, panel_keys
 from analysis.columns import ERRORS, metric
 from analysis.intervals import holm, median_interval, trend, wilcoxon_p, wilson
-
-DEFAULT_BY = ("workload", "criterion", "rule")
 
 _COMPARISON = (
     "metric", "n", "wins", "ties", "win_rate", "win_low", "win_high", "median_ratio", "ratio_low",
@@ -36,7 +34,8 @@ def compare(
         accuracy: from `analysis.accuracy`.
         first: flow that is asked about, e.g. "central".
         second: flow that it is compared with, e.g. "stable".
-        by: columns that make a cell, by default workload, criterion and rule; `[]` for one cell.
+        by: columns that make a cell, by default those of `aggregate.panel_keys` (one cell per
+            configuration, over seeds and learning rates); `[]` for one cell.
         metrics: errors to compare (smaller is better).
         seed: of the bootstrap.
 
@@ -62,7 +61,7 @@ def compare(
     1           rmsprop  2     2          0.08
     """
     wanted = _check(accuracy, (first, second), metrics)
-    keys = check_by(accuracy, DEFAULT_BY if by is None else by)
+    keys = panel_keys(accuracy) if by is None else check_by(accuracy, by)
     flow = accuracy["flow"].astype("str")
     pairs = accuracy[flow == first].merge(
         accuracy.loc[flow == second, ["run_id", "flow_status", *wanted]],
@@ -86,17 +85,17 @@ def lr_trend(
 ) -> pd.DataFrame:
     """How errors depend on the learning rate: one row per cell × flow × metric.
 
-    Columns `by` (by default workload, criterion, rule), `flow`, `metric`, `n`, `tau` (Kendall's
-    rank correlation with the learning rate), `p_value`, `p_holm` (corrected for all rows) and
-    `slope`: Theil-Sen slope of log error on log learning rate, so an error ∝ lr has slope 1. Of
-    finished runs only. NaN where there are fewer than two learning rates or four runs.
+    Columns `by` (by default those of `aggregate.panel_keys`), `flow`, `metric`, `n`, `tau`
+    (Kendall's rank correlation with the learning rate), `p_value`, `p_holm` (corrected for all
+    rows) and `slope`: Theil-Sen slope of log error on log learning rate, so an error ∝ lr has slope
+    1. Of finished runs only. NaN where there are fewer than two learning rates or four runs.
 
     >>> trends = lr_trend(accuracy(load(example_sweep)), metrics=["final_distance"])
     >>> trends.loc[trends["rule"] == "rmsprop", "tau"].isna().all()
     np.True_
     """
     wanted = [metric(name).name for name in metrics]
-    keys = check_by(accuracy, DEFAULT_BY if by is None else by)
+    keys = panel_keys(accuracy) if by is None else check_by(accuracy, by)
     finished = accuracy[accuracy["run_status"].astype("str") == "finished"]
     rows: list[dict[str, Any]] = []
     for cell, group in cells(finished, [*keys, "flow"]):

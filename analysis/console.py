@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.aggregate import cell_keys, cells, summarize
+from analysis.panels import key_text
 from analysis.tables import Results
 
 DASH = "-"
@@ -95,7 +96,7 @@ def accuracy_text(
     widths = _widths([*heading, *(row for _, rows in blocks for row in rows)])
     rule = "  " + "─" * (sum(widths) + 2 * (len(widths) - 1))
     for cell, rows in blocks:
-        title = " · ".join(_keyword(k, v) for k, v in cell.items())
+        title = " · ".join(_keyword(k, v) for k, v in cell.items() if key_text(v) != DASH)
         lines += [title, *_aligned(heading, widths), rule, *_aligned(rows, widths), ""]
     lines += _legend(bandwidth, tolerance)
     return "\n".join(lines + warnings_of(accuracy, bandwidth))

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.aggregate import cells, keep_dtypes
-from analysis.compare import DEFAULT_BY
+from analysis.aggregate import cells, keep_dtypes, panel_keys
+from analysis.columns import CONFIGURATION
 from analysis.intervals import NO_INTERVAL, Interval, t_quantile
 from analysis.scoring import independent, variance_series
 from analysis.smoothing import DEFAULT_BANDWIDTH, window_records
@@ -50,8 +50,8 @@ def variance_points(trace: Trace, bandwidth: float) -> list[dict[str, Any]]:
 def covariance_points(results: Results, *, bandwidth: float = DEFAULT_BANDWIDTH) -> pd.DataFrame:
     """Predicted and measured variances of all finished runs, with their configuration.
 
-    Columns of the cell (`workload`, `criterion`, `rule`, `lr`), `run_id`, `flow`, `direction`,
-    `predicted`, `measured` (both in the loss's unit: P's metric).
+    Columns `run_id`, the configuration, `seed`, `flow`, `direction`, `predicted`, `measured` (both
+    in the loss's unit: P's metric).
 
     >>> points = covariance_points(load(example_sweep))
     >>> (points["predicted"] / points["measured"]).round(2).unique().tolist()
@@ -73,16 +73,17 @@ def points_frame(rows: list[dict[str, Any]], runs: pd.DataFrame) -> pd.DataFrame
     """Frame of `covariance_points` from the rows of `variance_points`."""
     names = ["run_id", "flow", "direction", "predicted", "measured"]
     points = pd.DataFrame(rows, columns=names).astype({"run_id": "str", "flow": "category"})
-    configuration = runs[["run_id", "workload", "criterion", "rule", "lr"]]
+    configuration = runs[["run_id", *CONFIGURATION, "seed"]]
     frame = configuration.merge(points, on="run_id", how="right")
     frame.attrs = {"units": {"predicted": "loss", "measured": "loss"}}
     return frame
 
 
-def covariance_fit(points: pd.DataFrame, by: Sequence[str] = DEFAULT_BY) -> pd.DataFrame:
+def covariance_fit(points: pd.DataFrame, by: Sequence[str] | None = None) -> pd.DataFrame:
     """Fit log measured = a + slope · log predicted variance: one row per cell × flow.
 
-    Columns `by`, `flow`, `n_runs`, `points`, `slope`, `r2`, their 95% limits, and `ci_method`.
+    Columns `by` (by default those of `aggregate.panel_keys`), `flow`, `n_runs`, `points`, `slope`,
+    `r2`, their 95% limits, and `ci_method`.
     Points of one run hang together, so intervals come from leaving out runs, not points: the
     `jackknife` with Student's t (for R² on Fisher's z of the correlation); `none` for one run, and
     where some run leaves fewer than three points, or no spread, when it is left out.
@@ -93,8 +94,9 @@ def covariance_fit(points: pd.DataFrame, by: Sequence[str] = DEFAULT_BY) -> pd.D
     0  gradient_descent       4    1.0  1.0
     1           rmsprop       2    1.0  1.0
     """
+    keys = panel_keys(points) if by is None else list(by)
     rows = []
-    for cell, group in cells(points, [*by, "flow"]):
+    for cell, group in cells(points, [*keys, "flow"]):
         sums = _sums_by_run(group)
         if len(sums) == 0:
             continue
@@ -114,8 +116,8 @@ def covariance_fit(points: pd.DataFrame, by: Sequence[str] = DEFAULT_BY) -> pd.D
                 "ci_method": slope_ci.method,
             }
         )
-    frame = pd.DataFrame(rows, columns=[*by, "flow", *_FIT])
-    return keep_dtypes(frame, points, [*by, "flow"])
+    frame = pd.DataFrame(rows, columns=[*keys, "flow", *_FIT])
+    return keep_dtypes(frame, points, [*keys, "flow"])
 
 
 def _sums_by_run(points: pd.DataFrame) -> NDArray[np.float64]:

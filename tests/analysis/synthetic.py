@@ -71,6 +71,9 @@ class RunTruth:
     record_every: int = 1
     status: str = "finished"
     status_detail: str | None = None
+    substeps: int = 4
+    scheme: str = "euler"
+    workload_options: str = "{}"
     edge_from: int = 0
     overflow: float = np.inf
     flows: dict[str, FlowTruth] = field(
@@ -131,12 +134,13 @@ def write_run(folder: Path, run: RunTruth, *, sweep: str, parts: int = 3) -> Non
 def runs_row(run: RunTruth, sweep: str) -> dict[str, object]:
     adaptive = run.rule != "gradient_descent"
     return {
-        "run_id": run.run_id, "sweep": sweep, "workload": run.workload, "workload_options": "{}",
+        "run_id": run.run_id, "sweep": sweep, "workload": run.workload,
+        "workload_options": run.workload_options,
         "criterion": run.criterion, "rule": run.rule, "lr": run.lr,
         "beta2": run.beta2, "eps": 1e-8 if adaptive else None,
         "bias_correction": False if adaptive else None, "schedule": "constant", "seed": run.seed,
-        "flows": ",".join(run.flows), "warmup": 15, "steps": run.steps, "substeps": 4,
-        "scheme": "euler", "num_eigs": 4, "record_every": run.record_every, "dtype": "float32",
+        "flows": ",".join(run.flows), "warmup": 15, "steps": run.steps, "substeps": run.substeps,
+        "scheme": run.scheme, "num_eigs": 4, "record_every": run.record_every, "dtype": "float32",
         "num_params": 433, "status": run.status, "status_detail": run.status_detail,
         "wall_s": 6.5, "compile_s": 2.5,
         "device": "cpu", "versions": '{"jax": "0.10.2"}', "commit": "abc1234",
