@@ -69,9 +69,9 @@ def summarize(
     the metric defined), `mean`, `median`, `sd`, `q25`, `q75`, `ci_low`, `ci_high` (95%, of the
     mean) and `ci_method` (`bca`, `t`, `exact`, `none`; see `intervals.mean_interval`); and the
     counts `n_runs`, `n_diverged`, `n_failed` (of the runs), `n_stopped` and `n_flow_diverged` (of
-    the flow). Diverged and failed runs are counted but not averaged. For horizons, `median` and its
-    limits are Kaplan-Meier's (`ci_method` `kaplan-meier`), `n_censored` counts runs that ended
-    first, and mean, sd and quartiles, which censoring leaves undefined, are NaN.
+    the flow). Diverged and failed runs are counted but not averaged. Of horizons, `median` and its
+    limits are Kaplan-Meier's, `n_censored` counts runs that ended first, and what censoring leaves
+    undefined (mean, sd, quartiles) is NaN.
 
     Raises `ValueError` for a column or metric that does not exist.
 
@@ -90,11 +90,7 @@ def summarize(
     run_status = accuracy["run_status"].to_numpy(dtype=object)
     flow_status = accuracy["flow_status"].to_numpy(dtype=object)
     values = {m.name: accuracy[m.name].to_numpy(dtype=np.float64) for m in wanted}
-    observed = {
-        m.name: accuracy[f"{m.name}_observed"].fillna(False).to_numpy(dtype=bool)
-        for m in wanted
-        if m.name in HORIZONS
-    }
+    observed = {name: _observed(accuracy, name) for name in HORIZONS if name in values}
     rows = []
     for cell, group in cells(accuracy[[*keys, "flow"]].reset_index(drop=True), [*keys, "flow"]):
         here = group.index.to_numpy()
@@ -149,6 +145,11 @@ def keep_dtypes(frame: pd.DataFrame, source: pd.DataFrame, columns: Sequence[str
             frame[name] = frame[name].astype(source[name].dtype)
     frame.attrs = {"units": dict(source.attrs.get("units", {}))}
     return frame
+
+
+def _observed(accuracy: pd.DataFrame, name: str) -> np.ndarray:
+    """Whether each horizon was reached; null counts as no."""
+    return accuracy[f"{name}_observed"].fillna(False).to_numpy(dtype=bool)
 
 
 def _counts(run_status: np.ndarray, flow_status: np.ndarray) -> dict[str, int]:

@@ -208,15 +208,7 @@ def load(
     filesystem, path = open_location(path_or_uri)
     found = _named_sweeps(_listed(filesystem, path), sweep)
     problems = _check_sweeps(found, skip=on_bad_file == "skip")
-    # A run in several sweeps belongs to one; which one, a condition on the sweep may decide.
-    of_sweeps = [c for c in run_conditions if c.column == "sweep"]
-    of_runs = [c for c in run_conditions if c.column != "sweep"]
-    rows = [_filtered(_read_runs(one, problems), of_sweeps) for one in found]
-    chosen = choose_sweeps(found, [_statuses(table) for table in rows], problems)
-    steps = _chosen_steps(found, chosen, problems)
-    runs = _filtered(_chosen_rows(rows, chosen), of_runs)
-    if not run_conditions:
-        runs = _add_running(runs, found, chosen, steps)
+    runs, steps = _runs_and_steps(found, run_conditions, problems)
     return Results(
         location=os.fspath(path_or_uri),
         runs=_sorted_runs(to_frame(runs, "runs")),
@@ -228,6 +220,20 @@ def load(
         _skip=on_bad_file == "skip",
         _problems=problems,
     )
+
+
+def _runs_and_steps(
+    found: Sequence[SweepFolder], conditions: Sequence[Condition], problems: Mapping[str, str]
+) -> tuple[pa.Table, dict[str, tuple[str, ...]]]:
+    """Rows of `runs` that meet the conditions, and the files of each run's steps."""
+    # A run in several sweeps belongs to one; which one, a condition on the sweep may decide.
+    of_sweeps = [c for c in conditions if c.column == "sweep"]
+    of_runs = [c for c in conditions if c.column != "sweep"]
+    rows = [_filtered(_read_runs(one, problems), of_sweeps) for one in found]
+    chosen = choose_sweeps(found, [_statuses(table) for table in rows], problems)
+    steps = _chosen_steps(found, chosen, problems)
+    runs = _filtered(_chosen_rows(rows, chosen), of_runs)
+    return runs if conditions else _add_running(runs, found, chosen, steps), steps
 
 
 def _check_columns(columns: Iterable[str]) -> tuple[str, ...]:
