@@ -15,7 +15,7 @@ from analysis.survival import median_horizon
 DEFAULT_METRICS = tuple(m.name for m in METRICS)
 _STATISTICS = (
     "n", "mean", "median", "sd", "q25", "q75", "ci_low", "ci_high", "ci_method",
-    "n_runs", "n_diverged", "n_failed", "n_stopped", "n_censored",
+    "n_runs", "n_diverged", "n_failed", "n_stopped", "n_flow_diverged", "n_censored",
 )  # fmt: skip
 
 
@@ -38,6 +38,17 @@ def cell_keys(accuracy: pd.DataFrame) -> list[str]:
     return [*base, *varying]
 
 
+def panel_keys(frame: pd.DataFrame) -> list[str]:
+    """Columns that make a cell of runs differing in their seed and learning rate only.
+
+    `frame`: from `analysis.accuracy`, or any other with the configuration of its runs.
+
+    >>> panel_keys(accuracy(load(example_sweep)))
+    ['workload', 'criterion', 'rule']
+    """
+    return [key for key in cell_keys(frame) if key != "lr"]
+
+
 def summarize(
     accuracy: pd.DataFrame,
     by: Sequence[str] | None = None,
@@ -57,10 +68,10 @@ def summarize(
     Returns columns `by`, `flow`, `metric`, `unit`; `n` (runs the statistics are of: finished, and
     the metric defined), `mean`, `median`, `sd`, `q25`, `q75`, `ci_low`, `ci_high` (95%, of the
     mean) and `ci_method` (`bca`, `t`, `exact`, `none`; see `intervals.mean_interval`); and the
-    counts `n_runs`, `n_diverged`, `n_failed` (of the runs) and `n_stopped` (of the flow). Diverged
-    and failed runs are counted but not averaged. For horizons, `median` and its limits are
-    Kaplan-Meier's (`ci_method` `kaplan-meier`), `n_censored` counts runs that ended first, and
-    mean, sd and quartiles, which censoring leaves undefined, are NaN.
+    counts `n_runs`, `n_diverged`, `n_failed` (of the runs), `n_stopped` and `n_flow_diverged` (of
+    the flow). Diverged and failed runs are counted but not averaged. Of horizons, `median` and its
+    limits are Kaplan-Meier's, `n_censored` counts runs that ended first, and what censoring leaves
+    undefined (mean, sd, quartiles) is NaN.
 
     Raises `ValueError` for a column or metric that does not exist.
 
@@ -79,11 +90,7 @@ def summarize(
     run_status = accuracy["run_status"].to_numpy(dtype=object)
     flow_status = accuracy["flow_status"].to_numpy(dtype=object)
     values = {m.name: accuracy[m.name].to_numpy(dtype=np.float64) for m in wanted}
-    observed = {
-        m.name: accuracy[f"{m.name}_observed"].fillna(False).to_numpy(dtype=bool)
-        for m in wanted
-        if m.name in HORIZONS
-    }
+    observed = {name: _observed(accuracy, name) for name in HORIZONS if name in values}
     rows = []
     for cell, group in cells(accuracy[[*keys, "flow"]].reset_index(drop=True), [*keys, "flow"]):
         here = group.index.to_numpy()
@@ -140,12 +147,18 @@ def keep_dtypes(frame: pd.DataFrame, source: pd.DataFrame, columns: Sequence[str
     return frame
 
 
+def _observed(accuracy: pd.DataFrame, name: str) -> np.ndarray:
+    """Whether each horizon was reached; null counts as no."""
+    return accuracy[f"{name}_observed"].fillna(False).to_numpy(dtype=bool)
+
+
 def _counts(run_status: np.ndarray, flow_status: np.ndarray) -> dict[str, int]:
     return {
         "n_runs": len(run_status),
         "n_diverged": int(np.sum(run_status == "diverged")),
         "n_failed": int(np.sum(run_status == "failed")),
         "n_stopped": int(np.sum(flow_status == "stopped")),
+        "n_flow_diverged": int(np.sum(flow_status == "diverged")),
     }
 
 

@@ -116,7 +116,8 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "near_edge_steps", "steps", "flow within 2% of 2",
-        "steps at which the flow's effective sharpness is within 2% of 2", False,
+        "steps at which the flow's effective sharpness is within 2% of 2, of those at which the "
+        "optimizer's time average exists", False,
     ),
     Metric(
         "near_edge_steps_optimizer", "steps", "optimizer within 2% of 2",
@@ -136,7 +137,8 @@ HORIZONS = ("horizon", "horizon_midpoint")
 SMOOTHED = (
     "log_loss_error", "sharpness_error", "grad_norm_error", "variance_error", "covariance_slope",
     "covariance_r2", "edge_distance", "edge_distance_midpoint", "train_accuracy_error",
-    "test_accuracy_error", "test_loss_error", "edge_fraction", "near_edge_steps_optimizer",
+    "test_accuracy_error", "test_loss_error", "edge_fraction", "near_edge_steps",
+    "near_edge_steps_optimizer",
 )  # fmt: skip
 """All metrics that depend on the time average's bandwidth."""
 

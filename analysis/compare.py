@@ -8,16 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.aggregate import cells, check_by, keep_dtypes
+from analysis.aggregate import cells, check_by, keep_dtypes, panel_keys
 from analysis.columns import ERRORS, metric
 from analysis.intervals import holm, median_interval, trend, wilcoxon_p, wilson
-
-DEFAULT_BY = ("workload", "criterion", "rule")
 
 _COMPARISON = (
     "metric", "n", "wins", "ties", "win_rate", "win_low", "win_high", "median_ratio", "ratio_low",
     "ratio_high", "ratio_method", "p_value", "p_holm", "n_runs", "n_diverged", "n_failed",
-    "n_undefined", "n_stopped",
+    "n_undefined", "n_stopped", "n_flow_diverged",
 )  # fmt: skip
 
 
@@ -36,7 +34,8 @@ def compare(
         accuracy: from `analysis.accuracy`.
         first: flow that is asked about, e.g. "central".
         second: flow that it is compared with, e.g. "stable".
-        by: columns that make a cell, by default workload, criterion and rule; `[]` for one cell.
+        by: columns that make a cell, by default those of `aggregate.panel_keys` (one cell per
+            configuration, over seeds and learning rates); `[]` for one cell.
         metrics: errors to compare (smaller is better).
         seed: of the bootstrap.
 
@@ -45,8 +44,9 @@ def compare(
     first over second with a 95% bootstrap interval (none below n = 6); `p_value` of Wilcoxon's
     signed-rank test on the log ratios (on the differences, if an error is zero) and `p_holm`,
     corrected for all rows of this table; and counts of what is not in n: `n_diverged`, `n_failed`
-    and `n_undefined` of the `n_runs` runs, and `n_stopped`, runs in which either flow stopped (they
-    are compared at their last steps, which favours the flow that stopped).
+    and `n_undefined` of the `n_runs` runs, `n_stopped` and `n_flow_diverged`, finished runs in
+    which either flow stopped, or diverged (they are compared at their last steps, which favours the
+    flow that ended).
 
     The p-values take runs as independent. Runs of one seed at several learning rates share their
     starting point, so treat p-values of cells that pool learning rates as optimistic.
@@ -61,7 +61,7 @@ def compare(
     1           rmsprop  2     2          0.08
     """
     wanted = _check(accuracy, (first, second), metrics)
-    keys = check_by(accuracy, DEFAULT_BY if by is None else by)
+    keys = panel_keys(accuracy) if by is None else check_by(accuracy, by)
     flow = accuracy["flow"].astype("str")
     pairs = accuracy[flow == first].merge(
         accuracy.loc[flow == second, ["run_id", "flow_status", *wanted]],
@@ -85,17 +85,17 @@ def lr_trend(
 ) -> pd.DataFrame:
     """How errors depend on the learning rate: one row per cell × flow × metric.
 
-    Columns `by` (by default workload, criterion, rule), `flow`, `metric`, `n`, `tau` (Kendall's
-    rank correlation with the learning rate), `p_value`, `p_holm` (corrected for all rows) and
-    `slope`: Theil-Sen slope of log error on log learning rate, so an error ∝ lr has slope 1. Of
-    finished runs only. NaN where there are fewer than two learning rates or four runs.
+    Columns `by` (by default those of `aggregate.panel_keys`), `flow`, `metric`, `n`, `tau`
+    (Kendall's rank correlation with the learning rate), `p_value`, `p_holm` (corrected for all
+    rows) and `slope`: Theil-Sen slope of log error on log learning rate, so an error ∝ lr has slope
+    1. Of finished runs only. NaN where there are fewer than two learning rates or four runs.
 
     >>> trends = lr_trend(accuracy(load(example_sweep)), metrics=["final_distance"])
     >>> trends.loc[trends["rule"] == "rmsprop", "tau"].isna().all()
     np.True_
     """
     wanted = [metric(name).name for name in metrics]
-    keys = check_by(accuracy, DEFAULT_BY if by is None else by)
+    keys = panel_keys(accuracy) if by is None else check_by(accuracy, by)
     finished = accuracy[accuracy["run_status"].astype("str") == "finished"]
     rows: list[dict[str, Any]] = []
     for cell, group in cells(finished, [*keys, "flow"]):
@@ -129,9 +129,7 @@ def _compare_cell(pairs: pd.DataFrame, name: str, seed: int) -> dict[str, Any]:
     a, b = a[defined], b[defined]
     n, wins = len(a), int(np.sum(a < b))
     low, high = wilson(wins, n)
-    stopped = (finished[["flow_status", "flow_status_second"]].astype("str") == "stopped").any(
-        axis=1
-    )
+    endings = finished[["flow_status", "flow_status_second"]].astype("str")
     return {
         "n": n,
         "wins": wins,
@@ -144,7 +142,8 @@ def _compare_cell(pairs: pd.DataFrame, name: str, seed: int) -> dict[str, Any]:
         "n_diverged": int((status == "diverged").sum()),
         "n_failed": int((status == "failed").sum()),
         "n_undefined": int(len(finished) - n),
-        "n_stopped": int(stopped.sum()),
+        "n_stopped": int((endings == "stopped").any(axis=1).sum()),
+        "n_flow_diverged": int((endings == "diverged").any(axis=1).sum()),
     }
 
 

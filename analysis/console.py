@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.aggregate import cell_keys, cells, summarize
+from analysis.panels import key_text
 from analysis.tables import Results
 
 DASH = "-"
@@ -95,23 +96,24 @@ def accuracy_text(
     widths = _widths([*heading, *(row for _, rows in blocks for row in rows)])
     rule = "  " + "─" * (sum(widths) + 2 * (len(widths) - 1))
     for cell, rows in blocks:
-        title = " · ".join(_keyword(k, v) for k, v in cell.items())
+        title = " · ".join(_keyword(k, v) for k, v in cell.items() if key_text(v) != DASH)
         lines += [title, *_aligned(heading, widths), rule, *_aligned(rows, widths), ""]
     lines += _legend(bandwidth, tolerance)
     return "\n".join(lines + warnings_of(accuracy, bandwidth))
 
 
 def overview(results: Results, accuracy: pd.DataFrame) -> list[str]:
-    """Say what was read: runs by status, flows that stopped, files left out."""
+    """Say what was read: runs by status, flows that ended early, files left out."""
     status = results.runs["status"].astype("str").value_counts()
     parts = [f"{status.get('finished', 0)} finished"]
     parts += [f"{n} {name}" for name, n in sorted(status.items()) if name != "finished"]
     runs = "1 run" if len(results.runs) == 1 else f"{len(results.runs)} runs"
     lines = [f"{results.location}: {runs} ({', '.join(parts)})"]
-    stopped = accuracy[accuracy["flow_status"].astype("str") == "stopped"]
-    for flow, rows in stopped.groupby("flow", observed=True):
-        which = f"1 {flow} flow" if len(rows) == 1 else f"{len(rows)} {flow} flows"
-        lines.append(f"  {which} stopped before the run's end: scored up to there")
+    for ending in ("stopped", "diverged"):
+        ended = accuracy[accuracy["flow_status"].astype("str") == ending]
+        for flow, rows in ended.groupby("flow", observed=True):
+            which = f"1 {flow} flow" if len(rows) == 1 else f"{len(rows)} {flow} flows"
+            lines.append(f"  {which} {ending} before the run's end: scored up to there")
     if not results.problems.empty:
         number = len(results.problems)
         files = "1 bad file was" if number == 1 else f"{number} bad files were"

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.aggregate import cells, keep_dtypes
-from analysis.compare import DEFAULT_BY
-from analysis.intervals import Interval, t_quantile
+from analysis.aggregate import cells, keep_dtypes, panel_keys
+from analysis.columns import CONFIGURATION
+from analysis.intervals import NO_INTERVAL, Interval, t_quantile
 from analysis.scoring import independent, variance_series
-from analysis.smoothing import DEFAULT_BANDWIDTH, half_window
+from analysis.smoothing import DEFAULT_BANDWIDTH, window_records
 from analysis.tables import Results
 from analysis.trace import Trace
 
@@ -28,12 +28,12 @@ def variance_points(trace: Trace, bandwidth: float) -> list[dict[str, Any]]:
     Only steps whose averaging windows do not overlap are taken, so that points are nearly
     independent; directions are those of Σ's eigenvectors, the largest variance first.
     """
-    window = 2 * half_window(bandwidth) + 1
     rows = []
     for flow in trace.flows:
         columns = trace.scored(flow)
         predicted, measured = variance_series(columns, bandwidth)
-        few, seen = independent(columns["step"], predicted, measured, window)
+        every = window_records(columns["step"], bandwidth)
+        few, seen = independent(predicted, measured, every)
         for i, j in np.argwhere((few > 0) & (seen > 0)):
             rows.append(
                 {
@@ -50,8 +50,8 @@ def variance_points(trace: Trace, bandwidth: float) -> list[dict[str, Any]]:
 def covariance_points(results: Results, *, bandwidth: float = DEFAULT_BANDWIDTH) -> pd.DataFrame:
     """Predicted and measured variances of all finished runs, with their configuration.
 
-    Columns of the cell (`workload`, `criterion`, `rule`, `lr`), `run_id`, `flow`, `direction`,
-    `predicted`, `measured` (both in the loss's unit: P's metric).
+    Columns `run_id`, the configuration, `seed`, `flow`, `direction`, `predicted`, `measured` (both
+    in the loss's unit: P's metric).
 
     >>> points = covariance_points(load(example_sweep))
     >>> (points["predicted"] / points["measured"]).round(2).unique().tolist()
@@ -73,18 +73,20 @@ def points_frame(rows: list[dict[str, Any]], runs: pd.DataFrame) -> pd.DataFrame
     """Frame of `covariance_points` from the rows of `variance_points`."""
     names = ["run_id", "flow", "direction", "predicted", "measured"]
     points = pd.DataFrame(rows, columns=names).astype({"run_id": "str", "flow": "category"})
-    configuration = runs[["run_id", "workload", "criterion", "rule", "lr"]]
+    configuration = runs[["run_id", *CONFIGURATION, "seed"]]
     frame = configuration.merge(points, on="run_id", how="right")
     frame.attrs = {"units": {"predicted": "loss", "measured": "loss"}}
     return frame
 
 
-def covariance_fit(points: pd.DataFrame, by: Sequence[str] = DEFAULT_BY) -> pd.DataFrame:
+def covariance_fit(points: pd.DataFrame, by: Sequence[str] | None = None) -> pd.DataFrame:
     """Fit log measured = a + slope · log predicted variance: one row per cell × flow.
 
-    Columns `by`, `flow`, `n_runs`, `points`, `slope`, `r2`, their 95% limits, and `ci_method`.
+    Columns `by` (by default those of `aggregate.panel_keys`), `flow`, `n_runs`, `points`, `slope`,
+    `r2`, their 95% limits, and `ci_method`.
     Points of one run hang together, so intervals come from leaving out runs, not points: the
-    `jackknife` with Student's t (for R² on Fisher's z of the correlation); `none` for one run.
+    `jackknife` with Student's t (for R² on Fisher's z of the correlation); `none` for one run, and
+    where some run leaves fewer than three points, or no spread, when it is left out.
 
     >>> fit = covariance_fit(covariance_points(load(example_sweep)), by=["rule"])
     >>> fit[["rule", "n_runs", "slope", "r2"]].round(3)
@@ -92,8 +94,9 @@ def covariance_fit(points: pd.DataFrame, by: Sequence[str] = DEFAULT_BY) -> pd.D
     0  gradient_descent       4    1.0  1.0
     1           rmsprop       2    1.0  1.0
     """
+    keys = panel_keys(points) if by is None else list(by)
     rows = []
-    for cell, group in cells(points, [*by, "flow"]):
+    for cell, group in cells(points, [*keys, "flow"]):
         sums = _sums_by_run(group)
         if len(sums) == 0:
             continue
@@ -113,8 +116,8 @@ def covariance_fit(points: pd.DataFrame, by: Sequence[str] = DEFAULT_BY) -> pd.D
                 "ci_method": slope_ci.method,
             }
         )
-    frame = pd.DataFrame(rows, columns=[*by, "flow", *_FIT])
-    return keep_dtypes(frame, points, [*by, "flow"])
+    frame = pd.DataFrame(rows, columns=[*keys, "flow", *_FIT])
+    return keep_dtypes(frame, points, [*keys, "flow"])
 
 
 def _sums_by_run(points: pd.DataFrame) -> NDArray[np.float64]:
@@ -146,23 +149,24 @@ def _fit(sums: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.flo
 def _limits(sums: NDArray[np.float64]) -> tuple[Interval, Interval]:
     runs = len(sums)
     if runs < 2:
-        none = Interval(np.nan, np.nan, "none")
-        return none, none
+        return NO_INTERVAL, NO_INTERVAL
     slopes, correlations = _fit(sums.sum(axis=0) - sums)
     slope, correlation = _fit(sums.sum(axis=0))
+    found = _jackknife(slopes, float(slope))
     cap = 1 - 1e-12  # a perfect correlation has an infinite z
     z = np.arctanh(np.clip(correlations, -cap, cap))
-    low, high = _jackknife(slopes, float(slope))
-    z_low, z_high = _jackknife(z, float(np.arctanh(np.clip(correlation, -cap, cap))))
+    z_low, z_high, method = _jackknife(z, float(np.arctanh(np.clip(correlation, -cap, cap))))
     squares = sorted((np.tanh(z_low) ** 2, np.tanh(z_high) ** 2))
     if z_low < 0 < z_high:
         squares[0] = 0.0
-    r2 = Interval(float(squares[0]), float(squares[1]), "jackknife")
-    return Interval(low, high, "jackknife"), r2
+    return found, Interval(float(squares[0]), float(squares[1]), method)
 
 
-def _jackknife(left_out: NDArray[np.float64], estimate: float) -> tuple[float, float]:
+def _jackknife(left_out: NDArray[np.float64], estimate: float) -> Interval:
+    """Jackknife interval from the estimates without each run; none if one of them is undefined."""
+    if not np.isfinite(left_out).all():
+        return NO_INTERVAL
     n = len(left_out)
     error = np.sqrt((n - 1) / n * np.sum((left_out - left_out.mean()) ** 2))
     half = float(t_quantile(n - 1) * error)
-    return estimate - half, estimate + half
+    return Interval(float(estimate - half), float(estimate + half), "jackknife")

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from analysis.aggregate import summarize
+from analysis.aggregate import panel_keys, summarize
 from analysis.columns import CONFIGURATION, KEYS
 from analysis.compare import compare, lr_trend
 from analysis.covariance import covariance_fit
@@ -32,7 +32,7 @@ def study_tables(found: Study) -> dict[str, pd.DataFrame]:
         "accuracy": accuracy,
         "summary": summarize(accuracy),
         "lr_trend": lr_trend(accuracy),
-        "variance": covariance_fit(found.points),
+        "variance": covariance_fit(found.points, panel_keys(accuracy)),
         "sensitivity": found.sensitivity.rename(columns=str).reset_index(),
         "problems": found.results.problems,
     }

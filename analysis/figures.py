@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +14,8 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.aggregate import cells
+from analysis.aggregate import panel_keys
+from analysis.panels import Panel, titles
 from analysis.plots import plot_distance, plot_loss, plot_sharpness, plot_variance
 from analysis.style import put_title
 from analysis.sweep_plots import (
@@ -34,9 +37,13 @@ def ranked_runs(accuracy: pd.DataFrame, metric: str = "final_distance") -> pd.Se
 
 
 def run_title(accuracy: pd.DataFrame, run_id: str) -> str:
-    """Describe a run in words, from its row of `accuracy`."""
-    row = accuracy[accuracy["run_id"].astype("str") == run_id].iloc[0]
-    return f"{row['rule']}, lr {row['lr']:g}, seed {row['seed']}"
+    """Describe a run in words, from its row of `accuracy`, and as the rows of others need it."""
+    keys = panel_keys(accuracy)
+    some = accuracy[[*keys, "run_id", "lr", "seed"]].drop_duplicates("run_id")
+    place = some["run_id"].astype("str").tolist().index(run_id)
+    records: list[Any] = some[keys].to_dict("records")
+    row = some.iloc[place]
+    return f"{titles(records)[place]}, lr {row['lr']:g}, seed {row['seed']}"
 
 
 class FigureSet:
@@ -51,49 +58,54 @@ class FigureSet:
         self.folder = folder
         self.ending = f".{kind}"
         self.files: list[Path] = []
+        self._made: Counter[str] = Counter()
 
     def file(self, kind: str, rows: pd.DataFrame) -> Path:
-        """Name the file of a figure after the workload, criterion and rule of its rows."""
+        """Name the file of a figure after the workload, criterion and rule of its rows.
+
+        Figures that agree in these are numbered.
+        """
         names = [kind]
         for key in ("workload", "criterion", "rule"):
             values = rows[key].astype("str").unique()
             if len(values) == 1:
                 names.append(re.sub(r"[^A-Za-z0-9.-]+", "_", values[0]))
-        self.files.append(self.folder / ("-".join(names) + self.ending))
+        name = "-".join(names)
+        self._made[name] += 1
+        number = f"-{self._made[name]}" if self._made[name] > 1 else ""
+        self.files.append(self.folder / f"{name}{number}{self.ending}")
         return self.files[-1]
 
-    def learning_rates(self, accuracy: pd.DataFrame, metrics: Sequence[str]) -> Figure:
-        """Draw a row per metric, a column per rule."""
-        rules = [(str(cell["rule"]), rows) for cell, rows in cells(accuracy, ["rule"])]
+    def learning_rates(
+        self, panels: Sequence[Panel], accuracy: pd.DataFrame, metrics: Sequence[str]
+    ) -> Figure:
+        """Draw a row per metric, a column per panel, scaled to all the runs of `accuracy`."""
         figure, axes = _panels(
-            len(metrics), len(rules), (3.7, 2.6), share_x="col", share_y="row", below=0.16
+            len(metrics), len(panels), (3.7, 2.6), share_x="col", share_y="row", below=0.16
         )
-        for j, (rule, rows) in enumerate(rules):
+        for j, (title, rows) in enumerate(panels):
             for i, metric in enumerate(metrics):
                 ax = plot_accuracy(rows, metric, axes[i, j])
-                _inner(ax, top=i == 0, bottom=i == len(metrics) - 1, left=j == 0, title=rule)
+                _inner(ax, top=i == 0, bottom=i == len(metrics) - 1, left=j == 0, title=title)
                 if i > 0:
                     _drop_legend(ax)
         for i, metric in enumerate(metrics):
             _share_limits(axes[i], accuracy, metric)
         return figure
 
-    def distances(self, curves: pd.DataFrame, most: int) -> Figure:
-        """Draw a row per rule, a column per learning rate (at most `most`, evenly chosen)."""
-        rules = list(cells(curves, ["rule"]))
-        chosen = [_spread(sorted(rows["lr"].unique()), most) for _, rows in rules]
+    def distances(self, panels: Sequence[Panel], most: int) -> Figure:
+        """Draw a row per panel, a column per learning rate (at most `most`, evenly chosen)."""
+        chosen = [_spread(sorted(rows["lr"].unique()), most) for _, rows in panels]
         width = max(len(c) for c in chosen)
-        figure, axes = _panels(len(rules), width, (3.4, 2.1), share_y=True)
-        for i, ((cell, rows), rates) in enumerate(zip(rules, chosen, strict=True)):
+        figure, axes = _panels(len(panels), width, (3.4, 2.1), share_y=True)
+        for i, ((title, rows), rates) in enumerate(zip(panels, chosen, strict=True)):
             for j in range(width):
                 if j >= len(rates):
                     axes[i, j].set_visible(False)
                     continue
                 ax = plot_distance_spread(rows[rows["lr"] == rates[j]], axes[i, j])
-                last = i == len(rules) - 1
-                _inner(
-                    ax, top=True, bottom=last, left=j == 0, title=f"{cell['rule']}, lr {rates[j]:g}"
-                )
+                last = i == len(panels) - 1
+                _inner(ax, top=True, bottom=last, left=j == 0, title=f"{title}, lr {rates[j]:g}")
         return figure
 
     def runs(self, results: Results, titles: Mapping[str, str], bandwidth: float) -> Figure:
@@ -101,7 +113,7 @@ class FigureSet:
         figure, axes = _panels(2, len(titles), (3.6, 2.5), foot=0.6)
         for j, (run_id, title) in enumerate(titles.items()):
             steps = results.run_steps(run_id)
-            put_title(plot_loss(steps, axes[0, j], bandwidth=bandwidth), title)
+            _put_fitting_title(plot_loss(steps, axes[0, j], bandwidth=bandwidth), title)
             put_title(plot_sharpness(steps, axes[1, j], bandwidth=bandwidth), "")
             for ax in axes[:, j]:
                 _drop_legend(ax)
@@ -124,23 +136,21 @@ class FigureSet:
         plot_variance(steps, axes[0, 1], bandwidth=bandwidth)
         return figure
 
-    def covariances(self, points: pd.DataFrame) -> Figure:
-        """Draw measured against predicted variance, a panel per rule."""
-        rules = list(cells(points, ["rule"]))
-        figure, axes = _panels(1, len(rules), (3.4, 3.4), head=0.55)
-        for j, (cell, rows) in enumerate(rules):
+    def covariances(self, panels: Sequence[Panel]) -> Figure:
+        """Draw measured against predicted variance."""
+        figure, axes = _panels(1, len(panels), (3.4, 3.4), head=0.55)
+        for j, (title, rows) in enumerate(panels):
             ax = plot_covariance(rows, axes[0, j])
-            put_title(ax, f"{cell['rule']}\n{ax.get_title(loc='left')}", fontsize=9)
+            put_title(ax, f"{title}\n{ax.get_title(loc='left')}", fontsize=9)
             _inner(ax, top=True, bottom=True, left=j == 0)
         return figure
 
-    def horizons(self, accuracy: pd.DataFrame) -> Figure:
-        """Draw Kaplan-Meier curves, a panel per rule."""
-        rules = list(cells(accuracy, ["rule"]))
-        figure, axes = _panels(1, len(rules), (3.7, 2.4), share_y=True)
-        for j, (cell, rows) in enumerate(rules):
+    def horizons(self, panels: Sequence[Panel]) -> Figure:
+        """Draw Kaplan-Meier curves."""
+        figure, axes = _panels(1, len(panels), (3.7, 2.4), share_y=True)
+        for j, (title, rows) in enumerate(panels):
             ax = plot_horizons(rows, axes[0, j])
-            _inner(ax, top=True, bottom=True, left=j == 0, title=str(cell["rule"]))
+            _inner(ax, top=True, bottom=True, left=j == 0, title=title)
         return figure
 
 
@@ -181,12 +191,17 @@ def _drop_legend(ax: Axes) -> None:
 def _inner(ax: Axes, *, top: bool, bottom: bool, left: bool, title: str | None = None) -> None:
     """Keep titles on top, x labels at the bottom, y labels and the legend on the left."""
     if title is not None:
-        put_title(ax, title if top else "")
+        _put_fitting_title(ax, title if top else "")
     if not bottom:
         ax.set_xlabel("")
     if not left:
         ax.set_ylabel("")
         _drop_legend(ax)
+
+
+def _put_fitting_title(ax: Axes, title: str) -> None:
+    """Set a long title smaller, so that it stays over its panel."""
+    put_title(ax, title, fontsize=10 * min(1.0, 44 / max(1, len(title))))
 
 
 def _share_limits(row: np.ndarray, accuracy: pd.DataFrame, metric: str) -> None:

@@ -41,7 +41,9 @@ class LogLogFit(NamedTuple):
 def relative_distance(distance: ArrayLike, from_start: ArrayLike) -> NDArray[np.float64]:
     """Distance of a flow to the optimizer, relative to how far the optimizer has come.
 
-        r_t = ‖w_t - w(t)‖ / ‖w_t - w_0‖        (no unit; NaN at the start, where it is 0/0)
+        r_t = ‖w_t - w(t)‖ / ‖w_t - w_0‖        (no unit)
+
+    NaN at the start, where it is 0/0, and where the optimizer has overflowed.
 
     >>> relative_distance([0.0, 0.1, 0.3], [0.0, 1.0, 2.0])
     array([ nan, 0.1 , 0.15])
@@ -49,7 +51,8 @@ def relative_distance(distance: ArrayLike, from_start: ArrayLike) -> NDArray[np.
     distance = np.asarray(distance, dtype=np.float64)
     from_start = np.asarray(from_start, dtype=np.float64)
     out = np.full(distance.shape, np.nan)
-    return np.divide(distance, from_start, out=out, where=from_start > 0)
+    known = (from_start > 0) & np.isfinite(from_start)
+    return np.divide(distance, from_start, out=out, where=known)
 
 
 def final_value(values: ArrayLike) -> float:
@@ -85,9 +88,10 @@ def prediction_horizon(
 ) -> Horizon:
     """First step at which the relative distance is above the tolerance.
 
-    A run that ends first is right-censored at its last step. A flow that stopped predicts nothing
-    any more, so its horizon is observed at its last step: treating the stop as censoring would
-    count a failed prediction as a promising one. NaN (censored) without a defined step.
+    A run that ends first is right-censored at its last step. A flow that `stopped`, or diverged,
+    predicts nothing any more, so its horizon is observed at its last step: to take that for
+    censoring would count a failed prediction as a promising one. NaN (censored) without a defined
+    step.
 
     Raises `ValueError` unless the tolerance is positive.
 
@@ -99,7 +103,7 @@ def prediction_horizon(
     if not tolerance > 0:
         raise ValueError(f"tolerance must be > 0, got {tolerance}")
     relative = np.asarray(relative, dtype=np.float64)
-    known = np.isfinite(relative)
+    known = ~np.isnan(relative)  # infinite is above any tolerance
     steps: NDArray[np.int64] = np.asarray(step)[known]
     above = np.flatnonzero(relative[known] > tolerance)
     if len(above):

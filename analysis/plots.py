@@ -40,7 +40,7 @@ def plot_loss(
     for flow in trace.flows:
         columns = trace.scored(flow)
         prediction = predicted(columns, "train_loss")
-        differs = np.nanmax(np.abs(prediction - columns["train_loss"]), initial=0.0) > 0
+        differs = np.any(np.isfinite(prediction) & (prediction != columns["train_loss"]))
         ax.plot(
             columns["step"], columns["train_loss"], color=colour(flow), lw=1.2, label=f"{flow} flow"
         )
@@ -179,9 +179,9 @@ def run_trace(steps: pd.DataFrame) -> Trace:
 
 
 def _mark_stops(ax: Axes, trace: Trace, column: str) -> None:
-    """Put a cross where a flow stopped."""
+    """Put a cross where a flow stopped or diverged."""
     for flow in trace.flows:
         columns = trace.scored(flow)
         values: NDArray[np.float64] = columns[column]
-        if trace.ending(flow) == "stopped" and len(values):
+        if trace.flow_ending(flow) is not None and len(values):
             ax.plot(columns["step"][-1], values[-1], "x", color=colour(flow), ms=7, mew=2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from analysis import metrics
 from analysis.columns import CONFIGURATION, HORIZONS, METRICS, SMOOTHED, metric
-from analysis.smoothing import DEFAULT_BANDWIDTH, half_window, time_average
+from analysis.smoothing import DEFAULT_BANDWIDTH, half_window, time_average, window_records
+from analysis.storage import ResultsError
 from analysis.tables import Results
 from analysis.trace import REFERENCES, Floats, Trace, common_steps
 
@@ -52,8 +53,8 @@ def accuracy(
     """How accurately each flow predicted each run: one row per run × flow.
 
     Runs are streamed, so memory does not grow with the sweep. The columns are the run's
-    configuration, `flow`, `run_status`, `flow_status` (`ok`, `stopped`, `no_data`), `last_step`
-    (last step that the flow was scored at), the metrics of `columns.METRICS` (units in
+    configuration, `flow`, `run_status`, `flow_status` (`ok`, `stopped`, `diverged`, `no_data`),
+    `last_step` (last step that the flow was scored at), the metrics of `columns.METRICS` (units in
     `frame.attrs["units"]`), and after each horizon `horizon_observed` or
     `horizon_midpoint_observed` (false: censored). Undefined metrics are NaN.
 
@@ -63,8 +64,10 @@ def accuracy(
         tolerance: relative distance at which a prediction counts as lost.
         flows: processes to score; by default all but `discrete` and `midpoint`.
 
-    A run that diverged or a flow that stopped is scored up to there, without the last row. A run
-    without readable steps gets its rows with NaN metrics and `flow_status` `no_data`.
+    A run that diverged or a flow that ended is scored up to there, without the last row. A run or a
+    flow without readable steps gets its rows with NaN metrics and `flow_status` `no_data`.
+
+    Raises `ResultsError` if the results were loaded without the process `discrete`.
 
     >>> frame = accuracy(load(example_sweep))
     >>> frame.query("rule == 'rmsprop' and seed == 0")[["flow", "final_distance"]].round(3)
@@ -73,14 +76,15 @@ def accuracy(
     9    stable            0.25
     """
     options = Options(bandwidth, tolerance, None if flows is None else tuple(flows))
+    check_optimizer(results)
     rows = []
     missing = ended_runs(results)
     for trace in results.traces(COLUMNS_READ):
         if trace.run_id in missing:
             run = missing.pop(trace.run_id)
-            rows += [identity(trace.run_id, run) | row for row in score(trace, options)]
-    for run_id, run in missing.items():
-        rows += [identity(run_id, run) | row for row in no_data_rows(run, options)]
+            rows += run_rows(run, score(trace, options), results, options)
+    for run in missing.values():
+        rows += run_rows(run, [], results, options)
     return accuracy_frame(rows)
 
 
@@ -96,6 +100,7 @@ def bandwidth_sensitivity(
     >>> bool(table.loc[("central", "log_loss_error"), "spread"] < 0.01)
     True
     """
+    check_optimizer(results)
     finished = set(results.runs.loc[results.runs["status"] == "finished", "run_id"])
     rows: list[dict[str, Any]] = []
     for trace in results.traces(COLUMNS_READ):
@@ -139,22 +144,31 @@ def score(trace: Trace, options: Options) -> Iterator[dict[str, Any]]:
         common, here, there = common_steps(columns["step"], optimizer["step"])
         mine = {name: values[here] for name, values in columns.items()}
         real = {name: values[there] for name, values in (optimizer | averages).items()}
-        stopped = trace.ending(flow) == "stopped"
+        ending = trace.flow_ending(flow)
         row: dict[str, Any] = {
             "flow": flow,
-            "flow_status": "stopped" if stopped else "ok" if len(common) else "no_data",
+            "flow_status": ending or ("ok" if len(common) else "no_data"),
             "last_step": float(common[-1]) if len(common) else np.nan,
         }
-        row |= _distances(common, mine, real, options, stopped=stopped)
+        row |= _distances(common, mine, real, options, stopped=ending is not None)
         row |= _ratios(columns, stable)
         row |= _predictions(mine, real)
         row |= _variances(mine, options.bandwidth)
-        row |= _edge(mine)
+        row |= _edge(mine, real["effective_sharpness_average"])
         row["edge_fraction"] = metrics.edge_fraction(averages["effective_sharpness_average"])
         row["near_edge_steps_optimizer"] = metrics.steps_near_edge(
             optimizer["step"], averages["effective_sharpness_average"]
         )
         yield row
+
+
+def check_optimizer(results: Results) -> None:
+    """Raise `ResultsError` if the results were loaded without what flows are measured against."""
+    if results.leaves_out("discrete"):
+        raise ResultsError(
+            "where: leaves out the process 'discrete', which flows are measured against; "
+            "choose flows with accuracy(..., flows=[...]) instead"
+        )
 
 
 def ended_runs(results: Results) -> dict[str, Mapping[str, Any]]:
@@ -186,18 +200,21 @@ def accuracy_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return frame
 
 
-def identity(run_id: str, run: Mapping[str, Any]) -> dict[str, Any]:
-    """Make the columns of `accuracy` that say which run a row is about."""
-    names = ["sweep", *CONFIGURATION, "seed"]
-    return {"run_id": run_id, "run_status": run["status"]} | {n: run[n] for n in names}
+def run_rows(
+    run: Mapping[str, Any], scored: Iterable[dict[str, Any]], results: Results, options: Options
+) -> list[dict[str, Any]]:
+    """Rows of `accuracy` of one run: those scored, and `no_data` for its other flows.
 
-
-def no_data_rows(run: Mapping[str, Any], options: Options) -> list[dict[str, Any]]:
-    """Rows for a run that has no readable steps, so that it is counted all the same."""
+    So that a run without readable steps, or a flow without any, is counted all the same.
+    """
+    rows = list(scored)
     listed = str(run["flows"]).split(",") if pd.notna(run["flows"]) else []
-    flows = [f for f in listed if f and f not in REFERENCES]
-    wanted = flows if options.flows is None else [f for f in options.flows if f in flows]
-    return [{"flow": f, "flow_status": "no_data"} for f in sorted(wanted)]
+    absent = {f for f in listed if f and f not in REFERENCES} - {str(row["flow"]) for row in rows}
+    wanted = absent if options.flows is None else absent.intersection(options.flows)
+    lost = [{"flow": f, "flow_status": "no_data"} for f in wanted if not results.leaves_out(f)]
+    names = ("run_id", "sweep", *CONFIGURATION, "seed")
+    identity = {"run_status": run["status"]} | {name: run[name] for name in names}
+    return [identity | row for row in [*rows, *lost]]
 
 
 def _averages(optimizer: Columns, bandwidth: float) -> dict[str, NDArray]:
@@ -273,8 +290,8 @@ def _predictions(mine: Columns, real: Columns) -> dict[str, float]:
 
 def _variances(mine: Columns, bandwidth: float) -> dict[str, float]:
     variances, measured = variance_series(mine, bandwidth)
-    window = 2 * half_window(bandwidth) + 1
-    fit = metrics.log_log_fit(*independent(mine["step"], variances, measured, window))
+    every = window_records(mine["step"], bandwidth)
+    fit = metrics.log_log_fit(*independent(variances, measured, every))
     return {
         "variance_error": metrics.relative_error(total(variances), total(measured)),
         "covariance_slope": fit.slope,
@@ -293,13 +310,12 @@ def variance_series(columns: Columns, bandwidth: float) -> tuple[Floats, Floats]
     k = min(variances.shape[1], displacement.shape[1])
     variances, displacement = variances[:, :k], displacement[:, :k]
     measured = time_average(columns["step"], displacement, bandwidth)
-    return np.where(np.isfinite(measured), variances, np.nan), measured
+    known = np.isfinite(measured) & np.isfinite(variances)
+    return np.where(known, variances, np.nan), measured
 
 
-def independent(
-    step: NDArray, variances: Floats, measured: Floats, window: int
-) -> tuple[Floats, Floats]:
-    """Take every so-many-th row, so that no two averaging windows overlap.
+def independent(variances: Floats, measured: Floats, every: int) -> tuple[Floats, Floats]:
+    """Take every so-many-th row with an average; no windows overlap if it is `window_records`.
 
     Variances below 1e-6 of the run's largest are dropped: they are a solver's way to say zero, and
     their logarithms would decide every fit.
@@ -307,9 +323,6 @@ def independent(
     if variances.size:
         floor = NEGLIGIBLE * np.nanmax(variances, initial=0.0)
         variances = np.where(variances > floor, variances, np.nan)
-    if len(step) < 2:
-        return variances, measured
-    every = max(1, int(np.ceil(window / (step[1] - step[0]))))
     rows = np.flatnonzero(np.isfinite(measured).any(axis=1))[::every]
     return variances[rows], measured[rows]
 
@@ -320,11 +333,14 @@ def total(values: Floats) -> Floats:
     return np.where(some, np.nansum(values, axis=1), np.nan)
 
 
-def _edge(mine: Columns) -> dict[str, float]:
+def _edge(mine: Columns, average: Floats) -> dict[str, float]:
     status = mine["status"]
+    # On the optimizer's averaged steps only: else a flow could be near the edge for longer than
+    # an optimizer that it follows exactly.
+    sharpness = np.where(np.isfinite(average), mine["effective_sharpness"], np.nan)
     return {
         "mean_num_critical": metrics.mean_value(mine["num_critical"]),
-        "near_edge_steps": metrics.steps_near_edge(mine["step"], mine["effective_sharpness"]),
+        "near_edge_steps": metrics.steps_near_edge(mine["step"], sharpness),
         "unconverged_fraction": (
             float(np.isin(status, _UNCONVERGED).mean()) if len(status) else np.nan
         ),

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis import page
-from analysis.aggregate import cell_keys, cells, summarize
+from analysis.aggregate import cell_keys, cells, panel_keys, summarize
 from analysis.columns import HORIZONS, METRICS
 from analysis.columns import metric as metric_named
 from analysis.compare import compare, lr_trend
 from analysis.console import significant
 from analysis.covariance import covariance_fit
 from analysis.figures import FigureSet, ranked_runs, run_title
+from analysis.panels import all_rows, batches, key_text, panels, with_keys
 from analysis.study import Study
+from analysis.tabulate import (
+    cell_table,
+    key_columns,
+    p_text,
+    percent,
+    records,
+    step_limits,
+    with_limits,
+)
 
 Section = Callable[[Study, pd.DataFrame, FigureSet], str]
 
@@ -33,7 +43,8 @@ _SUMMARY = (
 )
 _COMPARED = ("final_distance", "final_distance_midpoint", "mean_distance", "log_loss_error")
 _LR_METRICS = ("final_distance", "log_loss_error", "sharpness_error")
-_MAX_PANELS = 4  # learning rates shown per rule
+_MAX_RATES = 4  # learning rates shown per panel
+_MAX_PANELS = 4  # of one figure; more of them make a further figure
 _MAX_SINGLE = 6  # rules × workloads up to which single runs of each are shown
 
 
@@ -46,8 +57,8 @@ def summary(found: Study) -> str:
     rows: list[dict[str, str]] = []
     for cell, group in cells(frame, [*keys, "flow"]):
         values = group.set_index("metric")
-        row: dict[str, str] = {key: _text(cell[key]) for key in keys}
-        row |= {"runs": _runs(values), "at edge": _percent(values["mean"]["edge_fraction"])}
+        row: dict[str, str] = {key: key_text(cell[key]) for key in keys}
+        row |= {"runs": _runs(values), "at edge": percent(values["mean"]["edge_fraction"])}
         row["flow"] = str(cell["flow"])
         for name, label, factor in _SUMMARY:
             mean, low, high = (
@@ -66,7 +77,7 @@ def summary(found: Study) -> str:
 
 def comparison(accuracy: pd.DataFrame) -> str:
     """Build the tables that compare central with every other flow on the same runs."""
-    flows = sorted(accuracy["flow"].astype("str").unique())
+    flows, keys = sorted(accuracy["flow"].astype("str").unique()), panel_keys(accuracy)
     if "central" not in flows or len(flows) < 2:
         return page.paragraph("These results hold one flow only: nothing to compare.")
     body = page.paragraph(
@@ -76,64 +87,70 @@ def comparison(accuracy: pd.DataFrame) -> str:
     for other in flows:
         if other == "central":
             continue
-        frame = compare(accuracy, "central", other, metrics=_COMPARED)
+        frame = compare(accuracy, "central", other, keys, _COMPARED)
         rows = [
-            {
-                "workload": row.workload,
-                "criterion": row.criterion,
-                "rule": row.rule,
+            key_columns(row, keys)
+            | {
                 "error": metric_named(str(row.metric)).label,
                 "pairs": f"{row.n}",
                 "central wins": _win(row),
                 f"median ratio central / {other}": with_limits(
                     row.median_ratio, row.ratio_low, row.ratio_high
                 ),
-                "p": _p(row.p_value),
-                "p (Holm)": _p(row.p_holm),
+                "p": p_text(row.p_value),
+                "p (Holm)": p_text(row.p_holm),
                 "left out": _left_out(row),
             }
             for row in records(frame)
         ]
-        text = ["workload", "criterion", "rule", "error", "left out"]
-        body += cell_table(rows, RULE_KEYS, f"central against {other}", text)
+        text = [*keys, "error", "left out"]
+        body += cell_table(rows, keys, f"central against {other}", text)
     return body
 
 
-def learning_rates(_found: Study, group: pd.DataFrame, figures: FigureSet) -> str:
-    """Draw errors against the learning rate, a column per rule, and the trend table."""
-    figure = figures.learning_rates(group, _LR_METRICS)
+def learning_rates(found: Study, group: pd.DataFrame, figures: FigureSet) -> str:
+    """Draw errors against the learning rate, a column per panel, and the trend table."""
+    keys = panel_keys(found.accuracy)
     caption = (
         "Mean over seeds with its 95% band; dots are runs. Bands of two or three seeds are wide."
     )
-    body = page.figure(figure, caption, figures.file("learning_rate", group))
-    trends = lr_trend(group, metrics=_LR_METRICS)
+    body = ""
+    for some in batches(panels(group, keys), _MAX_PANELS):
+        figure = figures.learning_rates(some, group, _LR_METRICS)
+        body += page.figure(figure, caption, figures.file("learning_rate", all_rows(some)))
+    trends = lr_trend(group, _LR_METRICS, keys)
+    shown = [key for key in keys if key not in ("workload", "criterion")]
     rows = [
-        {
-            "rule": row.rule,
+        key_columns(row, shown)
+        | {
             "flow": row.flow,
             "error": metric_named(str(row.metric)).label,
             "runs": f"{row.n}",
             "Kendall τ": significant(row.tau),
-            "p": _p(row.p_value),
-            "p (Holm)": _p(row.p_holm),
+            "p": p_text(row.p_value),
+            "p (Holm)": p_text(row.p_holm),
             "log-log slope": significant(row.slope),
         }
         for row in records(trends.dropna(subset="tau"))
     ]
     if rows:
         caption = "Does the error rise with the learning rate?"
-        body += cell_table(rows, ["rule"], caption, ["rule", "flow", "error"])
+        body += cell_table(rows, shown, caption, [*shown, "flow", "error"])
     return body
 
 
 def distances(found: Study, group: pd.DataFrame, figures: FigureSet) -> str:
-    """Draw the distance over time, a row per rule and a column per learning rate."""
+    """Draw the distance over time, a row per panel and a column per learning rate."""
     curves = found.curves[found.curves["run_id"].isin(group["run_id"])]
     if curves.empty:
         return page.paragraph("No finished run.")
-    figure = figures.distances(curves, _MAX_PANELS)
+    keys = panel_keys(found.accuracy)
     caption = "Relative distance to the optimizer: median over seeds, and their whole range."
-    return page.figure(figure, caption, figures.file("distance", group))
+    body = ""
+    for some in batches(panels(with_keys(curves, group, keys), keys), _MAX_PANELS):
+        file = figures.file("distance", all_rows(some))
+        body += page.figure(figures.distances(some, _MAX_RATES), caption, file)
+    return body
 
 
 def single_runs(found: Study, group: pd.DataFrame, figures: FigureSet) -> str:
@@ -177,17 +194,16 @@ def variances(found: Study, figures: FigureSet) -> str:
         "the time-averaged squared displacement of the optimizer along it, in P's metric. A right "
         "prediction has slope 1 and lies on the dashed line."
     )
+    keys = panel_keys(found.accuracy)
     for _, points in cells(found.points, ["workload", "criterion"]):
-        figure = figures.covariances(points)
-        body += page.figure(
-            figure, "Measured against predicted variance.", figures.file("variance", points)
-        )
-    fit = covariance_fit(found.points, RULE_KEYS)
+        for some in batches(panels(points, keys), _MAX_PANELS):
+            file = figures.file("variance", all_rows(some))
+            figure = figures.covariances(some)
+            body += page.figure(figure, "Measured against predicted variance.", file)
+    fit = covariance_fit(found.points, keys)
     rows = [
-        {
-            "workload": row.workload,
-            "criterion": row.criterion,
-            "rule": row.rule,
+        key_columns(row, keys)
+        | {
             "flow": row.flow,
             "runs": f"{row.n_runs}",
             "points": f"{row.points}",
@@ -197,35 +213,31 @@ def variances(found: Study, figures: FigureSet) -> str:
         }
         for row in records(fit)
     ]
-    return body + cell_table(rows, RULE_KEYS, "Fits", [*RULE_KEYS, "flow", "interval"])
+    return body + cell_table(rows, keys, "Fits", [*keys, "flow", "interval"])
 
 
 def horizons(found: Study, figures: FigureSet) -> str:
     """Draw Kaplan-Meier curves of the prediction horizons, and tabulate their medians."""
     body = page.paragraph(
         f"First step whose relative distance is above {100 * found.tolerance:g}%. A run that ends "
-        "before is censored (a tick): its horizon is longer than the run. A flow that stopped has "
-        "reached its horizon."
+        "before is censored (a tick): its horizon is longer than the run. A flow that stopped or "
+        "diverged has reached its horizon."
     )
+    keys = panel_keys(found.accuracy)
     for _, group in cells(found.accuracy, ["workload", "criterion"]):
-        body += page.figure(
-            figures.horizons(group),
-            "Share of runs still predicted.",
-            figures.file("horizon", group),
-        )
+        for some in batches(panels(group, keys), _MAX_PANELS):
+            file = figures.file("horizon", all_rows(some))
+            body += page.figure(figures.horizons(some), "Share of runs still predicted.", file)
     longest = float(found.accuracy["last_step"].max())
-    frame = summarize(found.accuracy, by=[*RULE_KEYS, "lr"], metrics=HORIZONS)
+    frame = summarize(found.accuracy, by=[*keys, "lr"], metrics=HORIZONS)
     rows = [
-        {
-            "workload": row.workload,
-            "criterion": row.criterion,
-            "rule": row.rule,
-            "lr": f"{row.lr:g}",
+        key_columns(row, [*keys, "lr"])
+        | {
             "flow": row.flow,
             "distance to": "midpoints" if row.metric == "horizon_midpoint" else "optimizer",
             "runs": f"{row.n}",
             "censored": f"{row.n_censored}",
-            "median (steps)": _step_limits(row.median, row.ci_low, row.ci_high, longest),
+            "median (steps)": step_limits(row.median, row.ci_low, row.ci_high, longest),
         }
         for row in records(frame)
         if row.n
@@ -233,8 +245,8 @@ def horizons(found: Study, figures: FigureSet) -> str:
     if not rows:
         return body
     caption = "Kaplan-Meier medians; >: not reached by the end of the longest run"
-    text = [*RULE_KEYS, "flow", "distance to"]
-    return body + cell_table(rows, [*RULE_KEYS, "lr"], caption, text)
+    text = [*keys, "flow", "distance to"]
+    return body + cell_table(rows, [*keys, "lr"], caption, text)
 
 
 def bandwidths(found: Study) -> str:
@@ -248,7 +260,7 @@ def bandwidths(found: Study) -> str:
             "flow": row["flow"],
             "metric": metric_named(row["metric"]).label,
             **{f"{b:g} steps": significant(row[b], 3) for b in table.columns if b != "spread"},
-            "largest / smallest - 1": _percent(row["spread"]),
+            "largest / smallest - 1": percent(row["spread"]),
         }
         for _, row in shown.iterrows()
     ]
@@ -258,7 +270,7 @@ def bandwidths(found: Study) -> str:
 
 
 def failures(found: Study) -> str:
-    """Tabulate runs that did not finish, flows that stopped, and files that were left out."""
+    """Tabulate runs that did not finish, flows that ended early, and files that were left out."""
     runs = found.results.runs
     status = runs["status"].astype("str")
     bad = runs[~status.isin(["finished", "running"])]
@@ -286,7 +298,7 @@ def failures(found: Study) -> str:
             for row in records(odd)
         ]  # fmt: skip
         body += page.table(
-            pd.DataFrame(rows), caption="Flows that stopped or left no steps",
+            pd.DataFrame(rows), caption="Flows that stopped, diverged or left no steps",
             text=["run", "rule", "flow", "what"],
         )  # fmt: skip
     problems = found.results.problems
@@ -294,34 +306,7 @@ def failures(found: Study) -> str:
         body += page.table(problems, caption="Files left out", wrap=["file", "problem"])
     if (running := int((status == "running").sum())) > 0:
         body += page.paragraph(f"{running} runs had not ended when this was made.")
-    return body or page.paragraph("Nothing: every run finished, no flow stopped, no bad file.")
-
-
-def cell_table(
-    rows: Sequence[Mapping[str, object]], keys: Sequence[str], caption: str, text: Sequence[str]
-) -> str:
-    """Make a table that states keys once: in the caption if constant, else where they change."""
-    table = pd.DataFrame(rows)
-    constant = [k for k in keys if k != "lr" and len(table) > 1 and table[k].nunique() == 1]
-    shared = " · ".join(str(table[k].iloc[0]) for k in constant)
-    varying = [k for k in keys if k not in constant]
-    stated = table[varying].astype("str")
-    changed = (stated != stated.shift()).any(axis=1)
-    for i, key in enumerate(varying):
-        outer = stated[varying[: i + 1]]
-        table[key] = stated[key].where((outer != outer.shift()).any(axis=1), "")
-    caption = f"{caption} ({shared})" if shared else caption
-    shown = table.drop(columns=constant)
-    left = [name for name in text if name in shown]
-    return page.table(shown, caption=caption, text=left, new_cell=changed.to_list())
-
-
-def with_limits(value: float, low: float, high: float, *, digits: int = 2) -> str:
-    """Format a value with its interval in small print, if it has one."""
-    if not np.isfinite(low) and not np.isfinite(high):
-        return significant(value, digits)
-    limits = f"{significant(low, digits)}, {significant(high, digits)}"
-    return f"{significant(value, digits)}<small>[{limits}]</small>"
+    return body or page.paragraph("Nothing: every run finished, no flow ended early, no bad file.")
 
 
 def _legend() -> str:
@@ -330,11 +315,6 @@ def _legend() -> str:
     return "<details><summary class='soft'>What the columns mean</summary>" + (
         page.definitions(pairs) + "</details>"
     )
-
-
-def records(frame: pd.DataFrame) -> Iterator[Any]:
-    """Iterate over a frame's rows as named tuples."""
-    yield from frame.itertuples(index=False)
 
 
 def _runs(values: pd.DataFrame) -> str:
@@ -349,18 +329,7 @@ def _runs(values: pd.DataFrame) -> str:
 def _horizon(values: pd.DataFrame, longest: float) -> str:
     row = values.loc["horizon"]
     median, low, high = (float(values[c]["horizon"]) for c in ("median", "ci_low", "ci_high"))
-    return _step_limits(median, low, high, longest) if row["n"] else "-"
-
-
-def _step_limits(median: float, low: float, high: float, longest: float) -> str:
-    """Format a number of steps with its interval; infinite is beyond the longest run."""
-
-    def text(value: float) -> str:
-        return f">{longest:.0f}" if np.isinf(value) else f"{value:.0f}"
-
-    if np.isnan(low) or np.isinf(low):
-        return text(median)
-    return f"{text(median)}<small>[{text(low)}, {text(high)}]</small>"
+    return step_limits(median, low, high, longest) if row["n"] else "-"
 
 
 def _win(row: Any) -> str:
@@ -375,24 +344,14 @@ def _left_out(row: Any) -> str:
         (row.n_diverged, "diverged"), (row.n_failed, "failed"), (row.n_undefined, "undefined"),
     )  # fmt: skip
     words = [f"{n} {word}" for n, word in counts if n]
-    if row.n_stopped:
-        words.append(f"({row.n_stopped} stopped)")
+    ended = ((row.n_stopped, "flow stopped"), (row.n_flow_diverged, "flow diverged"))
+    words += [f"({n} {word})" for n, word in ended if n]
     return ", ".join(words)
 
 
 def _flow_status(row: Any) -> str:
     if row.flow_status == "no_data":
         return "no steps on storage"
-    return f"stopped after step {row.last_step:.0f}"
-
-
-def _p(value: float) -> str:
-    return significant(value) if not value < 1e-4 else f"{value:.0e}"
-
-
-def _percent(value: float) -> str:
-    return "-" if np.isnan(value) else f"{100 * value:.0f}%"
-
-
-def _text(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if np.isnan(row.last_step):
+        return f"{row.flow_status} at once"
+    return f"{row.flow_status} after step {row.last_step:.0f}"

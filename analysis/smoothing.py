@@ -29,12 +29,26 @@ def half_window(bandwidth: float, spacing: float = 1.0) -> int:
     return int(np.ceil(TRUNCATE * bandwidth / spacing))
 
 
+def window_records(step: NDArray, bandwidth: float) -> int:
+    """Count the records in the window of one time average: averages so far apart share none.
+
+    Where 4 bandwidths are no whole number of spacings, the window reaches a little beyond them.
+
+    >>> window_records(np.arange(500), 20.0), window_records(np.arange(0, 500, 7), 20.0)
+    (161, 25)
+    """
+    spacing = float(step[1] - step[0]) if len(step) > 1 else 1.0
+    return 2 * half_window(bandwidth, spacing) + 1
+
+
 def time_average(
     step: ArrayLike, values: ArrayLike, bandwidth: float = DEFAULT_BANDWIDTH
 ) -> NDArray[np.float64]:
     """Gaussian time average of a quantity recorded along a trajectory.
 
-        x̄_t = Σ_s K(s - t) x_s / Σ_s K(s - t),   K(r) = exp(-r² / 2b²) for |r| <= 4b
+        x̄_t = Σ_s K(s - t) x_s / Σ_s K(s - t),   K(r) = exp(-r² / 2b²) for |r| <= 4b,
+
+    with 4b rounded up to a whole number of spacings.
 
     Args:
         step: recorded steps (n,), increasing; the kernel uses their first spacing, and steps from

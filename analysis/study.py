@@ -14,9 +14,9 @@ from analysis.scoring import (
     COLUMNS_READ,
     Options,
     accuracy_frame,
+    check_optimizer,
     ended_runs,
-    identity,
-    no_data_rows,
+    run_rows,
     score,
     sensitivity_rows,
     sensitivity_table,
@@ -61,7 +61,8 @@ def study(
 ) -> Study:
     """Stream the steps once and gather every table and curve of the report.
 
-    Holds one run's steps at a time, and per run a few hundred numbers.
+    Holds one run's steps at a time, and per run a few hundred numbers. Raises `ResultsError` if the
+    results were loaded without the process `discrete`.
 
     >>> found = study(load(example_sweep))
     >>> len(found.accuracy), sorted(found.curves["flow"].unique())
@@ -69,6 +70,7 @@ def study(
     """
     options = Options(bandwidth, tolerance)
     others = [bandwidth / 2, bandwidth * 2]
+    check_optimizer(results)
     missing = ended_runs(results)
     rows: list[dict[str, Any]] = []
     sensitivity: list[dict[str, Any]] = []
@@ -79,14 +81,14 @@ def study(
         if run is None:
             continue
         scored = list(score(trace, options))
-        rows += [identity(trace.run_id, run) | row for row in scored]
+        rows += run_rows(run, scored, results, options)
         if run["status"] == "finished":
             sensitivity += [row | {"bandwidth": bandwidth} for row in scored]
             sensitivity += sensitivity_rows(trace, others)
             points += variance_points(trace, bandwidth)
             curves += distance_curves(trace)
-    for run_id, run in missing.items():
-        rows += [identity(run_id, run) | row for row in no_data_rows(run, options)]
+    for run in missing.values():
+        rows += run_rows(run, [], results, options)
     return Study(
         results=results,
         accuracy=accuracy_frame(rows),

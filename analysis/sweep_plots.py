@@ -23,7 +23,8 @@ def plot_accuracy(
 ) -> Axes:
     """One metric against the learning rate, per flow: mean, 95% band, and each finished run.
 
-    Give the rows of one rule and workload. Both axes are logarithmic if all values are positive.
+    Give the rows of one cell of `aggregate.panel_keys`, so that the runs differ in their seed and
+    learning rate only. Both axes are logarithmic if all values are positive.
     The band is that of `summarize`; where it needs more seeds than there are, only the runs are
     drawn.
 
@@ -68,8 +69,7 @@ def plot_distance_spread(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
     for key, rows in cells(curves.dropna(subset="distance"), ["flow"]):
         flow = str(key["flow"])
         over = rows.groupby("step")["distance"].agg(["min", "median", "max", "size"])
-        runs = rows["run_id"].nunique()
-        label = f"{flow} flow, {runs} seeds" if runs > 1 else f"{flow} flow, 1 seed"
+        label = f"{flow} flow, {_seeds(rows)}"
         ax.plot(over.index, over["median"], color=colour(flow), lw=1.6, label=label)
         ax.fill_between(over.index, over["min"], over["max"], color=colour(flow), alpha=0.2, lw=0)
         drawn = drawn or bool((over["median"] > 0).any())
@@ -145,6 +145,13 @@ def plot_horizons(accuracy: pd.DataFrame, ax: Axes | None = None) -> Axes:
     if known.empty:
         note(ax, "no finished run")
     return finish(ax, xlabel=STEPS_LABEL, ylabel="share still predicted")
+
+
+def _seeds(rows: pd.DataFrame) -> str:
+    """Say how many seeds there are, and runs if they differ in more than that."""
+    runs, seeds = rows["run_id"].nunique(), rows["seed"].nunique()
+    text = f"{seeds} seed" if seeds == 1 else f"{seeds} seeds"
+    return text if runs == seeds else f"{runs} runs of {text}"
 
 
 def _learning_rate_axis(ax: Axes, rates: np.ndarray) -> None:

@@ -21,6 +21,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from analysis.duplicates import choose_sweeps, readable_steps
 from analysis.frames import to_frame
 from analysis.storage import (
     ResultsError,
@@ -34,7 +35,7 @@ from analysis.storage import (
     read_sweep_json,
 )
 from analysis.trace import Trace, trace_from_table
-from analysis.where import Condition, parse_where, to_expression
+from analysis.where import Condition, parse_where, rules_out, to_expression
 from cflows_ray.schema import absent_values, arrow_schema, column_names
 
 Where = Mapping[str, Any] | Sequence[tuple[str, str, Any]]
@@ -79,6 +80,10 @@ class Results:
         return pd.DataFrame(
             {"file": list(self._problems), "problem": list(self._problems.values())}, dtype="str"
         )
+
+    def leaves_out(self, process: str) -> bool:
+        """Whether the `where` given to `load` keeps all rows of a process from being read."""
+        return rules_out(self._conditions, "process", process)
 
     def iter_steps(self, columns: Iterable[str] | None = None) -> Iterator[pd.DataFrame]:
         """Frames of the table `steps`, one per run, without ever holding them all.
@@ -179,8 +184,9 @@ def load(
         on_bad_file: "raise" a `ResultsError` at the first unreadable or foreign file, or "skip"
             such files and list them in `Results.problems`.
 
-    Runs that have not ended have status `running`; a `where` on the configuration, not known yet,
-    leaves them out.
+    A run that several sweeps of the folder hold is taken, row and steps, from one of them: where it
+    ended, else where it has come furthest. Runs that have not ended have status `running`; a
+    `where` on the configuration, not known yet, leaves them out.
 
     Raises `FileNotFoundError` for a missing folder, `ResultsError` for a folder without a sweep, an
     empty sweep, a bad file, or a filter or column that does not exist.
@@ -202,10 +208,7 @@ def load(
     filesystem, path = open_location(path_or_uri)
     found = _named_sweeps(_listed(filesystem, path), sweep)
     problems = _check_sweeps(found, skip=on_bad_file == "skip")
-    steps = _good_steps(found, problems)
-    runs = _read_runs(found, run_conditions, problems)
-    if not run_conditions:
-        runs = _add_running(runs, found, steps)
+    runs, steps = _runs_and_steps(found, run_conditions, problems)
     return Results(
         location=os.fspath(path_or_uri),
         runs=_sorted_runs(to_frame(runs, "runs")),
@@ -217,6 +220,20 @@ def load(
         _skip=on_bad_file == "skip",
         _problems=problems,
     )
+
+
+def _runs_and_steps(
+    found: Sequence[SweepFolder], conditions: Sequence[Condition], problems: Mapping[str, str]
+) -> tuple[pa.Table, dict[str, tuple[str, ...]]]:
+    """Rows of `runs` that meet the conditions, and the files of each run's steps."""
+    # A run in several sweeps belongs to one; which one, a condition on the sweep may decide.
+    of_sweeps = [c for c in conditions if c.column == "sweep"]
+    of_runs = [c for c in conditions if c.column != "sweep"]
+    rows = [_filtered(_read_runs(one, problems), of_sweeps) for one in found]
+    chosen = choose_sweeps(found, [_statuses(table) for table in rows], problems)
+    steps = _chosen_steps(found, chosen, problems)
+    runs = _filtered(_chosen_rows(rows, chosen), of_runs)
+    return runs if conditions else _add_running(runs, found, chosen, steps), steps
 
 
 def _check_columns(columns: Iterable[str]) -> tuple[str, ...]:
@@ -255,27 +272,36 @@ def _check_sweeps(found: list[SweepFolder], *, skip: bool) -> dict[str, str]:
     return problems
 
 
-def _read_runs(
-    found: list[SweepFolder], conditions: tuple[Condition, ...], problems: dict[str, str]
-) -> pa.Table:
-    """Rows of all good `runs` files; of a run that is in several sweeps, the first one's."""
+def _read_runs(sweep: SweepFolder, problems: Mapping[str, str]) -> pa.Table:
+    """Rows of all good `runs` files of a sweep."""
     schema = arrow_schema("runs")
-    tables = [schema.empty_table()]
+    files = [f for f in sweep.run_files if f not in problems]
+    if not files:
+        return schema.empty_table()
+    source = ds.dataset(files, schema=schema, format="parquet", filesystem=sweep.filesystem)
+    try:
+        return _with_absent(source.to_table())
+    except (pa.ArrowException, OSError) as error:
+        raise ResultsError(f"{sweep.path}/runs: corrupt file: {first_line(error)}") from error
+
+
+def _filtered(table: pa.Table, conditions: Iterable[Condition]) -> pa.Table:
     keep = to_expression(conditions)
-    for sweep in found:
-        files = [f for f in sweep.run_files if f not in problems]
-        if files:
-            source = ds.dataset(files, schema=schema, format="parquet", filesystem=sweep.filesystem)
-            try:
-                table = _with_absent(source.to_table())
-                tables.append(table.filter(keep) if keep is not None else table)
-            except (pa.ArrowException, OSError) as error:
-                raise ResultsError(
-                    f"{sweep.path}/runs: corrupt file: {first_line(error)}"
-                ) from error
-    table = pa.concat_tables(tables)
-    first = pd.Series(table["run_id"].to_pylist(), dtype="str").drop_duplicates().index
-    return table.take(pa.array(first.to_numpy()))
+    return table if keep is None else table.filter(keep)
+
+
+def _statuses(runs: pa.Table) -> dict[str, str]:
+    return dict(zip(runs["run_id"].to_pylist(), runs["status"].to_pylist(), strict=True))
+
+
+def _chosen_rows(rows: Sequence[pa.Table], chosen: Mapping[str, int]) -> pa.Table:
+    """One row per run, from the sweep that it is taken from."""
+    kept = []
+    for place, table in enumerate(rows):
+        first = pd.Series(table["run_id"].to_pylist(), dtype="str").drop_duplicates()
+        mine = [i for i, run_id in first.items() if chosen[run_id] == place]
+        kept.append(table.take(pa.array(mine, pa.int64())))
+    return pa.concat_tables(kept)
 
 
 def _with_absent(runs: pa.Table) -> pa.Table:
@@ -305,28 +331,26 @@ def _named_sweeps(found: list[SweepFolder], sweep: str | Sequence[str] | None) -
     return [one for one in found if one.name in names]
 
 
-def _good_steps(
-    found: list[SweepFolder], problems: Mapping[str, str]
+def _chosen_steps(
+    found: Sequence[SweepFolder], chosen: Mapping[str, int], problems: Mapping[str, str]
 ) -> dict[str, tuple[str, ...]]:
-    """Step files by run, without runs that have a bad one; in several sweeps, the first one's."""
-    return {
-        run_id: files
-        for sweep in reversed(found)
-        for run_id, files in sweep.step_files.items()
-        if not any(file in problems for file in files)
-    }
+    """Step files by run, from the sweep that it is taken from, without runs that have a bad one."""
+    files = {run: readable_steps(found[place], run, problems) for run, place in chosen.items()}
+    return {run: these for run, these in files.items() if these is not None}
 
 
 def _add_running(
-    runs: pa.Table, found: list[SweepFolder], steps: Mapping[str, tuple[str, ...]]
+    runs: pa.Table,
+    found: Sequence[SweepFolder],
+    chosen: Mapping[str, int],
+    steps: Mapping[str, tuple[str, ...]],
 ) -> pa.Table:
     """Append a row of status `running`, otherwise null, for each run with steps but no row."""
     ended = set(runs["run_id"].to_pylist())
     waiting = [
-        {"run_id": run_id, "sweep": sweep.name, "status": "running"}
-        for sweep in found
-        for run_id in sweep.step_files
-        if run_id in steps and run_id not in ended
+        {"run_id": run_id, "sweep": found[chosen[run_id]].name, "status": "running"}
+        for run_id in steps
+        if run_id not in ended
     ]
     if not waiting:
         return runs

@@ -40,6 +40,15 @@ class Trace:
         status = self.processes[process]["status"]
         return str(status[-1]) if len(status) and status[-1] in _ENDED else None
 
+    def flow_ending(self, flow: str) -> str | None:
+        """Return how a flow ended before the optimizer did: `stopped`, `diverged`, or None.
+
+        One that ended between two records has no row that says so, only none any more: `stopped`.
+        """
+        ending, last = self.ending(flow), self.processes[flow]["step"][-1:]
+        early = bool((last < self.processes["discrete"]["step"][-1:]).any())
+        return ending or ("stopped" if early else None)
+
     def scored(self, process: str) -> dict[str, NDArray]:
         """Return the columns of a process without the row with which it stopped or diverged.
 

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from analysis.storage import ResultsError
@@ -45,6 +46,16 @@ def parse_where(where: Any) -> tuple[tuple[Condition, ...], tuple[Condition, ...
         else:
             raise ResultsError(f"where: no column '{condition.column}'{_suggest(condition.column)}")
     return tuple(on_runs), tuple(on_steps)
+
+
+def rules_out(conditions: Iterable[Condition], column: str, value: Any) -> bool:
+    """Whether no row with this value in this column can meet all conditions.
+
+    >>> rules_out([Condition("process", "==", "central")], "process", "discrete")
+    True
+    """
+    keep = to_expression(c for c in conditions if c.column == column)
+    return keep is not None and pa.table({column: [value]}).filter(keep).num_rows == 0
 
 
 def to_expression(conditions: Iterable[Condition]) -> pc.Expression | None:

@@ -31,8 +31,9 @@ class FlowTruth:
     `distance`: relative distance to the optimizer, from step `distance_from` on (before: 1%).
     The midpoint distance is `midpoint` times it. `loss`, `grad`: error of the logarithm;
     `sharpness`: absolute error; `nu`: relative error, on average: it rises; `variance`: predicted
-    over measured, None if the flow predicts none; `stop`: the step of its last row, of status
-    "stopped"; `trouble`: statuses of its first rows.
+    over measured, None if the flow predicts none; `stop`: the step of its last row, and `ending`
+    the status of that row, whose loss is infinite if it is "diverged"; `trouble`: statuses of its
+    first rows.
     """
 
     distance: float = 0.02
@@ -43,6 +44,7 @@ class FlowTruth:
     nu: float = 0.05
     variance: float | None = None
     stop: int | None = None
+    ending: str = "stopped"
     midpoint: float = 0.5
     trouble: tuple[str, ...] = ()
 
@@ -53,7 +55,10 @@ STABLE = FlowTruth(distance=0.25, loss=0.3, grad=0.9, sharpness=1.5, nu=0.4, mid
 
 @dataclass(frozen=True)
 class RunTruth:
-    """One run: its configuration, how it ended, and how wrong each flow was."""
+    """One run: its configuration, how it ended, and how wrong each flow was.
+
+    `overflow`: the loss in the last row if the run diverged, NaN for null.
+    """
 
     run_id: str
     rule: str = "gradient_descent"
@@ -66,7 +71,11 @@ class RunTruth:
     record_every: int = 1
     status: str = "finished"
     status_detail: str | None = None
+    substeps: int = 4
+    scheme: str = "euler"
+    workload_options: str = "{}"
     edge_from: int = 0
+    overflow: float = np.inf
     flows: dict[str, FlowTruth] = field(
         default_factory=lambda: {"central": CENTRAL, "stable": STABLE}
     )
@@ -125,12 +134,13 @@ def write_run(folder: Path, run: RunTruth, *, sweep: str, parts: int = 3) -> Non
 def runs_row(run: RunTruth, sweep: str) -> dict[str, object]:
     adaptive = run.rule != "gradient_descent"
     return {
-        "run_id": run.run_id, "sweep": sweep, "workload": run.workload, "workload_options": "{}",
+        "run_id": run.run_id, "sweep": sweep, "workload": run.workload,
+        "workload_options": run.workload_options,
         "criterion": run.criterion, "rule": run.rule, "lr": run.lr,
         "beta2": run.beta2, "eps": 1e-8 if adaptive else None,
         "bias_correction": False if adaptive else None, "schedule": "constant", "seed": run.seed,
-        "flows": ",".join(run.flows), "warmup": 15, "steps": run.steps, "substeps": 4,
-        "scheme": "euler", "num_eigs": 4, "record_every": run.record_every, "dtype": "float32",
+        "flows": ",".join(run.flows), "warmup": 15, "steps": run.steps, "substeps": run.substeps,
+        "scheme": run.scheme, "num_eigs": 4, "record_every": run.record_every, "dtype": "float32",
         "num_params": 433, "status": run.status, "status_detail": run.status_detail,
         "wall_s": 6.5, "compile_s": 2.5,
         "device": "cpu", "versions": '{"jax": "0.10.2"}', "commit": "abc1234",
@@ -149,11 +159,13 @@ def _discrete(run: RunTruth) -> pa.Table:
     t = np.arange(0, run.steps + 1, run.record_every)
     zigzag = np.where(t % 2 == 0, 1.0, -1.0)
     status = ["ok"] * len(t)
+    loss, grad = LOSS * (1 + 0.3 * zigzag), GRAD * (1 + 0.5 * zigzag)
     if run.status == "diverged":
         status[-1] = "diverged"
+        loss[-1], grad[-1] = run.overflow, run.overflow
     return _table(
         run, "discrete", t, status,
-        train_loss=LOSS * (1 + 0.3 * zigzag), grad_norm_sq=GRAD * (1 + 0.5 * zigzag),
+        train_loss=loss, grad_norm_sq=grad,
         effective_sharpness=_sharpness(run, t) + 0.1 * zigzag,
         effective_eigs=np.stack([_sharpness(run, t) + 0.1 * zigzag, 0 * t + 1.0], axis=1),
         distance_from_start=SPEED * t, train_accuracy=0.8 + 0.05 * zigzag,
@@ -171,7 +183,7 @@ def _flow(run: RunTruth, name: str, truth: FlowTruth) -> pa.Table:
     status = ["ok"] * len(t)
     if truth.stop is not None:
         t = t[t <= truth.stop]
-        status = ["ok"] * (len(t) - 1) + ["stopped"]
+        status = ["ok"] * (len(t) - 1) + [truth.ending]
     status[: len(truth.trouble)] = truth.trouble
     one = np.ones(len(t))
     zigzag = np.where(t % 2 == 0, 1.0, -1.0)
@@ -187,6 +199,9 @@ def _flow(run: RunTruth, name: str, truth: FlowTruth) -> pa.Table:
         "train_accuracy": 0.82 * one, "test_loss": LOSS * 1.2 * one, "test_accuracy": 0.73 * one,
         "eig_residual": 1e-6 * one,
     }  # fmt: skip
+    if status[-1] == "diverged":
+        for column in ("train_loss", "train_loss_predicted"):
+            columns[column][-1] = np.inf
     if run.rule != "gradient_descent":
         columns["nu_rel_error"] = truth.nu * (0.5 + t / run.steps)
     if truth.variance is not None:
@@ -218,7 +233,7 @@ def _table(
             offsets = np.arange(0, n * width + 1, width, dtype=np.int32)
             arrays.append(pa.ListArray.from_arrays(offsets, np.ravel(value)))
         else:
-            arrays.append(pa.array(value).cast(column.type))
+            arrays.append(pa.array(value, from_pandas=True).cast(column.type))
     return pa.Table.from_arrays(arrays, schema=arrow_schema("steps"))
 
 

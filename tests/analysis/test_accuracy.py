@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from synthetic import CENTRAL, STABLE, FlowTruth, RunTruth, write_sweep
@@ -36,7 +38,7 @@ def test_every_metric_is_the_error_put_in(tmp_path: Path, rule: str) -> None:
         "covariance_slope": 1.0, "covariance_r2": 1.0, "covariance_points": 6.0,
         "output_error": 0.1,
         "train_accuracy_error": 0.02, "test_accuracy_error": 0.03, "test_loss_error": 0.0,
-        "edge_fraction": 1.0, "mean_num_critical": 2.0, "near_edge_steps": 601.0,
+        "edge_fraction": 1.0, "mean_num_critical": 2.0, "near_edge_steps": 441.0,
         "near_edge_steps_optimizer": 441.0, "unconverged_fraction": 0.0,
     }  # fmt: skip
     row = frame.loc[("a", "central")]
@@ -96,6 +98,16 @@ def test_the_edge_is_where_the_average_is(tmp_path: Path) -> None:
     assert row["edge_distance"] == pytest.approx(expected, rel=0.01)
 
 
+def test_flow_and_optimizer_are_near_the_edge_on_the_same_steps(tmp_path: Path) -> None:
+    flows = {"central": FlowTruth(sharpness=0.0), "stable": FlowTruth(sharpness=0.0, stop=300)}
+    frame = accuracy_of(tmp_path, RunTruth(run_id="a", flows=flows))
+    assert frame.loc[("a", "central"), "near_edge_steps"] == 441
+    assert set(frame["near_edge_steps_optimizer"]) == {441}
+    assert frame.loc[("a", "stable"), "near_edge_steps"] == 300 - 80  # not after it stopped
+    short = accuracy_of(tmp_path / "short", RunTruth(run_id="a", steps=150, flows=flows))
+    assert short[["near_edge_steps", "near_edge_steps_optimizer"]].isna().all(axis=None)
+
+
 def test_steps_that_did_not_converge_are_counted(tmp_path: Path) -> None:
     trouble = ("eig_unconverged", "sdcp_unconverged", "sdcp_unconverged")
     flows = {"central": FlowTruth(trouble=trouble)}
@@ -151,11 +163,78 @@ def test_a_stopped_flow_is_scored_up_to_its_stop(tmp_path: Path) -> None:
     assert central["last_step"] == 600
 
 
+def test_a_diverged_flow_is_scored_up_to_there(tmp_path: Path) -> None:
+    wrong = FlowTruth(distance=0.04, stop=400, ending="diverged")
+    frame = accuracy_of(tmp_path, RunTruth(run_id="a", flows={"central": wrong, "stable": STABLE}))
+    row = frame.loc[("a", "central")]
+    assert (row["run_status"], row["flow_status"]) == ("finished", "diverged")
+    assert (row["last_step"], row["horizon"], row["horizon_observed"]) == (399, 399, True)
+    assert bool(row["horizon_midpoint_observed"])
+    assert row["log_loss_error"] == pytest.approx(0.01, **CLOSE)  # not the infinite last row's
+    assert frame.loc[("a", "stable"), "flow_status"] == "ok"
+
+
+def test_a_flow_that_ended_between_two_records_has_ended(tmp_path: Path) -> None:
+    silent = FlowTruth(distance=0.04, stop=399, ending="ok")
+    run = RunTruth(run_id="a", record_every=3, flows={"central": silent, "stable": STABLE})
+    frame = accuracy_of(tmp_path, run)
+    row = frame.loc[("a", "central")]
+    assert (row["flow_status"], row["last_step"]) == ("stopped", 399)
+    assert (row["horizon"], row["horizon_observed"]) == (399, True)
+    assert frame.loc[("a", "stable"), "flow_status"] == "ok"
+
+
 def test_a_diverged_run_keeps_its_status(tmp_path: Path) -> None:
     run = RunTruth(run_id="a", steps=120, status="diverged", status_detail="loss not finite")
     frame = accuracy_of(tmp_path, run)
     assert set(frame["run_status"]) == {"diverged"}
     assert frame.loc[("a", "central"), "last_step"] == 119
+
+
+@pytest.mark.parametrize("overflow", [np.inf, np.nan])
+def test_an_overflowed_last_row_changes_nothing_else(tmp_path: Path, overflow: float) -> None:
+    """A run that diverged at step 300 scores like one that was told to end at step 299."""
+    lost = RunTruth(run_id="a", steps=300, status="diverged", overflow=overflow)
+    frame = accuracy_of(tmp_path, lost)
+    names = [m.name for m in analysis.METRICS]
+    expected = accuracy_of(tmp_path / "x", RunTruth(run_id="a", steps=299))
+    assert np.isfinite(frame[names].to_numpy()[~expected[names].isna().to_numpy()]).all()
+    same = [n for n in names if n != "mean_num_critical"]  # synthetic: it depends on `steps`
+    pd.testing.assert_frame_equal(frame[same], expected[same])
+
+    fine = [RunTruth(run_id=f"b{i}", seed=i, steps=300) for i in (1, 2)]
+    both = analysis.accuracy(analysis.load(write_sweep(tmp_path / "both", [lost, *fine])))
+    alone = analysis.accuracy(analysis.load(write_sweep(tmp_path / "alone", fine)))
+    statistics = ["n", "mean", "median", "sd", "ci_low", "ci_high", "ci_method"]
+    pd.testing.assert_frame_equal(
+        analysis.summarize(both)[statistics], analysis.summarize(alone)[statistics]
+    )
+    assert set(analysis.summarize(both)["n_diverged"]) == {1}
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_one_infinite_or_missing_value_does_not_spoil_a_mean(tmp_path: Path, value: float) -> None:
+    folder = write_sweep(tmp_path, [RunTruth(run_id="a", rule="rmsprop")], parts=1)
+    file = folder / "steps" / "a" / "part-00000000.parquet"
+    table = pq.read_table(file, partitioning=None)
+    at_300 = table["step"].to_numpy() == 300
+    for i, field in enumerate(table.schema):
+        if field.type == pa.float64() and table[i].null_count < len(table):
+            numbers = table[i].to_numpy()
+            numbers = np.where(at_300 & ~np.isnan(numbers), value, numbers)
+            table = table.set_column(i, field, pa.array(numbers, from_pandas=True))
+    pq.write_table(table, file)
+    results = analysis.load(folder)
+    frame = analysis.accuracy(results).set_index("flow")
+    for name, expected in (
+        ("final_distance", 0.02), ("mean_distance", 0.02), ("log_loss_error", 0.01),
+        ("sharpness_error", 0.04), ("grad_norm_error", 0.03), ("nu_error", 0.05),
+        ("output_error", 0.1), ("test_loss_error", 0.0), ("train_accuracy_error", 0.02),
+    ):  # fmt: skip
+        assert frame.loc["central", name] == pytest.approx(expected, **CLOSE), name
+    assert set(frame["flow_status"]) == {"ok"}
+    for plot in (analysis.plot_loss, analysis.plot_sharpness, analysis.plot_distance):
+        assert plot(results.run_steps("a")).lines
 
 
 def test_a_short_run_has_no_time_averages(tmp_path: Path) -> None:
@@ -171,7 +250,8 @@ def test_sparse_records(tmp_path: Path) -> None:
         ("a", "central")
     ]
     assert row["log_loss_error"] == pytest.approx(0.01, abs=1e-3)
-    assert row["near_edge_steps"] == 603
+    # Averages exist from step 81 to 519: the window reaches 27 records to each side.
+    assert row["near_edge_steps"] == row["near_edge_steps_optimizer"] == 3 * (201 - 2 * 27)
 
 
 def test_a_run_without_steps_is_counted(tmp_path: Path) -> None:
@@ -182,6 +262,45 @@ def test_a_run_without_steps_is_counted(tmp_path: Path) -> None:
     frame = analysis.accuracy(analysis.load(folder)).set_index(["run_id", "flow"])
     assert frame.loc["b", "flow_status"].tolist() == ["no_data", "no_data"]
     assert frame.loc["b", "final_distance"].isna().all()
+
+
+@pytest.mark.parametrize(
+    "where", [{"process": "central"}, [("process", "!=", "discrete")], {"process": ["stable"]}]
+)
+def test_flows_without_the_optimizer_are_no_silent_nothing(
+    example_sweep: Path, where: object
+) -> None:
+    results = analysis.load(example_sweep, where=where)  # type: ignore[arg-type]
+    for call in (analysis.accuracy, analysis.study, analysis.bandwidth_sensitivity):
+        with pytest.raises(analysis.ResultsError, match="leaves out the process 'discrete'") as e:
+            call(results)
+        assert "\n" not in str(e.value)
+
+
+def test_a_filter_that_keeps_the_optimizer_is_fine(example_sweep: Path) -> None:
+    results = analysis.load(example_sweep, where={"process": ["discrete", "central"]})
+    frame = analysis.accuracy(results)
+    assert set(frame["flow"]) == {"central"}  # the stable flow is left out on purpose, not missing
+    assert set(frame["flow_status"]) == {"ok"}
+
+
+def test_runs_and_flows_that_yield_nothing_are_counted(tmp_path: Path) -> None:
+    runs = [RunTruth(run_id=name, seed=i, steps=60) for i, name in enumerate("abc")]
+    folder = write_sweep(tmp_path, runs, parts=1)
+    for run_id, lost in (("b", "discrete"), ("c", "stable")):
+        file = folder / "steps" / run_id / "part-00000000.parquet"
+        table = pq.read_table(file, partitioning=None)
+        pq.write_table(table.filter(pc.field("process") != lost), file)
+    results = analysis.load(folder)
+    frame = analysis.accuracy(results)
+    pd.testing.assert_frame_equal(analysis.study(results).accuracy, frame)
+    status = frame.set_index(["run_id", "flow"])["flow_status"]
+    assert status.loc["a"].to_dict() == {"central": "ok", "stable": "ok"}
+    assert status.loc["b"].to_dict() == {"central": "no_data", "stable": "no_data"}
+    assert status.loc["c"].to_dict() == {"central": "ok", "stable": "no_data"}
+    nothing = analysis.accuracy(analysis.load(folder, where=[("step", "<", 0)]))
+    assert nothing["flow_status"].tolist() == ["no_data"] * 6
+    assert analysis.summarize(frame)["n_runs"].unique().tolist() == [3]
 
 
 def test_flows_can_be_chosen(tmp_path: Path) -> None:
@@ -212,8 +331,10 @@ def test_bandwidth_sensitivity_of_a_slow_drift(example_sweep: Path) -> None:
     # A wider window sees fewer steps; an error of zero has no relative spread.
     metric = table.index.get_level_values("metric")
     assert set(metric) == set(SMOOTHED)
-    constant = ~metric.isin(["near_edge_steps_optimizer", "test_loss_error"])
+    counts = ["near_edge_steps", "near_edge_steps_optimizer"]
+    constant = ~metric.isin([*counts, "test_loss_error"])
     assert (table.loc[constant, "spread"] < 1e-3).all()
-    steps = table.loc[("central", "near_edge_steps_optimizer")]
-    assert steps.tolist()[:3] == [601 - 80, 601 - 160, 601 - 320]
-    assert steps["spread"] == pytest.approx(521 / 281 - 1)
+    for name in counts:
+        steps = table.loc[("central", name)]
+        assert steps.tolist()[:3] == [601 - 80, 601 - 160, 601 - 320]
+        assert steps["spread"] == pytest.approx(521 / 281 - 1)

@@ -15,6 +15,7 @@ import analysis
 from analysis.aggregate import cell_keys
 from analysis.intervals import mean_interval
 from analysis.scoring import accuracy_frame, independent
+from analysis.smoothing import time_average, window_records
 
 
 def frame_of(folder: Path, runs: list[RunTruth]) -> pd.DataFrame:
@@ -281,9 +282,22 @@ def test_points_and_curves_are_of_finished_runs_and_real_variances(tmp_path: Pat
     pd.testing.assert_frame_equal(found.accuracy, analysis.accuracy(results))
 
 
+@pytest.mark.parametrize("spacing", [1, 3, 7, 9, 10, 11, 13])
+def test_no_record_is_in_two_of_the_windows(spacing: int) -> None:
+    step = np.arange(600) * spacing
+    # Row t, column s: how much of record s is in the average at record t.
+    share = time_average(step, np.eye(len(step)), 20.0)
+    every = window_records(step, 20.0)
+    _, chosen = independent(np.ones_like(share), share, every)
+    assert len(chosen) >= 3
+    assert ((chosen != 0).sum(axis=0) <= 1).all()
+    _, closer = independent(np.ones_like(share), share, every - 1)  # nor is data thrown away
+    assert ((closer != 0).sum(axis=0) > 1).any()
+
+
 def test_numerical_zeros_are_no_variances() -> None:
     predicted = np.array([[1e-3, 1e-26], [2e-3, 1e-4], [3e-3, 0.0]])
-    few, measured = independent(np.arange(3), predicted, np.full((3, 2), 1e-3), window=1)
+    few, measured = independent(predicted, np.full((3, 2), 1e-3), every=1)
     np.testing.assert_equal(np.isfinite(few), [[True, False], [True, True], [True, False]])
     assert len(measured) == 3
 

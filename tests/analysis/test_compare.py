@@ -62,18 +62,19 @@ def test_what_is_left_out_is_counted() -> None:
     frame = frame_of(
         pairs,
         run_status=["finished", "finished", "diverged", "failed", "failed", "finished"],
-        central_status=["ok", "ok", "ok", "ok", "ok", "stopped"],
+        central_status=["diverged", "ok", "ok", "ok", "ok", "stopped"],
     )
     row = analysis.compare(frame, "central", "stable", by=[]).iloc[0]
     names = ["n", "wins", "n_runs", "n_diverged", "n_failed", "n_undefined", "n_stopped"]
-    assert row[names].tolist() == [2, 2, 6, 1, 2, 1, 1]
+    names.append("n_flow_diverged")
+    assert row[names].tolist() == [2, 2, 6, 1, 2, 1, 1, 1]
     mirrored = analysis.compare(frame, "stable", "central", by=[]).iloc[0]
-    assert mirrored["n_stopped"] == 1  # whichever of the two stopped
+    assert mirrored["n_stopped"] == mirrored["n_flow_diverged"] == 1  # whichever of the two
 
     summary = analysis.summarize(frame, by=["rule"], metrics=["final_distance"])
     central = summary[summary["flow"] == "central"].iloc[0]
-    names = ["n", "n_runs", "n_diverged", "n_failed", "n_stopped"]
-    assert central[names].tolist() == [3, 6, 1, 2, 1]
+    names = ["n", "n_runs", "n_diverged", "n_failed", "n_stopped", "n_flow_diverged"]
+    assert central[names].tolist() == [3, 6, 1, 2, 1, 1]
     assert central["mean"] == pytest.approx(0.1)
 
 
@@ -136,6 +137,23 @@ def test_censored_horizons_in_a_summary() -> None:
     assert central.loc["horizon_midpoint", "n"] == 0
     expected = median_horizon(horizons, observed)
     assert (row["ci_low"], row["ci_high"]) == (expected.low, expected.high)
+
+
+def test_no_limits_no_method() -> None:
+    """Without its longer run a fit of two has under three points, or three at one place."""
+    for lengths, spread in (((4, 2), 1.0), ((4, 3), 0.0)):
+        x = np.concatenate([np.arange(lengths[0]), spread * np.arange(lengths[1])])
+        points = pd.DataFrame(
+            {
+                "run_id": np.repeat(["a", "b"], lengths), "flow": "central",
+                "predicted": np.exp(x), "measured": np.exp(0.9 * x + 0.1 * np.sin(x)),
+            }
+        )  # fmt: skip
+        row = analysis.covariance_fit(points, by=[]).iloc[0]
+        assert np.isfinite([row["slope"], row["r2"]]).all()
+        limits = ["slope_low", "slope_high", "r2_low", "r2_high"]
+        assert row[limits].isna().all()
+        assert row["ci_method"] == "none"
 
 
 @pytest.mark.parametrize("slope", [0.8, 0.0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -130,6 +131,63 @@ def test_a_run_in_two_sweeps_counts_once(tmp_path: Path) -> None:
     results = load(tmp_path)
     assert len(results.runs) == 1
     assert len(results.steps) == steps_table(RunTruth(run_id="same", steps=40)).num_rows
+
+
+def _begun(root: Path, name: str, run: RunTruth, parts: int) -> Path:
+    """Write a sweep in which this run has so many of its parts, and no row."""
+    folder = write_sweep(root, [run], name=name, parts=10)
+    (folder / "runs" / f"{run.run_id}.parquet").unlink()
+    for part in sorted((folder / "steps" / run.run_id).iterdir())[parts:]:
+        part.unlink()
+    return folder
+
+
+@pytest.mark.parametrize("names", [("one", "two"), ("two", "one")])
+def test_a_run_that_another_sweep_finished(tmp_path: Path, names: tuple[str, str]) -> None:
+    run = RunTruth(run_id="same", steps=40)
+    begun, finished = names
+    _begun(tmp_path, begun, run, parts=3)
+    write_sweep(tmp_path, [run], name=finished)
+    for where in (None, {"lr": run.lr}, {"sweep": finished}):
+        results = load(tmp_path, where=where)
+        assert results.runs[["sweep", "status"]].to_numpy().tolist() == [[finished, "finished"]]
+        assert len(results.steps) == steps_table(run).num_rows
+    assert analysis.accuracy(load(tmp_path))["last_step"].tolist() == [40, 40]
+
+
+@pytest.mark.parametrize("names", [("one", "two"), ("two", "one")])
+def test_a_run_open_in_two_sweeps_is_listed_once(tmp_path: Path, names: tuple[str, str]) -> None:
+    run = RunTruth(run_id="same", steps=40)
+    _begun(tmp_path, names[0], run, parts=3)
+    further = _begun(tmp_path, names[1], run, parts=6)
+    # One part that was merged from six holds as much as they do.
+    parts = sorted((further / "steps" / "same").iterdir())
+    whole = pa.concat_tables([pq.read_table(p, partitioning=None) for p in parts])
+    for part in parts[1:]:
+        part.unlink()
+    pq.write_table(whole, parts[0])
+    results = load(tmp_path)
+    assert results.runs[["sweep", "status"]].to_numpy().tolist() == [[names[1], "running"]]
+    assert len(results.steps) == whole.num_rows
+
+
+def test_a_run_that_failed_in_one_sweep_and_finished_in_another(tmp_path: Path) -> None:
+    run = RunTruth(run_id="same", steps=40)
+    write_sweep(tmp_path, [replace(run, status="failed", steps=20)], name="one")
+    two = write_sweep(tmp_path, [run], name="two")
+    results = load(tmp_path)
+    assert results.runs[["sweep", "status"]].to_numpy().tolist() == [["two", "finished"]]
+    assert results.steps["step"].max() == 40
+    assert len(load(tmp_path, where={"status": "failed"}).runs) == 0
+    asked = load(tmp_path, where={"sweep": "one"})  # what that sweep holds, when asked for it
+    assert asked.runs["status"].tolist() == ["failed"]
+    assert asked.steps["step"].max() == 20
+
+    write_sweep(tmp_path, [run], name="three")
+    _truncate(next((two / "steps" / "same").iterdir()))
+    skipped = load(tmp_path, on_bad_file="skip")
+    assert skipped.runs["sweep"].tolist() == ["three"]
+    assert len(skipped.steps) == steps_table(run).num_rows
 
 
 def test_file_uri(example_sweep: Path) -> None:

@@ -90,6 +90,21 @@ def test_horizon(relative: list[float], stopped: bool, expected: tuple[float, bo
     np.testing.assert_equal(tuple(found), expected)
 
 
+def test_an_overflow_is_no_number_of_any_mean() -> None:
+    inf = np.inf
+    np.testing.assert_equal(metrics.relative_distance([1.0, inf, 1.0], [4.0, inf, inf])[1:], NAN)
+    assert metrics.prediction_horizon([0, 1, 2], [0.0, inf, 0.0]) == (1.0, True)
+    assert metrics.mean_value([1.0, inf, 3.0]) == 2.0
+    assert metrics.final_value([1.0, inf]) == 1.0
+    assert metrics.log_error([2.0, inf, 1.0], [1.0, 1.0, inf]) == pytest.approx(np.log(2))
+    assert metrics.absolute_error([1.0, inf], [3.0, 1.0]) == 2.0
+    assert metrics.relative_error([1.0, inf, 1.0], [2.0, 1.0, inf]) == 0.5
+    assert metrics.steps_near_edge([0, 1], [2.0, inf]) == 1.0
+    assert metrics.log_log_fit([1, 2, 3, inf], [1, 2, 3, 4]).points == 3
+    average = time_average(np.arange(30), np.where(np.arange(30) == 20, inf, 1.0), 1.0)
+    assert np.isfinite(average).tolist() == [4 <= t < 16 or 24 < t < 26 for t in range(30)]
+
+
 def test_log_error_is_symmetric_and_skips_what_is_not_positive() -> None:
     assert metrics.log_error([2.0, 1.0], [1.0, 2.0]) == pytest.approx(np.log(2))
     assert metrics.log_error([2.0, 0.0, -1.0], [1.0, 1.0, 1.0]) == pytest.approx(np.log(2))

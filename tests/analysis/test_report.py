@@ -20,11 +20,12 @@ from analysis.export import table_text
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Report on one rule: two learning rates, two seeds, one diverged run, one stopped flow."""
+    """Report on one rule: two learning rates, two seeds; a diverged run, two flows that ended."""
+    endings = [{"stop": 150}, {"stop": 120, "ending": "diverged"}, {}, {}]
     runs = [
         RunTruth(
             run_id=f"r{i}", lr=lr, seed=seed, steps=200,
-            flows={"central": CENTRAL, "stable": replace(STABLE, stop=150 if i == 0 else None)},
+            flows={"central": CENTRAL, "stable": replace(STABLE, **endings[i])},
         )
         for i, (lr, seed) in enumerate([(0.1, 0), (0.1, 1), (0.2, 0), (0.2, 1)])
     ]  # fmt: skip
@@ -60,6 +61,9 @@ def test_the_page_says_what_failed_and_how_it_was_made(html: str) -> None:
     assert "4 runs (3 finished, 1 diverged)" in html
     assert "loss &lt;huge&gt; &amp; rising" in html
     assert "stopped after step 149" in html
+    assert "diverged after step 119" in html
+    assert "(1 flow stopped), (1 flow diverged)" in html
+    assert "1 stable flow diverged before the run" in html
     for fact in ("jax 0.10.2", "abc1234", "bandwidth 8 steps", "--bandwidth 8", "pandas"):
         assert fact in html, fact
 
@@ -94,6 +98,7 @@ def test_the_terminal_table(made: Path, capsys: pytest.CaptureFixture[str]) -> N
     text = accuracy_text(analysis.accuracy(results), results, bandwidth=10, tolerance=0.05)
     assert "4 runs (3 finished, 1 diverged)" in text
     assert "1 stable flow stopped" in text
+    assert "1 stable flow diverged" in text
     assert re.search(r"0\.2 +1\+1x +100% +central +2\.0 ", text)
     rows = [line for line in text.splitlines() if re.search(r" (central|stable)  .*\d$", line)]
     assert len({len(line) for line in rows}) == 1
@@ -157,7 +162,8 @@ def test_printed_tables_keep_every_result(example_sweep: Path) -> None:
     frame = analysis.accuracy(analysis.load(example_sweep))
     table = analysis.compare(frame, "central", "stable")
     head = table_text(table, "markdown").splitlines()[0]
-    for name in ("wins", "win_rate", "p_value", "p_holm", "n_runs", "n_diverged", "n_stopped"):
+    for name in ("wins", "win_rate", "p_value", "p_holm", "n_runs", "n_diverged", "n_stopped",
+                 "n_flow_diverged"):  # fmt: skip
         assert f"| {name} |" in head, name
     summary = table_text(analysis.summarize(frame), "latex")
     for name in ("n_runs", "n_diverged", "n_failed", "n_stopped", "n_censored"):
