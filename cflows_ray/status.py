@@ -68,7 +68,10 @@ def sweep_status(storage: Storage) -> SweepStatus:
     results = Results(storage)
     record = results.read_sweep()
     if record is None:
-        raise ConfigError(f"results must be a sweep's folder, got {storage.location!r}")
+        found = [name.split("/") for name in storage.names("", recursive=True)]
+        sweeps = sorted(path[0] for path in found if path[1:] == ["sweep.json"])
+        hint = f", which holds the sweeps {', '.join(sweeps)}" if sweeps else ""
+        raise ConfigError(f"results must be a sweep's folder, got {storage.location!r}{hint}")
     holder = read_lock(storage)
     driver = holder if holder is not None and is_alive(holder) else None
     rows = results.finished()

@@ -247,6 +247,8 @@ def test_the_status_command(storage: Storage, capsys: pytest.CaptureFixture[str]
         f"error: results must be a sweep's folder, got '{storage.location}'\n"
     )
     Results(storage).write_sweep(SWEEP.to_json())
+    assert status_module.main([str(Path(storage.location).parent)]) == 2
+    assert capsys.readouterr().err.endswith(", which holds the sweeps s\n")
     assert status_module.main([storage.location]) == 0
     assert "s: 0 of 3 runs done, no driver is at work" in capsys.readouterr().out
 

@@ -128,8 +128,9 @@ def precision(repetitions: int, clock: Clock, tiny: bool = False) -> Iterator[st
     yield (
         f"Reference: {REFERENCE.substeps} substeps of the second-order scheme, float64. Runs: "
         "float32. Error at the end: distance to the reference's final point, divided by the "
-        "distance the reference travelled; of the path: mean relative error of the predicted loss. Off the edge: the "
-        "largest distance of the effective sharpness from 2 while there are critical directions, "
+        "distance the reference travelled; of the path: mean relative error of the predicted loss. "
+        "Off the edge: the largest distance of the effective sharpness from 2 while there are "
+        "critical directions, "
         f"the first {SETTLE_ROWS} rows left out; a scheme that is stable stays below 0.01. Cost: "
         f"gradients, from counts and measured derivatives; seconds ({clock} clock) are of "
         "optimizer and central flow, minus those of the optimizer alone. From the optimizer: "
