@@ -31,6 +31,7 @@ from cflows_ray.session import RunSession, build_paired
 from cflows_ray.storage import Storage
 from cflows_ray.tune import PairedTrial, run_sweep
 from tests.benchmarks.measuring import number, progress, table
+from tests.benchmarks.plain_workers import ratios_of_two
 
 ROOT = Path(__file__).resolve().parents[2]
 LOG = "CFLOWS_BENCHMARK_LOG"
@@ -148,23 +149,28 @@ def read_log(path: Path, wall: float, trials: int) -> Measured:
     )
 
 
+def _sweep(steps: int, seeds: int, execution: Execution) -> SweepConfig:
+    """Return the sweep that is timed."""
+    grid = Grid(workload="digits_mlp", rule="gradient_descent", lrs=(0.1, 0.2))
+    return SweepConfig(
+        name="overhead",
+        grids=(grid,),
+        seeds=tuple(range(seeds)),
+        steps=steps,
+        execution=execution,
+    )
+
+
 def run(workers: int, steps: int, seeds: int, compile_cache: str) -> Measured:
     """Carry out one sweep of `digits_mlp` in a folder of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        grid = Grid(workload="digits_mlp", rule="gradient_descent", lrs=(0.1, 0.2))
         execution = Execution(
             storage=folder,
             workers=workers,
             chunk_steps=max(steps // 10, 1),
             compile_cache=compile_cache,
         )
-        sweep = SweepConfig(
-            name="overhead",
-            grids=(grid,),
-            seeds=tuple(range(seeds)),
-            steps=steps,
-            execution=execution,
-        )
+        sweep = _sweep(steps, seeds, execution)
         path = Path(folder) / "log.jsonl"
         os.environ[LOG] = str(path)
         # the workers import this module
@@ -189,6 +195,8 @@ def sweep(repetitions: int, steps: int = 1000, tiny: bool = False) -> Iterator[s
             for workers, found in by_workers.items():
                 progress(f"{workers} at a time, {i + 1} of {repetitions}")
                 found.append(run(workers, steps, seeds, cache))
+        progress("two processes without Ray")
+        plain = ratios_of_two(_sweep(steps, 1, Execution()).runs[-1], repetitions + 1, cache)
     header = (
         "sweep | trials | first run to last s | with the start of Ray s | s a trial | "
         "numerics s a trial | compiling s a trial | not numerics s a trial"
@@ -204,7 +212,8 @@ def sweep(repetitions: int, steps: int = 1000, tiny: bool = False) -> Iterator[s
         f"{_spread([one.span / two.span for one, two in pairs])} times as fast from the first run "
         "taken to the last ended, the end included, when one worker waits for the other; "
         f"{_spread([2 * one.busy / two.busy for one, two in pairs])} while both have a run; "
-        f"{_spread([one.wall / two.wall for one, two in pairs])} with the start of Ray."
+        f"{_spread([one.wall / two.wall for one, two in pairs])} with the start of Ray. Two plain "
+        f"processes with the same work do {_spread(plain)} times what one does."
     )
 
 
