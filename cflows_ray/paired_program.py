@@ -369,21 +369,22 @@ class PairedProgram:
         k = template.shape[0]
 
         def grow(process: Any) -> Any:
-            if not hasattr(process, "basis"):
-                return process
-            old, num_params = process.basis.shape
-            key = jax.random.fold_in(jax.random.key(state.seed), k)
-            new_rows = jax.random.normal(key, (k - old, num_params), process.basis.dtype)
-            process = process._replace(
-                basis=jnp.concatenate([process.basis, new_rows]), fresh=jnp.ones((), bool)
-            )
+            changes: dict[str, Any] = {}
+            if hasattr(process, "basis"):
+                old, num_params = process.basis.shape
+                key = jax.random.fold_in(jax.random.key(state.seed), k)
+                new_rows = jax.random.normal(key, (k - old, num_params), process.basis.dtype)
+                changes["basis"] = jnp.concatenate([process.basis, new_rows])
+                changes["fresh"] = jnp.ones((), bool)
             if hasattr(process, "covariance"):
-                padding = ((0, k - old), (0, k - old))
-                process = process._replace(
-                    covariance=jnp.pad(process.covariance, padding),
-                    eigvals=jnp.pad(process.eigvals, (0, k - old), constant_values=-jnp.inf),
+                missing = k - process.covariance.shape[0]
+                changes["covariance"] = jnp.pad(process.covariance, ((0, missing), (0, missing)))
+            if hasattr(process, "eigvals"):
+                missing = k - process.eigvals.shape[0]
+                changes["eigvals"] = jnp.pad(
+                    process.eigvals, (0, missing), constant_values=-jnp.inf
                 )
-            return process
+            return process._replace(**changes)
 
         return state._replace(
             discrete=grow(state.discrete),
