@@ -141,7 +141,7 @@ class FigureSet:
 
     def covariances(self, panels: Sequence[Panel]) -> Figure:
         """Draw measured against predicted variance."""
-        figure, axes = _panels(1, len(panels), (3.4, 3.4), head=0.55)
+        figure, axes = _panels(1, len(panels), (3.4, 3.4), left=0.95, head=0.55)
         for j, (title, rows) in enumerate(panels):
             ax = plot_covariance(rows, axes[0, j])
             put_title(ax, f"{title}\n{ax.get_title(loc='left')}", fontsize=9)

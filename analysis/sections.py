@@ -335,9 +335,9 @@ def _runs(values: pd.DataFrame) -> str:
 
 
 def _horizon(values: pd.DataFrame, longest: float) -> str:
-    row = values.loc["horizon_lasting"]
-    median, low, high = (float(row[c]) for c in ("median", "ci_low", "ci_high"))
-    return step_limits(median, low, high, longest) if row["n"] else "-"
+    name = "horizon_lasting"
+    median, low, high = (float(values[c][name]) for c in ("median", "ci_low", "ci_high"))
+    return step_limits(median, low, high, longest) if values["n"][name] else "-"
 
 
 def _win(row: Any) -> str:

@@ -47,7 +47,7 @@ def finish(ax: Axes, *, xlabel: str, ylabel: str, title: str | None = None, **le
     ax.set_xlabel(xlabel)
     ax.set_ylabel(ylabel)
     if xlabel == STEPS_LABEL:
-        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
     if title:
         put_title(ax, title, fontsize=11)
     ax.spines[["top", "right"]].set_visible(False)

@@ -143,7 +143,7 @@ def plot_horizons(
     ax = axes_or_new(ax)
     finished = accuracy[accuracy["run_status"].astype("str") == "finished"]
     known = finished[finished[horizon].notna()]
-    end = float(known[[horizon, "last_step"]].max(axis=None)) if len(known) else 1.0
+    end = float(np.nanmax(known[[horizon, "last_step"]].to_numpy())) if len(known) else 1.0
     for key, rows in cells(known, ["flow"]):
         flow = str(key["flow"])
         time = rows[horizon].to_numpy()
