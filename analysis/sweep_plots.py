@@ -144,15 +144,16 @@ def plot_horizons(
     finished = accuracy[accuracy["run_status"].astype("str") == "finished"]
     known = finished[finished[horizon].notna()]
     end = float(np.nanmax(known[[horizon, "last_step"]].to_numpy())) if len(known) else 1.0
-    for key, rows in cells(known, ["flow"]):
+    for place, (key, rows) in enumerate(cells(known, ["flow"])):
         flow = str(key["flow"])
+        width = max(1.4, 3.4 - 1.8 * place)  # wider below, so that curves that coincide both show
         time = rows[horizon].to_numpy()
         observed = rows[f"{horizon}_observed"].fillna(False).to_numpy(dtype=bool)
         curve = kaplan_meier(time, observed)
         high = np.where(np.isnan(curve.high), curve.share, curve.high)
         stretched = [np.append(v, v[-1]) for v in (curve.share, curve.low, high)]
         at = np.append(curve.time, end)
-        ax.step(at, stretched[0], where="post", color=colour(flow), lw=1.8,
+        ax.step(at, stretched[0], where="post", color=colour(flow), lw=width,
                 label=f"{flow} flow, {len(rows)} runs")  # fmt: skip
         if len(rows) >= MIN_BAND:
             ax.fill_between(at, stretched[1], stretched[2], step="post", color=colour(flow),
