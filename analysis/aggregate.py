@@ -51,8 +51,8 @@ def panel_keys(frame: pd.DataFrame) -> list[str]:
 
 def summarize(
     accuracy: pd.DataFrame,
-    by: Sequence[str] | None = None,
-    metrics: Sequence[str] | None = None,
+    by: str | Sequence[str] | None = None,
+    metrics: str | Sequence[str] | None = None,
     *,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -73,7 +73,7 @@ def summarize(
     limits are Kaplan-Meier's, `n_censored` counts runs that ended first, and what censoring leaves
     undefined (mean, sd, quartiles) is NaN.
 
-    Raises `ValueError` for a column or metric that does not exist.
+    Raises `ValueError` for a column or metric that does not exist, or another kind of frame.
 
     >>> frame = accuracy(load(example_sweep))
     >>> table = summarize(frame, by=["rule"], metrics=["final_distance"])
@@ -84,7 +84,8 @@ def summarize(
     2           rmsprop  central  2  0.030
     3           rmsprop   stable  2  0.375
     """
-    wanted = [metric(name) for name in (DEFAULT_METRICS if metrics is None else metrics)]
+    check_accuracy(accuracy)
+    wanted = [metric(name) for name in as_names(DEFAULT_METRICS if metrics is None else metrics)]
     keys = cell_keys(accuracy) if by is None else check_by(accuracy, by)
     # Columns as arrays, taken once: frames of single cells would cost more than their statistics.
     run_status = accuracy["run_status"].to_numpy(dtype=object)
@@ -129,13 +130,32 @@ def without_attrs(frame: pd.DataFrame) -> pd.DataFrame:
     return bare
 
 
-def check_by(accuracy: pd.DataFrame, by: Sequence[str]) -> list[str]:
+def check_by(frame: pd.DataFrame, by: str | Sequence[str]) -> list[str]:
     """`by` as a list of existing columns. Raises `ValueError` naming the first that is not."""
-    names = [by] if isinstance(by, str) else list(by)
+    names = as_names(by)
     for name in names:
-        if name not in accuracy or name == "flow":
+        if name not in frame or name == "flow":
             raise ValueError(f"by: no column {name!r} to group by; e.g. {list(KEYS)}")
     return names
+
+
+def as_names(given: str | Sequence[str]) -> list[str]:
+    """List of names, of which a single one may be given as it is."""
+    return [given] if isinstance(given, str) else list(given)
+
+
+def check_accuracy(frame: pd.DataFrame) -> None:
+    """Raise `ValueError` unless this is a frame of `analysis.accuracy`."""
+    check_frame(frame, ("run_id", "flow", "run_status", "flow_status"), "analysis.accuracy")
+
+
+def check_frame(frame: pd.DataFrame, columns: Sequence[str], source: str) -> None:
+    """Raise `ValueError` unless this is a frame with the columns that `source` gives it."""
+    if not isinstance(frame, pd.DataFrame):
+        raise ValueError(f"give the frame that {source} returns, got {type(frame).__name__}")
+    lacking = [name for name in columns if name not in frame]
+    if lacking:
+        raise ValueError(f"give the frame that {source} returns; this one lacks {lacking}")
 
 
 def keep_dtypes(frame: pd.DataFrame, source: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:

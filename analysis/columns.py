@@ -62,12 +62,17 @@ METRICS: tuple[Metric, ...] = (
         "first step whose relative distance is above the tolerance (5% unless stated)", False,
     ),
     Metric(
-        "horizon_midpoint", "steps", "horizon to midpoints",
-        "the same with the distance to the midpoints, so that one swing of the optimizer early on "
-        "does not end it", False,
+        "horizon_lasting", "steps", "lasting horizon",
+        "step from which on the relative distance stays above the tolerance, to the end of the run",
+        False,
     ),
     Metric(
-        "log_loss_error", "", "log-loss error",
+        "horizon_midpoint", "steps", "horizon to midpoints",
+        "first step whose relative distance to the midpoints is above the tolerance: one swing of "
+        "the optimizer early on does not end it", False,
+    ),
+    Metric(
+        "log_loss_error", "", "log(loss) error",
         "mean |log predicted loss - log time-averaged loss|; 0.01 is about 1%",
     ),
     Metric(
@@ -102,7 +107,7 @@ METRICS: tuple[Metric, ...] = (
         "mean |flow's test accuracy - optimizer's time average|",
     ),
     Metric(
-        "test_loss_error", "", "log test-loss error",
+        "test_loss_error", "", "log(test loss) error",
         "mean |log flow's test loss - log of the optimizer's time average|",
     ),
     Metric(
@@ -132,7 +137,7 @@ METRICS: tuple[Metric, ...] = (
 
 BY_NAME = {m.name: m for m in METRICS}
 ERRORS = tuple(m.name for m in METRICS if m.is_error)
-HORIZONS = ("horizon", "horizon_midpoint")
+HORIZONS = ("horizon", "horizon_lasting", "horizon_midpoint")
 """Censored metrics: a column `<name>_observed` goes with each."""
 SMOOTHED = (
     "log_loss_error", "sharpness_error", "grad_norm_error", "variance_error", "covariance_slope",

@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.aggregate import cells, check_by, keep_dtypes, panel_keys
+from analysis.aggregate import (
+    as_names,
+    cells,
+    check_accuracy,
+    check_by,
+    keep_dtypes,
+    panel_keys,
+)
 from analysis.columns import ERRORS, metric
 from analysis.intervals import holm, median_interval, trend, wilcoxon_p, wilson
 
@@ -23,8 +30,8 @@ def compare(
     accuracy: pd.DataFrame,
     first: str,
     second: str,
-    by: Sequence[str] | None = None,
-    metrics: Sequence[str] = ("final_distance",),
+    by: str | Sequence[str] | None = None,
+    metrics: str | Sequence[str] = ("final_distance",),
     *,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -51,8 +58,8 @@ def compare(
     The p-values take runs as independent. Runs of one seed at several learning rates share their
     starting point, so treat p-values of cells that pool learning rates as optimistic.
 
-    Raises `ValueError` for a flow, column or metric that does not exist, or a metric that is no
-    error.
+    Raises `ValueError` for a flow, column or metric that does not exist, a metric that is no error,
+    or a flow compared with itself.
 
     >>> frame = accuracy(load(example_sweep))
     >>> compare(frame, "central", "stable", by=["rule"])[["rule", "n", "wins", "median_ratio"]]
@@ -80,8 +87,8 @@ def compare(
 
 def lr_trend(
     accuracy: pd.DataFrame,
-    metrics: Sequence[str] = ("final_distance", "log_loss_error"),
-    by: Sequence[str] | None = None,
+    metrics: str | Sequence[str] = ("final_distance", "log_loss_error"),
+    by: str | Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """How errors depend on the learning rate: one row per cell × flow × metric.
 
@@ -94,7 +101,8 @@ def lr_trend(
     >>> trends.loc[trends["rule"] == "rmsprop", "tau"].isna().all()
     np.True_
     """
-    wanted = [metric(name).name for name in metrics]
+    check_accuracy(accuracy)
+    wanted = [metric(name).name for name in as_names(metrics)]
     keys = panel_keys(accuracy) if by is None else check_by(accuracy, by)
     finished = accuracy[accuracy["run_status"].astype("str") == "finished"]
     rows: list[dict[str, Any]] = []
@@ -108,16 +116,20 @@ def lr_trend(
     return keep_dtypes(frame, accuracy, [*keys, "flow"])
 
 
-def _check(accuracy: pd.DataFrame, flows: Sequence[str], metrics: Sequence[str]) -> list[str]:
+def _check(accuracy: pd.DataFrame, flows: Sequence[str], metrics: str | Sequence[str]) -> list[str]:
     """Return the metrics as a list; raise `ValueError` for an unknown flow or no error metric."""
+    check_accuracy(accuracy)
     known = sorted(accuracy["flow"].astype("str").unique())
     for name in flows:
         if name not in known:
             raise ValueError(f"no flow {name!r} in the results; there are {known}")
-    for name in metrics:
+    if len(set(flows)) < len(flows):
+        raise ValueError(f"compare: two different flows are needed, got {flows[0]!r} twice")
+    wanted = as_names(metrics)
+    for name in wanted:
         if metric(name).name not in ERRORS:
             raise ValueError(f"metrics: only errors can be compared, got {name!r}")
-    return list(metrics)
+    return wanted
 
 
 def _compare_cell(pairs: pd.DataFrame, name: str, seed: int) -> dict[str, Any]:

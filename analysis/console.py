@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.aggregate import cell_keys, cells, summarize
+from analysis.columns import HORIZONS
 from analysis.panels import key_text
 from analysis.tables import Results
 
@@ -32,10 +33,6 @@ _FIELDS = (
     _Field("distance", "final %", "final_distance", 100, "|w_t - w_flow| / |w_t - w_0| at the end"),
     _Field("distance", "mean %", "mean_distance", 100, "the same, mean over all steps"),
     _Field(
-        "midpoint", "final %", "final_distance_midpoint", 100,
-        "the same to the optimizer's midpoints: its oscillation taken out",
-    ),
-    _Field(
         "loss", "error", "log_loss_error", 1,
         "mean |log predicted - log time-averaged loss|: 0.01 is about 1%",
     ),
@@ -53,8 +50,8 @@ _FIELDS = (
     ),
     _Field("ν", "error", "nu_error", 1, "mean relative error of the second moment"),
     _Field(
-        "horizon", "steps", "horizon", 1,
-        "median first step with more than {tolerance:g}% distance; > where most runs end before",
+        "horizon", "lasting", "horizon_lasting", 1,
+        "median step from which distance stays above {tolerance:g}%; >: most runs end below",
     ),
 )  # fmt: skip
 
@@ -148,8 +145,8 @@ def _left(lr: float, values: pd.DataFrame) -> list[str]:
 
 
 def _number(f: _Field, values: pd.DataFrame, longest: float) -> str:
-    if f.metric == "horizon":
-        median = float(values["median"]["horizon"])
+    if f.metric in HORIZONS:
+        median = float(values["median"][f.metric])
         if math.isinf(median):
             return f">{longest:.0f}"
         return DASH if math.isnan(median) else f"{median:.0f}"
@@ -201,10 +198,7 @@ def warnings_of(accuracy: pd.DataFrame, bandwidth: float) -> list[str]:
     if finished.empty:
         lines.append("No run finished, so there is nothing to average; see status_detail in runs.")
     elif finished["log_loss_error"].isna().all():
-        lines.append(
-            f"Runs are shorter than the averaging window of {8 * bandwidth:g} steps, so errors "
-            "against time averages are undefined: try a smaller --bandwidth."
-        )
+        lines += _no_loss_error(finished, bandwidth)
     per_cell = accuracy.groupby(cell_keys(accuracy), observed=True, dropna=False)["seed"].nunique()
     if per_cell.max() == 1:
         lines.append("One seed per cell: the table has no spread over seeds, and no intervals.")
@@ -215,3 +209,15 @@ def warnings_of(accuracy: pd.DataFrame, bandwidth: float) -> list[str]:
             "more than 1% of the steps (column unconverged_fraction)."
         )
     return lines
+
+
+def _no_loss_error(finished: pd.DataFrame, bandwidth: float) -> list[str]:
+    """Say why no run has an error of its loss; nothing where the flows ended too early for one."""
+    if finished["steps"].max() < 8 * bandwidth:
+        return [
+            f"Runs are shorter than the averaging window of {8 * bandwidth:g} steps, so errors "
+            "against time averages are undefined: try a smaller --bandwidth."
+        ]
+    if finished["sharpness_error"].notna().any():  # so there are time averages
+        return ["The loss is not positive, so log(loss) errors are undefined."]
+    return []

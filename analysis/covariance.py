@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.aggregate import cells, keep_dtypes, panel_keys
+from analysis.aggregate import cells, check_by, check_frame, keep_dtypes, panel_keys
 from analysis.columns import CONFIGURATION
 from analysis.intervals import NO_INTERVAL, Interval, t_quantile
 from analysis.scoring import independent, variance_series
 from analysis.smoothing import DEFAULT_BANDWIDTH, window_records
-from analysis.tables import Results
+from analysis.tables import Source, opened
 from analysis.trace import Trace
 
 _FIT = (
@@ -47,7 +47,7 @@ def variance_points(trace: Trace, bandwidth: float) -> list[dict[str, Any]]:
     return rows
 
 
-def covariance_points(results: Results, *, bandwidth: float = DEFAULT_BANDWIDTH) -> pd.DataFrame:
+def covariance_points(results: Source, *, bandwidth: float = DEFAULT_BANDWIDTH) -> pd.DataFrame:
     """Predicted and measured variances of all finished runs, with their configuration.
 
     Columns `run_id`, the configuration, `seed`, `flow`, `direction`, `predicted`, `measured` (both
@@ -57,6 +57,7 @@ def covariance_points(results: Results, *, bandwidth: float = DEFAULT_BANDWIDTH)
     >>> (points["predicted"] / points["measured"]).round(2).unique().tolist()
     [1.25]
     """
+    results = opened(results)
     finished = results.runs[results.runs["status"] == "finished"]
     wanted = set(finished["run_id"])
     columns = ("sigma_eigs", "displacement_sq", "status")
@@ -79,14 +80,16 @@ def points_frame(rows: list[dict[str, Any]], runs: pd.DataFrame) -> pd.DataFrame
     return frame
 
 
-def covariance_fit(points: pd.DataFrame, by: Sequence[str] | None = None) -> pd.DataFrame:
+def covariance_fit(points: pd.DataFrame, by: str | Sequence[str] | None = None) -> pd.DataFrame:
     """Fit log measured = a + slope · log predicted variance: one row per cell × flow.
 
     Columns `by` (by default those of `aggregate.panel_keys`), `flow`, `n_runs`, `points`, `slope`,
     `r2`, their 95% limits, and `ci_method`.
-    Points of one run hang together, so intervals come from leaving out runs, not points: the
+    Intervals come from leaving out runs, not points, because points of one run are correlated: the
     `jackknife` with Student's t (for R² on Fisher's z of the correlation); `none` for one run, and
     where some run leaves fewer than three points, or no spread, when it is left out.
+
+    Raises `ValueError` for a column that does not exist.
 
     >>> fit = covariance_fit(covariance_points(load(example_sweep)), by=["rule"])
     >>> fit[["rule", "n_runs", "slope", "r2"]].round(3)
@@ -94,7 +97,8 @@ def covariance_fit(points: pd.DataFrame, by: Sequence[str] | None = None) -> pd.
     0  gradient_descent       4    1.0  1.0
     1           rmsprop       2    1.0  1.0
     """
-    keys = panel_keys(points) if by is None else list(by)
+    check_frame(points, ("run_id", "flow", "predicted", "measured"), "analysis.covariance_points")
+    keys = panel_keys(points) if by is None else check_by(points, by)
     rows = []
     for cell, group in cells(points, [*keys, "flow"]):
         sums = _sums_by_run(group)

@@ -97,7 +97,7 @@ class FigureSet:
         """Draw a row per panel, a column per learning rate (at most `most`, evenly chosen)."""
         chosen = [_spread(sorted(rows["lr"].unique()), most) for _, rows in panels]
         width = max(len(c) for c in chosen)
-        figure, axes = _panels(len(panels), width, (3.4, 2.1), share_y=True)
+        figure, axes = _panels(len(panels), width, (3.4, 2.1), left=1.05, share_y=True)
         for i, ((title, rows), rates) in enumerate(zip(panels, chosen, strict=True)):
             for j in range(width):
                 if j >= len(rates):
@@ -110,7 +110,7 @@ class FigureSet:
 
     def runs(self, results: Results, titles: Mapping[str, str], bandwidth: float) -> Figure:
         """Draw loss above curvature, a column per run."""
-        figure, axes = _panels(2, len(titles), (3.6, 2.5), foot=0.6)
+        figure, axes = _panels(2, len(titles), (3.6, 2.5), left=0.95, right=0.75, foot=0.6)
         for j, (run_id, title) in enumerate(titles.items()):
             steps = results.run_steps(run_id)
             _put_fitting_title(plot_loss(steps, axes[0, j], bandwidth=bandwidth), title)
@@ -119,6 +119,9 @@ class FigureSet:
                 _drop_legend(ax)
                 if j > 0:
                     ax.set_ylabel("")
+            if j < len(titles) - 1:
+                for words in axes[1, j].texts:  # the edge is named once, in the right margin
+                    words.remove()
         handles: dict[str, Artist] = {}  # of all columns: in some, a flow has no prediction to show
         for ax in axes[0]:
             found, labels = ax.get_legend_handles_labels()
@@ -131,14 +134,14 @@ class FigureSet:
     def one_run(self, results: Results, run_id: str, bandwidth: float) -> Figure:
         """Draw distance and variance of one run."""
         steps = results.run_steps(run_id)
-        figure, axes = _panels(1, 2, (5.2, 2.9))
+        figure, axes = _panels(1, 2, (5.2, 2.9), left=1.05)
         plot_distance(steps, axes[0, 0])
         plot_variance(steps, axes[0, 1], bandwidth=bandwidth)
         return figure
 
     def covariances(self, panels: Sequence[Panel]) -> Figure:
         """Draw measured against predicted variance."""
-        figure, axes = _panels(1, len(panels), (3.4, 3.4), head=0.55)
+        figure, axes = _panels(1, len(panels), (3.4, 3.4), left=0.95, head=0.55)
         for j, (title, rows) in enumerate(panels):
             ax = plot_covariance(rows, axes[0, j])
             put_title(ax, f"{title}\n{ax.get_title(loc='left')}", fontsize=9)
@@ -147,7 +150,7 @@ class FigureSet:
 
     def horizons(self, panels: Sequence[Panel]) -> Figure:
         """Draw Kaplan-Meier curves."""
-        figure, axes = _panels(1, len(panels), (3.7, 2.4), share_y=True)
+        figure, axes = _panels(1, len(panels), (3.7, 2.4), share_x=True, share_y=True)
         for j, (title, rows) in enumerate(panels):
             ax = plot_horizons(rows, axes[0, j])
             _inner(ax, top=True, bottom=True, left=j == 0, title=title)
@@ -161,6 +164,8 @@ def _panels(
     *,
     share_x: bool | str = False,
     share_y: bool | str = False,
+    left: float = 0.75,
+    right: float = 0.2,
     head: float = 0.35,
     below: float = 0.6,
     foot: float = 0.0,
@@ -168,16 +173,17 @@ def _panels(
     """Make a figure of equal panels of this size, with margins fixed in inches.
 
     Fixed, because matplotlib's own layout engines draw everything twice, which would be half of
-    the report's time. `head` is left for titles, `below` under each panel, `foot` for a legend.
+    the report's time. `left` is for y labels, also between panels that share none, `right` for
+    notes, `head` for titles, `below` under each panel, `foot` for a legend.
     """
     width, height = size
-    left, gap, bottom = 0.75, 0.2 if share_y else 0.75, 0.5 + foot
-    whole = np.array([left + columns * width + (columns - 1) * gap + 0.2,
+    gap, bottom = 0.2 if share_y else left, 0.5 + foot
+    whole = np.array([left + columns * width + (columns - 1) * gap + right,
                       head + rows * height + (rows - 1) * below + bottom])  # fmt: skip
     figure = Figure(figsize=tuple(whole))
     axes = figure.subplots(rows, columns, squeeze=False, sharex=share_x, sharey=share_y)  # type: ignore[arg-type]
     figure.subplots_adjust(
-        left=left / whole[0], right=1 - 0.2 / whole[0], wspace=gap / width,
+        left=left / whole[0], right=1 - right / whole[0], wspace=gap / width,
         bottom=bottom / whole[1], top=1 - head / whole[1], hspace=below / height,
     )  # fmt: skip
     return figure, axes

@@ -17,8 +17,8 @@ _NULLABLE = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
 def to_frame(table: pa.Table, name: str) -> pd.DataFrame:
     """Frame of an Arrow table of kind `name` (`runs` or `steps`).
 
-    Names that repeat (rule, process, ...) become categorical, integers that may be null `Int64`;
-    `frame.attrs["units"]` maps each column to its unit.
+    Names that repeat (rule, process, ...) become categorical, in alphabetical order; integers that
+    may be null become `Int64`. `frame.attrs["units"]` maps each column to its unit.
     """
     for column in _CATEGORIES[name]:
         index = table.schema.get_field_index(column)
@@ -26,6 +26,10 @@ def to_frame(table: pa.Table, name: str) -> pd.DataFrame:
             encoded = table.column(index).combine_chunks().dictionary_encode()
             table = table.set_column(index, column, encoded)
     frame = table.to_pandas(types_mapper=_NULLABLE.get)
+    for column in _CATEGORIES[name]:
+        if column in frame:  # else in the order of their first rows, which differs between tables
+            values = frame[column].cat
+            frame[column] = values.reorder_categories(sorted(values.categories))
     if "step" in frame:
         frame["step"] = frame["step"].astype("int64")
     units = {c.name: c.unit for c in TABLES[name] if c.name in frame}

@@ -93,22 +93,68 @@ def prediction_horizon(
     censoring would count a failed prediction as a promising one. NaN (censored) without a defined
     step.
 
-    Raises `ValueError` unless the tolerance is positive.
+    Raises `ValueError` unless the tolerance is between 0 and 1.
 
     >>> prediction_horizon([0, 1, 2], [0.0, 0.01, 0.2])
     Horizon(steps=2.0, observed=True)
     >>> prediction_horizon([0, 1, 2], [0.0, 0.01, 0.02])
     Horizon(steps=2.0, observed=False)
     """
-    if not tolerance > 0:
-        raise ValueError(f"tolerance must be > 0, got {tolerance}")
+    steps, above = _above(step, relative, tolerance)
+    if above.any():
+        return Horizon(float(steps[np.argmax(above)]), True)
+    return Horizon(float(steps[-1]) if len(steps) else np.nan, stopped and len(steps) > 0)
+
+
+def lasting_horizon(
+    step: ArrayLike,
+    relative: ArrayLike,
+    *,
+    tolerance: float = DEFAULT_TOLERANCE,
+    stopped: bool = False,
+) -> Horizon:
+    """Step from which on the relative distance stays above the tolerance, to the end.
+
+    The first crossing says little where the optimizer has hardly left its start: the denominator is
+    small there. A run that ends below the tolerance is right-censored at its last step; there the
+    horizon of a flow that `stopped`, or diverged, is observed, as in `prediction_horizon`. NaN
+    (censored) without a defined step.
+
+    Raises `ValueError` unless the tolerance is between 0 and 1.
+
+    >>> lasting_horizon([0, 1, 2, 3], [0.0, 0.2, 0.01, 0.3])
+    Horizon(steps=3.0, observed=True)
+    >>> lasting_horizon([0, 1, 2, 3], [0.0, 0.2, 0.01, 0.02])
+    Horizon(steps=3.0, observed=False)
+    """
+    steps, above = _above(step, relative, tolerance)
+    if not len(steps):
+        return Horizon(np.nan, False)
+    if not above[-1]:
+        return Horizon(float(steps[-1]), stopped)
+    held = np.flatnonzero(~above)
+    return Horizon(float(steps[held[-1] + 1 if len(held) else 0]), True)
+
+
+def check_tolerance(tolerance: float) -> None:
+    """Raise `ValueError` unless a relative distance can be on either side of the tolerance.
+
+    >>> check_tolerance(5.0)
+    Traceback (most recent call last):
+    ValueError: tolerance must be > 0 and < 1, got 5.0
+    """
+    if not 0 < tolerance < 1:
+        raise ValueError(f"tolerance must be > 0 and < 1, got {tolerance}")
+
+
+def _above(
+    step: ArrayLike, relative: ArrayLike, tolerance: float
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Find the steps with a defined relative distance, and whether it is above the tolerance."""
+    check_tolerance(tolerance)
     relative = np.asarray(relative, dtype=np.float64)
     known = ~np.isnan(relative)  # infinite is above any tolerance
-    steps: NDArray[np.int64] = np.asarray(step)[known]
-    above = np.flatnonzero(relative[known] > tolerance)
-    if len(above):
-        return Horizon(float(steps[above[0]]), True)
-    return Horizon(float(steps[-1]) if len(steps) else np.nan, stopped and len(steps) > 0)
+    return np.asarray(step)[known], relative[known] > tolerance
 
 
 def log_error(predicted: ArrayLike, average: ArrayLike) -> float:

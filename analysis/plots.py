@@ -1,6 +1,7 @@
 """Figures of one run: loss, effective eigenvalues, distance, variances.
 
-Every function takes the `steps` rows of one run and optionally Axes, and returns the Axes.
+Every function takes the `steps` rows of one run (those of `cflows_ray.run_paired` too) and
+optionally Axes, and returns the Axes.
 """
 
 from __future__ import annotations
@@ -14,11 +15,19 @@ from numpy.typing import NDArray
 from analysis.metrics import EDGE, relative_distance
 from analysis.scoring import predicted, total, variance_series
 from analysis.smoothing import DEFAULT_BANDWIDTH, time_average
-from analysis.style import DIRECTIONS, GREY, INK, axes_or_new, colour, finish, note
+from analysis.style import (
+    DIRECTIONS,
+    DISTANCE_LABEL,
+    GREY,
+    INK,
+    STEPS_LABEL,
+    axes_or_new,
+    colour,
+    finish,
+    note,
+)
 from analysis.trace import Trace, common_steps, trace_from_table
 from cflows_ray.schema import arrow_schema
-
-STEPS_LABEL = "optimizer step"
 
 
 def plot_loss(
@@ -80,9 +89,8 @@ def plot_sharpness(
             ax.plot(columns["step"], values[:, j], color=colour(flow), lw=width, label=label)
     ax.axhline(EDGE, color=INK, lw=1.0, ls="--")
     ax.annotate(
-        "edge of stability", (1.0, EDGE), xycoords=("axes fraction", "data"), xytext=(-2, 3),
-        textcoords="offset points", ha="right", fontsize=8.5, color=INK,
-        bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.6},
+        "edge of\nstability", (1.0, EDGE), xycoords=("axes fraction", "data"), xytext=(4, 0),
+        textcoords="offset points", ha="left", va="center", fontsize=8.5, color=INK,
     )  # fmt: skip
     shown = np.concatenate([average[np.isfinite(average)], [EDGE]])
     ax.set_ylim(min(0.0, float(np.nanmin(shown))), 1.6 * float(np.max(shown)))
@@ -110,9 +118,7 @@ def plot_distance(steps: pd.DataFrame, ax: Axes | None = None) -> Axes:
                 columns["step"][here], relative, color=colour(flow), lw=1.4, ls=style, label=label
             )
     ax.set_yscale("log")
-    return finish(
-        ax, xlabel=STEPS_LABEL, ylabel="distance / optimizer's path", title="Distance in weights"
-    )
+    return finish(ax, xlabel=STEPS_LABEL, ylabel=DISTANCE_LABEL, title="Distance in weights")
 
 
 def plot_variance(
@@ -161,13 +167,21 @@ def plot_variance(
 
 
 def run_trace(steps: pd.DataFrame) -> Trace:
-    """Trace of the frame of one run. Raises `ValueError` unless it is the frame of one run."""
-    needed = {"run_id", "step", "process"} - set(steps.columns)
+    """Trace of the frame of one run; without a column `run_id`, all its rows are taken for one.
+
+    Raises `ValueError` unless it is the frame of one run, with the optimizer that all is measured
+    against.
+    """
+    needed = {"step", "process", "status"} - set(steps.columns)
     if needed:
         raise ValueError(f"steps: the frame lacks the columns {sorted(needed)}")
+    if "run_id" not in steps:  # as of `cflows_ray.run_paired`
+        steps = steps.assign(run_id="run")
     ids = steps["run_id"].astype("str").unique()
     if len(ids) != 1:
         raise ValueError(f"steps: must hold the rows of one run, got {len(ids)}")
+    if "discrete" not in set(steps["process"].astype("str")):
+        raise ValueError("steps: the frame lacks the rows of the process 'discrete'")
     schema = arrow_schema("steps")
     fields = [f for f in schema if f.name in steps]
     plain = steps[[f.name for f in fields]].astype(

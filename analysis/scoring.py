@@ -14,7 +14,7 @@ from analysis import metrics
 from analysis.columns import CONFIGURATION, HORIZONS, METRICS, SMOOTHED, metric
 from analysis.smoothing import DEFAULT_BANDWIDTH, half_window, time_average, window_records
 from analysis.storage import ResultsError
-from analysis.tables import Results
+from analysis.tables import Results, Source, opened
 from analysis.trace import REFERENCES, Floats, Trace, common_steps
 
 COLUMNS_READ = (
@@ -39,12 +39,11 @@ class Options:
 
     def __post_init__(self) -> None:
         half_window(self.bandwidth)
-        if not self.tolerance > 0:
-            raise ValueError(f"tolerance must be > 0, got {self.tolerance}")
+        metrics.check_tolerance(self.tolerance)
 
 
 def accuracy(
-    results: Results,
+    results: Source,
     *,
     bandwidth: float = DEFAULT_BANDWIDTH,
     tolerance: float = metrics.DEFAULT_TOLERANCE,
@@ -55,11 +54,11 @@ def accuracy(
     Runs are streamed, so memory does not grow with the sweep. The columns are the run's
     configuration, `flow`, `run_status`, `flow_status` (`ok`, `stopped`, `diverged`, `no_data`),
     `last_step` (last step that the flow was scored at), the metrics of `columns.METRICS` (units in
-    `frame.attrs["units"]`), and after each horizon `horizon_observed` or
-    `horizon_midpoint_observed` (false: censored). Undefined metrics are NaN.
+    `frame.attrs["units"]`), and after each horizon `horizon_observed`, `horizon_lasting_observed`
+    or `horizon_midpoint_observed` (false: censored). Undefined metrics are NaN.
 
     Args:
-        results: from `load`. Runs that are still running are left out.
+        results: from `load`, or the path of a folder. Runs that are still running are left out.
         bandwidth: of the Gaussian time average, in steps.
         tolerance: relative distance at which a prediction counts as lost.
         flows: processes to score; by default all but `discrete` and `midpoint`.
@@ -76,6 +75,7 @@ def accuracy(
     9    stable            0.25
     """
     options = Options(bandwidth, tolerance, None if flows is None else tuple(flows))
+    results = opened(results)
     check_optimizer(results)
     rows = []
     missing = ended_runs(results)
@@ -89,7 +89,7 @@ def accuracy(
 
 
 def bandwidth_sensitivity(
-    results: Results, bandwidths: Sequence[float] = (10.0, 20.0, 40.0)
+    results: Source, bandwidths: Sequence[float] = (10.0, 20.0, 40.0)
 ) -> pd.DataFrame:
     """How much every smoothed metric depends on the bandwidth: mean over finished runs.
 
@@ -100,6 +100,7 @@ def bandwidth_sensitivity(
     >>> bool(table.loc[("central", "log_loss_error"), "spread"] < 0.01)
     True
     """
+    results = opened(results)
     check_optimizer(results)
     finished = set(results.runs.loc[results.runs["status"] == "finished", "run_id"])
     rows: list[dict[str, Any]] = []
@@ -236,10 +237,13 @@ def _distances(
         row[f"final_distance{suffix}"] = metrics.final_value(relative)
         row[f"mean_distance{suffix}"] = metrics.mean_value(relative)
         row[f"edge_distance{suffix}"] = metrics.mean_value(relative, where=at_edge)
-        name = f"horizon{suffix}"
-        row[name], row[f"{name}_observed"] = metrics.prediction_horizon(
-            step, relative, tolerance=options.tolerance, stopped=stopped
-        )
+        horizons = {f"horizon{suffix}": metrics.prediction_horizon}
+        if not suffix:
+            horizons["horizon_lasting"] = metrics.lasting_horizon
+        for name, of in horizons.items():
+            row[name], row[f"{name}_observed"] = of(
+                step, relative, tolerance=options.tolerance, stopped=stopped
+            )
     return row
 
 

@@ -35,7 +35,7 @@ _SUMMARY = (
     ("final_distance", "final %", 100.0),
     ("mean_distance", "mean %", 100.0),
     ("final_distance_midpoint", "midpoint %", 100.0),
-    ("log_loss_error", "log loss", 1.0),
+    ("log_loss_error", "log(loss)", 1.0),
     ("sharpness_error", "sharpness", 1.0),
     ("variance_error", "variance", 1.0),
     ("grad_norm_error", "log |g|²", 1.0),
@@ -43,6 +43,11 @@ _SUMMARY = (
 )
 _COMPARED = ("final_distance", "final_distance_midpoint", "mean_distance", "log_loss_error")
 _LR_METRICS = ("final_distance", "log_loss_error", "sharpness_error")
+_HORIZON_NAMES = {
+    "horizon_lasting": "lasting",
+    "horizon": "first crossing",
+    "horizon_midpoint": "first crossing, to midpoints",
+}
 _MAX_RATES = 4  # learning rates shown per panel
 _MAX_PANELS = 4  # of one figure; more of them make a further figure
 _MAX_SINGLE = 6  # rules × workloads up to which single runs of each are shown
@@ -52,7 +57,7 @@ def summary(found: Study) -> str:
     """Build the summary table: per rule, learning rate and flow, means with 95% intervals."""
     accuracy = found.accuracy
     keys = cell_keys(accuracy)
-    wanted = [*(name for name, *_ in _SUMMARY), "horizon", "edge_fraction"]
+    wanted = [*(name for name, *_ in _SUMMARY), "horizon_lasting", "edge_fraction"]
     frame = summarize(accuracy, by=keys, metrics=wanted)
     rows: list[dict[str, str]] = []
     for cell, group in cells(frame, [*keys, "flow"]):
@@ -65,7 +70,7 @@ def summary(found: Study) -> str:
                 factor * float(values[c][name]) for c in ("mean", "ci_low", "ci_high")
             )
             row[label] = with_limits(mean, low, high)
-        row["horizon"] = _horizon(values, float(accuracy["last_step"].max()))
+        row["lasting horizon"] = _horizon(values, float(accuracy["last_step"].max()))
         rows.append(row)
     caption = (
         "Mean over the finished runs, and the mean's 95% interval below it; first the relative "
@@ -111,9 +116,7 @@ def comparison(accuracy: pd.DataFrame) -> str:
 def learning_rates(found: Study, group: pd.DataFrame, figures: FigureSet) -> str:
     """Draw errors against the learning rate, a column per panel, and the trend table."""
     keys = panel_keys(found.accuracy)
-    caption = (
-        "Mean over seeds with its 95% band; dots are runs. Bands of two or three seeds are wide."
-    )
+    caption = "Mean over seeds; dots are runs. From three seeds on, with a 95% band."
     body = ""
     for some in batches(panels(group, keys), _MAX_PANELS):
         figure = figures.learning_rates(some, group, _LR_METRICS)
@@ -145,7 +148,10 @@ def distances(found: Study, group: pd.DataFrame, figures: FigureSet) -> str:
     if curves.empty:
         return page.paragraph("No finished run.")
     keys = panel_keys(found.accuracy)
-    caption = "Relative distance to the optimizer: median over seeds, and their whole range."
+    caption = (
+        "Relative distance to the optimizer: median over seeds, and their whole range from three "
+        "seeds on; of fewer, each."
+    )
     body = ""
     for some in batches(panels(with_keys(curves, group, keys), keys), _MAX_PANELS):
         file = figures.file("distance", all_rows(some))
@@ -219,22 +225,24 @@ def variances(found: Study, figures: FigureSet) -> str:
 def horizons(found: Study, figures: FigureSet) -> str:
     """Draw Kaplan-Meier curves of the prediction horizons, and tabulate their medians."""
     body = page.paragraph(
-        f"First step whose relative distance is above {100 * found.tolerance:g}%. A run that ends "
-        "before is censored (a tick): its horizon is longer than the run. A flow that stopped or "
-        "diverged has reached its horizon."
+        "Lasting horizon: the step from which on the relative distance stays above "
+        f"{100 * found.tolerance:g}%, to the end of the run. A run that ends below is censored (a "
+        "tick): its horizon is longer than the run. A flow that stopped or diverged has reached "
+        "its horizon. The first crossing says little where the optimizer has hardly left its start."
     )
     keys = panel_keys(found.accuracy)
     for _, group in cells(found.accuracy, ["workload", "criterion"]):
         for some in batches(panels(group, keys), _MAX_PANELS):
             file = figures.file("horizon", all_rows(some))
-            body += page.figure(figures.horizons(some), "Share of runs still predicted.", file)
+            caption = "Share of runs before their lasting horizon, with a 95% band."
+            body += page.figure(figures.horizons(some), caption, file)
     longest = float(found.accuracy["last_step"].max())
     frame = summarize(found.accuracy, by=[*keys, "lr"], metrics=HORIZONS)
     rows = [
         key_columns(row, [*keys, "lr"])
         | {
             "flow": row.flow,
-            "distance to": "midpoints" if row.metric == "horizon_midpoint" else "optimizer",
+            "horizon": _HORIZON_NAMES[str(row.metric)],
             "runs": f"{row.n}",
             "censored": f"{row.n_censored}",
             "median (steps)": step_limits(row.median, row.ci_low, row.ci_high, longest),
@@ -245,7 +253,7 @@ def horizons(found: Study, figures: FigureSet) -> str:
     if not rows:
         return body
     caption = "Kaplan-Meier medians; >: not reached by the end of the longest run"
-    text = [*keys, "flow", "distance to"]
+    text = [*keys, "flow", "horizon"]
     return body + cell_table(rows, [*keys, "lr"], caption, text)
 
 
@@ -310,7 +318,7 @@ def failures(found: Study) -> str:
 
 
 def _legend() -> str:
-    wanted = [name for name, *_ in _SUMMARY] + ["horizon", "edge_fraction"]
+    wanted = [name for name, *_ in _SUMMARY] + ["horizon_lasting", "edge_fraction"]
     pairs = [(m.label, m.meaning) for m in METRICS if m.name in wanted]
     return "<details><summary class='soft'>What the columns mean</summary>" + (
         page.definitions(pairs) + "</details>"
@@ -327,9 +335,9 @@ def _runs(values: pd.DataFrame) -> str:
 
 
 def _horizon(values: pd.DataFrame, longest: float) -> str:
-    row = values.loc["horizon"]
-    median, low, high = (float(values[c]["horizon"]) for c in ("median", "ci_low", "ci_high"))
-    return step_limits(median, low, high, longest) if row["n"] else "-"
+    name = "horizon_lasting"
+    median, low, high = (float(values[c][name]) for c in ("median", "ci_low", "ci_high"))
+    return step_limits(median, low, high, longest) if values["n"][name] else "-"
 
 
 def _win(row: Any) -> str:

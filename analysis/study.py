@@ -22,7 +22,7 @@ from analysis.scoring import (
     sensitivity_table,
 )
 from analysis.smoothing import DEFAULT_BANDWIDTH
-from analysis.tables import Results
+from analysis.tables import Results, Source, opened
 from analysis.trace import Trace, common_steps
 
 CURVE_POINTS = 200  # of a run's distance curve: bounds memory, and a figure shows no more
@@ -54,21 +54,23 @@ class Study:
 
 
 def study(
-    results: Results,
+    results: Source,
     *,
     bandwidth: float = DEFAULT_BANDWIDTH,
     tolerance: float = DEFAULT_TOLERANCE,
 ) -> Study:
     """Stream the steps once and gather every table and curve of the report.
 
-    Holds one run's steps at a time, and per run a few hundred numbers. Raises `ResultsError` if the
-    results were loaded without the process `discrete`.
+    `results` is from `load`, or the path of a folder. Holds one run's steps at a time, and per run
+    a few hundred numbers. Raises `ResultsError` if the results were loaded without the process
+    `discrete`.
 
     >>> found = study(load(example_sweep))
     >>> len(found.accuracy), sorted(found.curves["flow"].unique())
     (12, ['central', 'stable'])
     """
     options = Options(bandwidth, tolerance)
+    results = opened(results)
     others = [bandwidth / 2, bandwidth * 2]
     check_optimizer(results)
     missing = ended_runs(results)

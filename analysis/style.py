@@ -11,14 +11,20 @@ from typing import Any
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.ticker import FuncFormatter, LogLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 INK = "#222222"
 GREY = "#9a9a9a"
+STEPS_LABEL = "optimizer step"
+DISTANCE_LABEL = (
+    "relative distance\n" r"$\Vert w_t - w_{\mathrm{flow}}\Vert \,/\, \Vert w_t - w_0\Vert$"
+)
 # Okabe and Ito's palette, which keeps apart for the common kinds of colour blindness.
 FLOW_COLOURS = {"central": "#0072B2", "stable": "#D55E00", "midpoint": "#009E73"}
 _OTHER_COLOURS = ("#CC79A7", "#E69F00", "#56B4E9")
-DIRECTIONS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
+# Of Tol's muted scheme, so that no direction has the colour of a flow.
+DIRECTIONS = ("#882255", "#999933", "#332288", "#AA4499", "#661100")
+MIN_BAND = 3  # runs that a band needs; of two it would be as wide as the axes
 MARKERS = {"central": "o", "stable": "s"}
 
 
@@ -40,6 +46,8 @@ def finish(ax: Axes, *, xlabel: str, ylabel: str, title: str | None = None, **le
     """Label the axes, lighten the frame, and put a legend if anything is labelled."""
     ax.set_xlabel(xlabel)
     ax.set_ylabel(ylabel)
+    if xlabel == STEPS_LABEL:
+        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
     if title:
         put_title(ax, title, fontsize=11)
     ax.spines[["top", "right"]].set_visible(False)

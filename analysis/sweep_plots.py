@@ -9,12 +9,22 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis.aggregate import cells, summarize
+from analysis.aggregate import cells, check_accuracy, summarize
 from analysis.columns import HORIZONS
 from analysis.columns import metric as metric_named
 from analysis.covariance import covariance_fit
-from analysis.plots import STEPS_LABEL
-from analysis.style import INK, MARKERS, axes_or_new, colour, finish, note, plain_log_axis
+from analysis.style import (
+    DISTANCE_LABEL,
+    INK,
+    MARKERS,
+    MIN_BAND,
+    STEPS_LABEL,
+    axes_or_new,
+    colour,
+    finish,
+    note,
+    plain_log_axis,
+)
 from analysis.survival import kaplan_meier
 
 
@@ -25,13 +35,13 @@ def plot_accuracy(
 
     Give the rows of one cell of `aggregate.panel_keys`, so that the runs differ in their seed and
     learning rate only. Both axes are logarithmic if all values are positive.
-    The band is that of `summarize`; where it needs more seeds than there are, only the runs are
-    drawn.
+    The band is the interval of `summarize`, from three seeds on; of fewer, only the runs are drawn.
 
     >>> frame = accuracy(load(example_sweep))
     >>> plot_accuracy(frame.query("rule == 'gradient_descent'")).get_xlabel()
     'learning rate'
     """
+    check_accuracy(accuracy)
     ax, chosen = axes_or_new(ax), metric_named(metric)
     finished = accuracy[accuracy["run_status"].astype("str") == "finished"]
     finished = finished[finished[metric].notna()]
@@ -43,7 +53,8 @@ def plot_accuracy(
         middle = rows["median"] if metric in HORIZONS else rows["mean"]
         ax.plot(rows["lr"], middle, marker=MARKERS.get(flow, "D"), color=tint, lw=1.8, ms=5,
                 label=f"{flow} flow")  # fmt: skip
-        ax.fill_between(rows["lr"], rows["ci_low"], rows["ci_high"], color=tint, alpha=0.15, lw=0)
+        low, high = (rows[name].where(rows["n"] >= MIN_BAND) for name in ("ci_low", "ci_high"))
+        ax.fill_between(rows["lr"], low, high, color=tint, alpha=0.15, lw=0)
         ax.plot(values["lr"], values[metric], ".", color=tint, ms=4, alpha=0.5)
     if finished.empty:
         note(ax, "no finished run has this metric")
@@ -55,7 +66,7 @@ def plot_accuracy(
 
 
 def plot_distance_spread(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Relative distance over time per flow: median over the runs, and their whole range.
+    """Relative distance over time per flow: median over the runs, and their range from three on.
 
     Give the rows of one configuration of `Study.curves`, so that the runs differ in their seed.
 
@@ -71,13 +82,13 @@ def plot_distance_spread(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
         over = rows.groupby("step")["distance"].agg(["min", "median", "max", "size"])
         label = f"{flow} flow, {_seeds(rows)}"
         ax.plot(over.index, over["median"], color=colour(flow), lw=1.6, label=label)
-        ax.fill_between(over.index, over["min"], over["max"], color=colour(flow), alpha=0.2, lw=0)
+        _range(ax, rows, over, colour(flow))
         drawn = drawn or bool((over["median"] > 0).any())
     if drawn:
         ax.set_yscale("log")
     else:
         note(ax, "no finished run")
-    return finish(ax, xlabel=STEPS_LABEL, ylabel="distance / optimizer's path")
+    return finish(ax, xlabel=STEPS_LABEL, ylabel=DISTANCE_LABEL)
 
 
 def plot_covariance(points: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -101,7 +112,8 @@ def plot_covariance(points: pd.DataFrame, ax: Axes | None = None) -> Axes:
         fit = covariance_fit(rows, by=[]).iloc[0]
         slope = _with_limits(fit["slope"], fit["slope_low"], fit["slope_high"])
         r2 = _with_limits(fit["r2"], fit["r2_low"], fit["r2_high"])
-        titles.append(f"{flow}: slope {slope}, R² {r2}")
+        known = np.isfinite(fit["slope"])
+        titles.append(f"{flow}: " + (f"slope {slope}, R² {r2}" if known else "too few points"))
     both = points[["predicted", "measured"]].to_numpy()
     # Whole decades, so that there are labelled ticks however narrow the range is.
     ends = [10.0 ** np.floor(np.log10(both.min())), 10.0 ** np.ceil(np.log10(both.max()))]
@@ -114,30 +126,38 @@ def plot_covariance(points: pd.DataFrame, ax: Axes | None = None) -> Axes:
     )
 
 
-def plot_horizons(accuracy: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Share of runs whose prediction still holds, over time (Kaplan-Meier, 95% band).
+def plot_horizons(
+    accuracy: pd.DataFrame, ax: Axes | None = None, *, horizon: str = "horizon_lasting"
+) -> Axes:
+    """Share of runs before their horizon, over time (Kaplan-Meier; 95% band from three runs on).
 
-    Ticks mark runs that ended while their prediction still held.
+    `horizon`: one of `columns.HORIZONS`. Ticks mark runs that ended while their prediction still
+    held. Raises `ValueError` for another metric.
 
     >>> plot_horizons(accuracy(load(example_sweep))).get_ylabel()
     'share still predicted'
     """
+    if horizon not in HORIZONS:
+        raise ValueError(f"horizon must be one of {list(HORIZONS)}, got {horizon!r}")
+    check_accuracy(accuracy)
     ax = axes_or_new(ax)
     finished = accuracy[accuracy["run_status"].astype("str") == "finished"]
-    known = finished[finished["horizon"].notna()]
-    end = float(known["horizon"].max()) if len(known) else 1.0
-    for key, rows in cells(known, ["flow"]):
+    known = finished[finished[horizon].notna()]
+    end = float(np.nanmax(known[[horizon, "last_step"]].to_numpy())) if len(known) else 1.0
+    for place, (key, rows) in enumerate(cells(known, ["flow"])):
         flow = str(key["flow"])
-        time = rows["horizon"].to_numpy()
-        observed = rows["horizon_observed"].fillna(False).to_numpy(dtype=bool)
+        width = max(1.4, 3.4 - 1.8 * place)  # wider below, so that curves that coincide both show
+        time = rows[horizon].to_numpy()
+        observed = rows[f"{horizon}_observed"].fillna(False).to_numpy(dtype=bool)
         curve = kaplan_meier(time, observed)
         high = np.where(np.isnan(curve.high), curve.share, curve.high)
         stretched = [np.append(v, v[-1]) for v in (curve.share, curve.low, high)]
         at = np.append(curve.time, end)
-        ax.step(at, stretched[0], where="post", color=colour(flow), lw=1.8,
+        ax.step(at, stretched[0], where="post", color=colour(flow), lw=width,
                 label=f"{flow} flow, {len(rows)} runs")  # fmt: skip
-        ax.fill_between(at, stretched[1], stretched[2], step="post", color=colour(flow),
-                        alpha=0.15, lw=0)  # fmt: skip
+        if len(rows) >= MIN_BAND:
+            ax.fill_between(at, stretched[1], stretched[2], step="post", color=colour(flow),
+                            alpha=0.15, lw=0)  # fmt: skip
         cut = time[~observed]
         heights = [curve.share[np.searchsorted(curve.time, t, side="right") - 1] for t in cut]
         ax.plot(cut, heights, "|", color=colour(flow), ms=9, mew=1.5)
@@ -145,6 +165,16 @@ def plot_horizons(accuracy: pd.DataFrame, ax: Axes | None = None) -> Axes:
     if known.empty:
         note(ax, "no finished run")
     return finish(ax, xlabel=STEPS_LABEL, ylabel="share still predicted")
+
+
+def _range(ax: Axes, rows: pd.DataFrame, over: pd.DataFrame, tint: str) -> None:
+    """Draw the range of the curves, or the curves themselves if they are too few for a band."""
+    runs = list(rows.groupby("run_id", observed=True))
+    if len(runs) >= MIN_BAND:
+        ax.fill_between(over.index, over["min"], over["max"], color=tint, alpha=0.2, lw=0)
+        return
+    for _, run in runs if len(runs) > 1 else []:
+        ax.plot(run["step"], run["distance"], color=tint, lw=0.7, alpha=0.6)
 
 
 def _seeds(rows: pd.DataFrame) -> str:

@@ -35,7 +35,7 @@ from analysis.storage import (
     read_sweep_json,
 )
 from analysis.trace import Trace, trace_from_table
-from analysis.where import Condition, parse_where, rules_out, to_expression
+from analysis.where import Condition, no_match, parse_where, rules_out, to_expression
 from cflows_ray.schema import absent_values, arrow_schema, column_names
 
 Where = Mapping[str, Any] | Sequence[tuple[str, str, Any]]
@@ -163,6 +163,9 @@ class Results:
         return source.to_table(columns=wanted.names, filter=to_expression(self._conditions))
 
 
+Source = Results | str | os.PathLike[str]  # what functions that read results take
+
+
 def load(
     path_or_uri: str | os.PathLike[str],
     *,
@@ -189,7 +192,8 @@ def load(
     `where` on the configuration, not known yet, leaves them out.
 
     Raises `FileNotFoundError` for a missing folder, `ResultsError` for a folder without a sweep, an
-    empty sweep, a bad file, or a filter or column that does not exist.
+    empty sweep, a bad file, a column that does not exist, or a filter of the wrong type or that no
+    run that has ended meets.
 
     >>> results = load(example_sweep)
     >>> results.runs[["rule", "lr", "seed", "status"]].head(2)
@@ -222,6 +226,17 @@ def load(
     )
 
 
+def opened(results: Source) -> Results:
+    """Take what `load` returned, or load a path or URI. Raises `ResultsError` for anything else."""
+    if isinstance(results, Results):
+        return results
+    if isinstance(results, (str, os.PathLike)):
+        return load(results)
+    raise ResultsError(
+        f"results must be what analysis.load returns, or a path, got {type(results).__name__}"
+    )
+
+
 def _runs_and_steps(
     found: Sequence[SweepFolder], conditions: Sequence[Condition], problems: Mapping[str, str]
 ) -> tuple[pa.Table, dict[str, tuple[str, ...]]]:
@@ -229,10 +244,15 @@ def _runs_and_steps(
     # A run in several sweeps belongs to one; which one, a condition on the sweep may decide.
     of_sweeps = [c for c in conditions if c.column == "sweep"]
     of_runs = [c for c in conditions if c.column != "sweep"]
-    rows = [_filtered(_read_runs(one, problems), of_sweeps) for one in found]
+    read = [_read_runs(one, problems) for one in found]
+    rows = [_filtered(table, of_sweeps) for table in read]
     chosen = choose_sweeps(found, [_statuses(table) for table in rows], problems)
     steps = _chosen_steps(found, chosen, problems)
-    runs = _filtered(_chosen_rows(rows, chosen), of_runs)
+    kept = _chosen_rows(rows, chosen)
+    runs = _filtered(kept, of_runs)
+    everything = kept if kept.num_rows else pa.concat_tables(read)
+    if conditions and everything.num_rows and not runs.num_rows:
+        raise ResultsError(no_match(everything, conditions))
     return runs if conditions else _add_running(runs, found, chosen, steps), steps
 
 

@@ -28,7 +28,8 @@ VARIANCES = (0.03, 0.004)
 class FlowTruth:
     """How wrong a flow is.
 
-    `distance`: relative distance to the optimizer, from step `distance_from` on (before: 1%).
+    `distance`: relative distance to the optimizer, from step `distance_from` on (before: 1%),
+    but 50% from the first to before the second step of `excursion`.
     The midpoint distance is `midpoint` times it. `loss`, `grad`: error of the logarithm;
     `sharpness`: absolute error; `nu`: relative error, on average: it rises; `variance`: predicted
     over measured, None if the flow predicts none; `stop`: the step of its last row, and `ending`
@@ -38,6 +39,7 @@ class FlowTruth:
 
     distance: float = 0.02
     distance_from: int = 0
+    excursion: tuple[int, int] = (0, 0)
     loss: float = 0.01
     grad: float = 0.03
     sharpness: float = 0.04
@@ -57,7 +59,8 @@ STABLE = FlowTruth(distance=0.25, loss=0.3, grad=0.9, sharpness=1.5, nu=0.4, mid
 class RunTruth:
     """One run: its configuration, how it ended, and how wrong each flow was.
 
-    `overflow`: the loss in the last row if the run diverged, NaN for null.
+    `loss`: of the optimizer, on average; `overflow`: that in the last row if the run diverged, NaN
+    for null.
     """
 
     run_id: str
@@ -76,6 +79,7 @@ class RunTruth:
     workload_options: str = "{}"
     edge_from: int = 0
     overflow: float = np.inf
+    loss: float = LOSS
     flows: dict[str, FlowTruth] = field(
         default_factory=lambda: {"central": CENTRAL, "stable": STABLE}
     )
@@ -159,7 +163,7 @@ def _discrete(run: RunTruth) -> pa.Table:
     t = np.arange(0, run.steps + 1, run.record_every)
     zigzag = np.where(t % 2 == 0, 1.0, -1.0)
     status = ["ok"] * len(t)
-    loss, grad = LOSS * (1 + 0.3 * zigzag), GRAD * (1 + 0.5 * zigzag)
+    loss, grad = run.loss * (1 + 0.3 * zigzag), GRAD * (1 + 0.5 * zigzag)
     if run.status == "diverged":
         status[-1] = "diverged"
         loss[-1], grad[-1] = run.overflow, run.overflow
@@ -188,8 +192,10 @@ def _flow(run: RunTruth, name: str, truth: FlowTruth) -> pa.Table:
     one = np.ones(len(t))
     zigzag = np.where(t % 2 == 0, 1.0, -1.0)
     relative = np.where(t >= truth.distance_from, truth.distance, 0.01)
+    relative = np.where((t >= truth.excursion[0]) & (t < truth.excursion[1]), 0.5, relative)
     columns: dict[str, np.ndarray] = {
-        "train_loss": LOSS * one, "train_loss_predicted": LOSS * np.exp(truth.loss) * one,
+        "train_loss": run.loss * one,
+        "train_loss_predicted": run.loss * np.exp(truth.loss) * one,
         "grad_norm_sq": GRAD * one, "grad_norm_sq_predicted": GRAD * np.exp(truth.grad) * one,
         "effective_sharpness": _sharpness(run, t) + truth.sharpness,
         "effective_eigs": np.stack([_sharpness(run, t) + truth.sharpness, one], axis=1),

@@ -63,11 +63,26 @@ def test_horizon_observed_and_censored(tmp_path: Path) -> None:
     assert tuple(frame.loc[("a", "central"), ["horizon", "horizon_observed"]]) == (123, True)
     assert tuple(frame.loc[("a", "stable"), ["horizon", "horizon_observed"]]) == (1, True)
     # The midpoints are half as far from the central flow, so 5% is never reached.
+    lasting = ["horizon_lasting", "horizon_lasting_observed"]
+    assert tuple(frame.loc[("a", "central"), lasting]) == (123, True)
     names = ["horizon_midpoint", "horizon_midpoint_observed"]
     assert tuple(frame.loc[("a", "central"), names]) == (600, False)
     assert tuple(frame.loc[("a", "stable"), names]) == (1, True)
     wide = accuracy_of(tmp_path / "wide", RunTruth(run_id="a"), tolerance=0.5)
     assert tuple(wide.loc[("a", "central"), ["horizon", "horizon_observed"]]) == (600, False)
+
+
+def test_an_early_excursion_does_not_end_the_lasting_horizon(tmp_path: Path) -> None:
+    early = FlowTruth(distance=0.04, excursion=(3, 20))
+    stable = replace(STABLE, excursion=(0, 0), distance_from=200)
+    frame = accuracy_of(tmp_path, RunTruth(run_id="a", flows={"central": early, "stable": stable}))
+    names = [f"{name}{end}" for name in ("horizon", "horizon_lasting") for end in ("", "_observed")]
+    assert frame.loc[("a", "central"), names].tolist() == [3, True, 600, False]
+    assert frame.loc[("a", "stable"), names].tolist() == [200, True, 200, True]
+    table = analysis.summarize(frame.reset_index(), metrics=["horizon", "horizon_lasting"])
+    medians = table.set_index(["flow", "metric"])["median"]
+    assert medians.loc[("central", "horizon")] < medians.loc[("stable", "horizon")]
+    assert medians.loc[("central", "horizon_lasting")] == np.inf
 
 
 def test_fraction_at_the_edge(tmp_path: Path) -> None:
@@ -158,6 +173,7 @@ def test_a_stopped_flow_is_scored_up_to_its_stop(tmp_path: Path) -> None:
     stable, central = frame.loc[("a", "stable")], frame.loc[("a", "central")]
     assert (stable["flow_status"], stable["last_step"]) == ("stopped", 149)
     assert (stable["horizon"], stable["horizon_observed"]) == (149, True)
+    assert (stable["horizon_lasting"], stable["horizon_lasting_observed"]) == (149, True)
     # Both distances are taken at step 149: 0.02 and 0.04 of the same path.
     assert central["ratio_to_stable"] == pytest.approx(0.5)
     assert central["last_step"] == 600

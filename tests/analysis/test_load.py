@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -178,7 +179,8 @@ def test_a_run_that_failed_in_one_sweep_and_finished_in_another(tmp_path: Path) 
     results = load(tmp_path)
     assert results.runs[["sweep", "status"]].to_numpy().tolist() == [["two", "finished"]]
     assert results.steps["step"].max() == 40
-    assert len(load(tmp_path, where={"status": "failed"}).runs) == 0
+    with pytest.raises(ResultsError, match=r"status is one of \['finished'\]"):
+        load(tmp_path, where={"status": "failed"})
     asked = load(tmp_path, where={"sweep": "one"})  # what that sweep holds, when asked for it
     assert asked.runs["status"].tolist() == ["failed"]
     assert asked.steps["step"].max() == 20
@@ -231,13 +233,37 @@ def test_an_empty_sweep(tmp_path: Path) -> None:
     ("where", "message"),
     [
         ({"lrr": 0.1}, "no column 'lrr'; did you mean 'lr'"),
+        ({"lr": "0.2"}, "where: lr must be compared with a number, got '0.2'"),
+        ({"lr": [0.1, "0.2"]}, "where: lr must be compared with a number, got '0.2'"),
+        ({"seed": True}, "where: seed must be compared with a number, got True"),
+        ({"rule": 3}, "where: rule must be compared with text, got 3"),
+        ({"bias_correction": "no"}, "bias_correction must be compared with True or False, got"),
+        ([("step", "<", "9")], "where: step must be compared with a number, got '9'"),
+        ([("rule", "in", "rmsprop")], "where: rule in takes a list of values, got 'rmsprop'"),
+        ([("lr", "<", None)], "where: lr must be compared with a number, got None"),
+        ({"effective_eigs": 2.0}, "where: effective_eigs holds lists"),
+        (
+            {"rule": "gd"},
+            "where: no run matches rule == 'gd'; rule is one of 'gradient_descent', 'rmsprop'",
+        ),
+        ({"sweep": ["x"]}, "where: no run matches sweep in 'x'; sweep is one of 'example'"),
+        ({"seed": 1, "lr": [3]}, "where: no run matches lr in 3; lr is one of 0.001, 0.01, 0.02"),
+        ({"rule": "rmsprop", "lr": 0.01}, "where: no run matches all of rule == 'rmsprop', lr =="),
         ([("lr", "~", 0.1)], "operator must be one of"),
         (3, "where must be a mapping"),
     ],
 )
 def test_bad_filters(example_sweep: Path, where: object, message: str) -> None:
-    with pytest.raises(ResultsError, match=message):
+    with pytest.raises(ResultsError) as caught:
         load(example_sweep, where=where)  # type: ignore[arg-type]
+    assert message in str(caught.value).replace("[", "").replace("]", "")
+
+
+def test_filters_take_numpy_and_null(example_sweep: Path) -> None:
+    assert len(load(example_sweep, where={"lr": np.array([0.01, 0.02])}).runs) == 4
+    assert len(load(example_sweep, where={"seed": np.int64(1)}).runs) == 3
+    assert set(load(example_sweep, where={"beta2": None}).runs["rule"]) == {"gradient_descent"}
+    assert set(load(example_sweep, where=[("beta2", "!=", None)]).runs["rule"]) == {"rmsprop"}
 
 
 def test_bad_column(example_sweep: Path) -> None:

@@ -90,6 +90,34 @@ def test_horizon(relative: list[float], stopped: bool, expected: tuple[float, bo
     np.testing.assert_equal(tuple(found), expected)
 
 
+@pytest.mark.parametrize(
+    ("relative", "stopped", "expected"),
+    [
+        ([0.2, 0.06, 0.01, 0.02], False, (30, False)),  # an early excursion only
+        ([0.0, 0.01, 0.06, 0.07], False, (20, True)),  # a late one
+        ([0.2, 0.01, 0.06, 0.07], False, (20, True)),  # both: the last counts
+        ([0.2, 0.3, 0.06, 0.07], False, (0, True)),  # never near
+        ([0.0, 0.05, 0.05, 0.05], False, (30, False)),  # none: at the tolerance is not above it
+        ([0.2, 0.01, 0.02, NAN], True, (20, True)),  # stopped while near: at its last step
+        ([0.2, 0.01, 0.06, NAN], True, (20, True)),  # stopped while far: where that began
+        ([0.0, 0.01, 0.06, np.inf], False, (20, True)),
+        ([NAN] * 4, True, (NAN, False)),
+    ],
+)
+def test_lasting_horizon(
+    relative: list[float], stopped: bool, expected: tuple[float, bool]
+) -> None:
+    found = metrics.lasting_horizon([0, 10, 20, 30], relative, tolerance=0.05, stopped=stopped)
+    np.testing.assert_equal(tuple(found), expected)
+
+
+@pytest.mark.parametrize("tolerance", [0.0, -1.0, 1.0, 5.0, NAN])
+def test_a_tolerance_is_between_0_and_1(tolerance: float) -> None:
+    for horizon in (metrics.prediction_horizon, metrics.lasting_horizon):
+        with pytest.raises(ValueError, match="tolerance must be > 0 and < 1, got"):
+            horizon([0, 1], [0.0, 0.1], tolerance=tolerance)
+
+
 def test_an_overflow_is_no_number_of_any_mean() -> None:
     inf = np.inf
     np.testing.assert_equal(metrics.relative_distance([1.0, inf, 1.0], [4.0, inf, inf])[1:], NAN)

@@ -111,7 +111,8 @@ def test_the_terminal_table(made: Path, capsys: pytest.CaptureFixture[str]) -> N
     [
         (["/no/such/folder"], "error: results folder does not exist: /no/such/folder"),
         (["{made}", "--bandwidth", "-3"], "error: bandwidth must be a positive number"),
-        (["{made}", "--tolerance", "0"], "error: tolerance must be > 0, got 0.0"),
+        (["{made}", "--tolerance", "0"], "error: tolerance must be > 0 and < 1, got 0.0"),
+        (["{made}", "--tolerance", "5"], "error: tolerance must be > 0 and < 1, got 5.0"),
         (["{made}", "--sweep", "other"], "error: sweep: no sweep 'other' here"),
     ],
 )
