@@ -157,8 +157,8 @@ class Flow(NamedTuple):
 
     `is_last` says that this is the run's last row: record, but do not move (`hold_if`). `wanted`
     says that the record will be used; a step may save itself that work otherwise. A state has
-    fields `params` (d,), `status` (OK, STOPPED or DIVERGED) and `counts`. Fields `basis` (k, d) with
-    a flag `fresh`, `covariance` (k, k) and `eigvals` (k,), where it has them, grow with k.
+    fields `params` (d,), `status` (OK, STOPPED or DIVERGED) and `counts`. Its `basis` (k, d) with a
+    flag `fresh`, `covariance` (k, k) and `eigvals` (k,), where it has them, grow with k.
     """
 
     init: Callable[[FlowContext, Start], Any]
