@@ -34,6 +34,7 @@ from cflows_ray.checks import (
     sequence,
     stable_average,
 )
+from cflows_ray.schedules import parse_schedule
 from cflows_ray.schema import absent_values
 from cflows_ray.workloads import check_workload
 
@@ -48,7 +49,6 @@ RULE_DEFAULTS: dict[str, Any] = {"beta2": 0.99, "eps": 1e-8, "bias_correction": 
 FLOWS: tuple[str, ...] = ("midpoint", "stable", "central")
 CRITERIA: tuple[str, ...] = ("mse", "cross_entropy")
 DTYPES: tuple[str, ...] = ("float32", "float64")
-SCHEDULES = '"constant", "linear_warmup:N", "cosine:N" or "cosine:N:FRACTION" with N >= 1'
 
 __all__ = ["ConfigError", "Execution", "Grid", "RunConfig", "SweepConfig"]
 
@@ -65,21 +65,6 @@ def _check_flows(value: Any) -> tuple[str, ...]:
     for name in names:
         one_of("flows", name, FLOWS)
     return tuple(name for name in FLOWS if name in names)
-
-
-def _check_schedule(value: Any) -> None:
-    """Check a learning-rate schedule's spelling."""
-    match = re.fullmatch(
-        r"constant|linear_warmup:[1-9]\d*|cosine:[1-9]\d*(:(?P<fraction>\S+))?", str(value)
-    )
-    fraction = match.group("fraction") if match else None
-    ok = match is not None
-    if fraction is not None:
-        try:
-            ok = 0 < float(fraction) <= 1
-        except ValueError:
-            ok = False
-    require(ok, "schedule", SCHEDULES, value)
 
 
 def _json_options(options: Any) -> dict[str, Any]:
@@ -139,7 +124,7 @@ class RunConfig:
         put("lr", positive("lr", self.lr))
         for name in RULE_DEFAULTS:
             put(name, self._rule_parameter(name))
-        _check_schedule(self.schedule)
+        parse_schedule(self.schedule)
         put("seed", seed_number("seed", self.seed))
         put("flows", _check_flows(self.flows))
         put("warmup", integer("warmup", self.warmup, 0))

@@ -192,23 +192,6 @@ def test_names_agree_with_the_registries() -> None:
             assert fields[parameter] == config_module.RULE_DEFAULTS[parameter]
 
 
-@pytest.mark.parametrize(
-    "text", ["constant", "linear_warmup:5", "cosine:10", "cosine:10:0.5", "cosine", "cosine:x", "x"]
-)
-def test_schedules_agree_with_the_rules(text: str) -> None:
-    from cflows_ray.rules import parse_schedule
-
-    def refused(check: Any) -> bool:
-        try:
-            check()
-        except ValueError:
-            return True
-        return False
-
-    ours = refused(lambda: dataclasses.replace(RUN, schedule=text))
-    assert ours == refused(lambda: parse_schedule(text))
-
-
 def test_importing_loads_neither_jax_nor_ray() -> None:
     code = (
         "import sys, cflows_ray.config, cflows_ray.schema, cflows_ray.cli, cflows_ray.status;"

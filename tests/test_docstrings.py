@@ -19,7 +19,7 @@ MODULES = [
     "cflows_ray.rules.gradient_descent",
     "cflows_ray.rules.rmsprop",
     "cflows_ray.rules.scalar_rmsprop",
-    "cflows_ray.rules.schedules",
+    "cflows_ray.schedules",
     "cflows_ray.storage",
 ]
 

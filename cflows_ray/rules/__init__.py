@@ -8,7 +8,7 @@ from cflows_ray.rules.base import RuleState, UpdateRule
 from cflows_ray.rules.gradient_descent import GradientDescent
 from cflows_ray.rules.rmsprop import RMSProp
 from cflows_ray.rules.scalar_rmsprop import ScalarRMSProp
-from cflows_ray.rules.schedules import Schedule, parse_schedule
+from cflows_ray.schedules import Schedule, parse_schedule
 
 RULES: dict[str, type[UpdateRule]] = {
     "gradient_descent": GradientDescent,

@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from cflows_ray.rules.schedules import Schedule, parse_schedule
+from cflows_ray.schedules import Schedule, parse_schedule
 
 
 class RuleState(NamedTuple):

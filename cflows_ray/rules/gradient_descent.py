@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from cflows_ray.checks import positive
 from cflows_ray.rules.base import RuleState, UpdateRule, traced_rule
-from cflows_ray.rules.schedules import parse_schedule
+from cflows_ray.schedules import parse_schedule
 
 
 @traced_rule("lr")
@@ -19,7 +19,7 @@ class GradientDescent(UpdateRule):
 
     Attributes:
         lr: learning rate η > 0 (the peak, if scheduled).
-        schedule: see `cflows_ray.rules.schedules`.
+        schedule: see `cflows_ray.schedules`.
 
     Raises `ValueError` if a field is not allowed.
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from cflows_ray.checks import boolean, decay_rate, positive
 from cflows_ray.rules.base import RuleState, UpdateRule
-from cflows_ray.rules.schedules import parse_schedule
+from cflows_ray.schedules import parse_schedule
 
 
 @dataclass(frozen=True)

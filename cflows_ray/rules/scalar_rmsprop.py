@@ -21,7 +21,7 @@ class ScalarRMSProp(MovingAverageRule):
         beta2: decay β₂ of the second moment, between 0 and 1.
         eps: ε > 0, outside the root.
         bias_correction: use ν / (1 - β₂^t).
-        schedule: see `cflows_ray.rules.schedules`.
+        schedule: see `cflows_ray.schedules`.
 
     Raises `ValueError` if a field is not allowed.
 

@@ -15,10 +15,12 @@ cosine ends at f, 0.01 unless told.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import jax.numpy as jnp
-from jaxtyping import Array, Float
+from cflows_ray.checks import ConfigError
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
 
 ALLOWED = "constant, linear_warmup:N or cosine:N[:final_fraction]"
 
@@ -32,6 +34,8 @@ class Schedule(NamedTuple):
 
     def factor(self, t: Float[Array, ""]) -> Float[Array, ""]:
         """Return the factor on the learning rate after `t` optimizer steps."""
+        import jax.numpy as jnp  # here: configurations are checked without JAX
+
         if self.kind == "linear_warmup":
             return jnp.minimum(1.0, (t + 1.0) / self.num_steps)
         if self.kind == "cosine":
@@ -41,10 +45,10 @@ class Schedule(NamedTuple):
         return jnp.ones_like(t)
 
 
-def parse_schedule(text: str) -> Schedule:
+def parse_schedule(text: Any) -> Schedule:
     """Parse a schedule.
 
-    Raises `ValueError` if the text is none of those listed above.
+    Raises `ConfigError` if it is none of the texts listed above.
 
     Example:
         >>> parse_schedule("cosine:1000").num_steps
@@ -62,4 +66,4 @@ def parse_schedule(text: str) -> Schedule:
                 return Schedule(kind, int(numbers[0]), fraction)
     except ValueError:
         pass
-    raise ValueError(f"schedule must be {ALLOWED}, got {text!r}")
+    raise ConfigError(f"schedule must be {ALLOWED}, got {text!r}")
