@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FILES = sorted(
-    f for top in ("cflows_ray", "sweeps", "analysis") for f in (ROOT / top).rglob("*.py")
-)
+TOPS = ("cflows_ray", "sweeps", "analysis")
+FILES = sorted(file for top in TOPS for file in (ROOT / top).rglob("*.py"))
 
 
 def imported(file: Path) -> set[str]:
