@@ -116,10 +116,7 @@ class RunConfig:
 
         one_of("criterion", self.criterion, CRITERIA)
         put("workload_options", _json_options(self.workload_options))
-        try:
-            check_workload(self.workload, self.criterion, self.workload_options)
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
+        check_workload(self.workload, self.criterion, self.workload_options)
         one_of("rule", self.rule, RULE_PARAMETERS)
         put("lr", positive("lr", self.lr))
         for name in RULE_DEFAULTS:

@@ -4,7 +4,7 @@ Everything here is plain Python, so that a configuration can be checked on a dri
 neither JAX nor any data. A workload's options are one flat mapping: those of its data set, those
 of its network, and `CommonOptions`, with no name used twice.
 
-Every class raises `ValueError` naming the field, the value and what is allowed.
+Every class raises `ConfigError`, a `ValueError`, naming the field, the value and what is allowed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from cflows_ray.checks import boolean, integer, number, one_of, require
+from cflows_ray.checks import ConfigError, boolean, integer, number, one_of, require
 
 ACTIVATIONS = ("gelu", "tanh")
 
@@ -303,7 +303,7 @@ def resolve(classes: tuple[type, ...], options: Mapping[str, Any], workload: str
     known = {f.name for cls in classes for f in fields(cls)}
     for name in options:
         if name not in known:
-            raise ValueError(
+            raise ConfigError(
                 f"option {name!r} is unknown to workload {workload!r}; it takes {sorted(known)}"
             )
     result = []

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cflows_ray.checks import one_of
 from cflows_ray.workloads import options as opt
 from cflows_ray.workloads.download import DataUnavailable, find_folder
 
@@ -104,16 +105,13 @@ WORKLOADS: dict[str, Entry] = {
 
 def _resolve(name: str, criterion: str, options: Mapping[str, Any]) -> tuple[str | None, list[Any]]:
     """Return the network's name and the validated option instances of a workload."""
-    if name not in WORKLOADS:
-        raise ValueError(f"workload must be one of {sorted(WORKLOADS)}, got {name!r}")
-    if criterion not in CRITERIA:
-        raise ValueError(f"criterion must be one of {list(CRITERIA)}, got {criterion!r}")
+    one_of("workload", name, sorted(WORKLOADS))
+    one_of("criterion", criterion, CRITERIA)
     entry, options = WORKLOADS[name], dict(options)
     preset: Mapping[str, Any] = {}
     if entry.cpu is not None:
         scale = options.pop("scale", "paper")
-        if scale not in SCALES:
-            raise ValueError(f"scale must be one of {list(SCALES)}, got {scale!r}")
+        one_of("scale", scale, SCALES)
         preset = entry.cpu if scale == "cpu" else {}
     options = {**entry.defaults, **preset, **options}
     if entry.data is None:
