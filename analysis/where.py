@@ -115,9 +115,10 @@ def _check_value(condition: Condition, table: str) -> None:
     several = operator in ("in", "not in")
     if several and (isinstance(value, str) or not isinstance(value, Iterable)):
         raise ResultsError(f"where: {column} {operator} takes a list of values, got {value!r}")
-    if pa.types.is_list(arrow_schema(table).field(column).type):
+    kind = arrow_schema(table).field(column).type
+    if pa.types.is_list(kind):
         raise ResultsError(f"where: {column} holds lists, which cannot be compared")
-    name, kinds = _kinds(arrow_schema(table).field(column).type)
+    name, kinds = _kinds(kind)
     for one in value if several else [value]:
         null = one is None and operator in ("==", "!=", "in", "not in")
         is_flag = isinstance(one, (bool, np.bool_))

@@ -14,7 +14,6 @@ COLUMNS = [name for name in column_names("steps") if name != "run_id"]
 
 # fields of a row that stand in the table under their own names
 RECORDED = (
-    "train_loss",
     "train_loss_predicted",
     "grad_norm_sq",
     "grad_norm_sq_predicted",
@@ -29,7 +28,6 @@ MEASURED = (
     "nu_rel_error",
     "output_distance",
     "train_accuracy",
-    "test_loss",
     "test_accuracy",
 )
 
@@ -75,8 +73,9 @@ def _process_frame(process: str, row: Any, present: np.ndarray) -> pd.DataFrame:
     columns["num_critical"][num_critical < 0] = pd.NA
     columns |= {name: _numbers(getattr(record, name)[present]) for name in RECORDED}
     columns |= {name: _numbers(getattr(row, name)[present]) for name in MEASURED}
-    for name, losses in (("train_loss", record.train_loss), ("test_loss", row.test_loss)):
-        columns[name] = losses[present].astype(np.float64)
+    # losses are kept as they are: infinite ones too
+    columns["train_loss"] = record.train_loss[present].astype(np.float64)
+    columns["test_loss"] = row.test_loss[present].astype(np.float64)
     return pd.DataFrame(columns)
 
 

@@ -109,7 +109,7 @@ def step(
     moved = hold_if(is_last | diverged, state, moved)
     record = record._replace(status=jnp.maximum(record.status, status))
     # a spike or a divergence has many large eigenvalues for a few steps: not worth a larger k
-    needs_more = needs_more & ~diverged & (point.value <= limits.start)
+    needs_more = needs_more & (point.value <= limits.start)
     return StepResult(moved, state.params, absorbed.nu, record, needs_more), reference
 
 
