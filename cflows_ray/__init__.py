@@ -2,8 +2,8 @@
 
     from cflows_ray import run_paired, GradientDescent, ScalarRMSProp, RMSProp
 
-Names are loaded when first used, so importing `cflows_ray.schema` or `cflows_ray.config` loads
-neither JAX nor Ray.
+Names are loaded when first used: importing `cflows_ray`, `cflows_ray.schema` or `cflows_ray.sweep`
+loads neither JAX nor Ray.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cflows_ray.pack import PairedPack
-    from cflows_ray.pairing import PairedOptions, PairedResult, PairedRun, run_paired
+    from cflows_ray.paired import PairedOptions, PairedPack, PairedResult, PairedRun, run_paired
     from cflows_ray.problem import Problem
     from cflows_ray.rules import GradientDescent, RMSProp, ScalarRMSProp
 
@@ -23,11 +22,11 @@ _HOME = {
     "GradientDescent": "cflows_ray.rules",
     "ScalarRMSProp": "cflows_ray.rules",
     "RMSProp": "cflows_ray.rules",
-    "PairedOptions": "cflows_ray.pairing",
-    "PairedPack": "cflows_ray.pack",
-    "PairedResult": "cflows_ray.pairing",
-    "PairedRun": "cflows_ray.pairing",
-    "run_paired": "cflows_ray.pairing",
+    "PairedOptions": "cflows_ray.paired.run",
+    "PairedPack": "cflows_ray.paired.pack",
+    "PairedResult": "cflows_ray.paired.run",
+    "PairedRun": "cflows_ray.paired.run",
+    "run_paired": "cflows_ray.paired.run",
     "Problem": "cflows_ray.problem",
 }
 

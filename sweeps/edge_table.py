@@ -26,7 +26,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PyTree
 
 from cflows_ray.curvature import linearize_gradient
-from cflows_ray.linalg.eigen import EigenResult, Matvecs, top_eigenpairs
+from cflows_ray.linalg import EigenResult, Matvecs, top_eigenpairs
 from cflows_ray.workloads import Workload, build_workload
 from sweeps.paper_gd import RATES
 from sweeps.paper_studies import ARCHITECTURES

@@ -12,8 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
-from cflows_ray.cli import main
-from cflows_ray.config import Execution, Grid, SweepConfig
+from cflows_ray.sweep import Execution, Grid, SweepConfig, main
 from cflows_ray.workloads import full_options
 
 ARCHITECTURES = (
@@ -105,7 +104,7 @@ def take_scale(arguments: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def run_study(name: str, rule: str, rates: Rates) -> NoReturn:
-    """Run a study's command line: `--scale`, and all that `cflows_ray.cli.main` takes."""
+    """Run a study's command line: `--scale`, and all that `cflows_ray.sweep.cli.main` takes."""
     scale, arguments = take_scale(sys.argv[1:])
     about = f"--scale {'|'.join(SCALES)}: sizes of networks and data, here {scale}."
     main(study(name, rule, rates, scale), arguments, about=about)

@@ -7,8 +7,7 @@ The learning rates put each optimizer at the edge of stability within the first 
 its steps, so that the flows' predictions differ.
 """
 
-from cflows_ray.cli import main
-from cflows_ray.config import Execution, Grid, SweepConfig
+from cflows_ray.sweep import Execution, Grid, SweepConfig, main
 
 LEARNING_RATES = {
     "gradient_descent": (0.15, 0.2, 0.25),

@@ -26,8 +26,8 @@ def forget_programs() -> Iterator[None]:
     if "jax" in sys.modules:
         import jax
 
-        if "cflows_ray.pairing" in sys.modules:
-            from cflows_ray import pairing
+        if "cflows_ray.paired.run" in sys.modules:
+            from cflows_ray.paired import run as pairing
 
             for cached in (pairing._program, pairing._without_data):
                 cached.cache_clear()

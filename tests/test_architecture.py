@@ -1,4 +1,8 @@
-"""The architecture of docs/theory.md, held against the imports of every file."""
+"""The house of docs/architecture.md, held against the imports of every file.
+
+Rooms are folders (and the few files beside them). Imports point one way, down the list of rooms;
+from another room a file takes only what that room's `__init__.py` hands out.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +37,11 @@ def _without_type_checking(tree: ast.Module) -> ast.Module:
     return tree
 
 
+def module_of(file: Path) -> str:
+    """Return the name by which a file is imported."""
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
 def room(module: str) -> str:
     """Return the part of the package that a module belongs to: one file, or one folder."""
     parts = module.split(".")
@@ -40,32 +49,49 @@ def room(module: str) -> str:
 
 
 def documented_order() -> list[str]:
-    """Return the modules in the order of the table in docs/theory.md."""
-    text = (ROOT / "docs" / "theory.md").read_text()
-    table = text.split("## Architecture")[1].split("| --- | --- |")[1].split("\n\n")[0]
+    """Return the rooms in the order of the table in docs/architecture.md."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    table = text.split("## Rooms")[1].split("| --- | --- |")[1].split("\n\n")[0]
     cells = [line.split("|")[1] for line in table.strip().splitlines()]
     return [name.strip(" `/") for cell in cells for name in cell.split(",")]
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(ROOT)))
-def test_a_module_imports_only_what_stands_above_it(file: Path) -> None:
-    order = documented_order()
-    module = ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-    if module == "cflows_ray":
-        return  # the public names, from wherever they are
-    here = room(module)
-    assert here in order, "docs/theory.md, Architecture, must list it"
+def others(file: Path) -> set[str]:
+    """Return the modules of ours, in other rooms, that a file imports."""
+    here = room(module_of(file))
     ours = {m for m in imported(file) if m.split(".")[0] in TOPS}
-    below = {m for m in ours if room(m) != here and order.index(room(m)) >= order.index(here)}
-    assert not below
+    return {m for m in ours if room(m) != here}
+
+
+INSIDE = [file for file in FILES if module_of(file) != "cflows_ray"]
+
+
+@pytest.mark.parametrize("file", INSIDE, ids=module_of)
+def test_a_module_imports_only_what_stands_above_it(file: Path) -> None:
+    order, here = documented_order(), room(module_of(file))
+    assert here in order, "docs/architecture.md, Rooms, must list it"
+    assert not {m for m in others(file) if order.index(room(m)) >= order.index(here)}
+
+
+@pytest.mark.parametrize("file", INSIDE, ids=module_of)
+def test_a_module_reaches_no_further_than_another_rooms_face(file: Path) -> None:
+    assert not {m for m in others(file) if m.startswith("cflows_ray.") and m.count(".") > 1}
+
+
+@pytest.mark.parametrize("folder", sorted({f.parent for f in FILES if f.parent.name != "sweeps"}))
+def test_a_room_says_what_lives_there_and_hands_out_what_it_has(folder: Path) -> None:
+    tree = ast.parse((folder / "__init__.py").read_text())
+    assert (ast.get_docstring(tree) or "").splitlines()[0].endswith(".")
+    names = {t.id for node in tree.body if isinstance(node, ast.Assign) for t in node.targets}  # type: ignore[attr-defined]
+    assert "__all__" in names
 
 
 @pytest.mark.parametrize(
     ("package", "only"),
     [
-        ("ray", {"cflows_ray/tune.py"}),
-        ("orbax", {"cflows_ray/checkpoint.py"}),
-        ("tyro", {"cflows_ray/cli.py", "sweeps/edge_table.py"}),
+        ("ray", {"cflows_ray/sweep/tune.py"}),
+        ("orbax", {"cflows_ray/store/checkpoint.py"}),
+        ("tyro", {"cflows_ray/sweep/cli.py", "sweeps/edge_table.py"}),
     ],
 )
 def test_what_one_file_only_imports(package: str, only: set[str]) -> None:
@@ -79,11 +105,22 @@ def test_what_one_file_only_imports(package: str, only: set[str]) -> None:
 
 def test_one_file_writes_the_tables() -> None:
     package = [file for file in FILES if file.relative_to(ROOT).parts[0] == "cflows_ray"]
-    writers = {file.name for file in package if "write_table" in file.read_text()}
-    assert writers == {"results.py"}
+    writers = {module_of(file) for file in package if "write_table" in file.read_text()}
+    assert writers == {"cflows_ray.store.tables"}
 
 
 def test_analysis_reads_tables_and_knows_nothing_else_of_the_package() -> None:
     names = set().union(*(imported(f) for f in (ROOT / "analysis").rglob("*.py")))
-    assert {name for name in names if name.startswith("cflows_ray")} == {"cflows_ray.schema"}
+    ours = {name for name in names if name.startswith("cflows_ray")}
+    assert ours <= {"cflows_ray.schema", "cflows_ray.registry", "cflows_ray.checks"}
     assert not {name.split(".")[0] for name in names} & {"jax", "flax", "ray"}
+
+
+def test_no_module_only_forwards() -> None:
+    """Only a room's `__init__.py` may consist of imports."""
+    for file in FILES:
+        if file.name == "__init__.py":
+            continue
+        tree = ast.parse(file.read_text())
+        own = [n for n in tree.body if not isinstance(n, ast.Import | ast.ImportFrom | ast.Expr)]
+        assert any(not isinstance(n, ast.Assign) for n in own), file

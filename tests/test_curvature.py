@@ -99,7 +99,7 @@ def test_matrix_products_use_full_precision():
 def test_importing_the_package_changes_no_setting_of_jax():
     code = (
         "import jax; before = dict(jax.config.values);"
-        "import cflows_ray.pairing, cflows_ray.workloads;"
+        "import cflows_ray.paired.run, cflows_ray.workloads;"
         "assert dict(jax.config.values) == before"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -6,21 +6,21 @@ import importlib
 import pytest
 
 MODULES = [
-    "cflows_ray.checkpoint",
-    "cflows_ray.config",
+    "cflows_ray.store.checkpoint",
+    "cflows_ray.sweep.config",
     "cflows_ray.curvature",
     "cflows_ray.linalg.eigen",
     "cflows_ray.linalg.sdcp",
     "cflows_ray.linalg.symmetric",
-    "cflows_ray.pairing",
-    "cflows_ray.placement",
+    "cflows_ray.paired.run",
+    "cflows_ray.sweep.placement",
     "cflows_ray.problem",
-    "cflows_ray.results",
+    "cflows_ray.store.tables",
     "cflows_ray.rules.gradient_descent",
     "cflows_ray.rules.rmsprop",
     "cflows_ray.rules.scalar_rmsprop",
     "cflows_ray.schedules",
-    "cflows_ray.storage",
+    "cflows_ray.store.storage",
 ]
 
 

@@ -5,7 +5,21 @@ a `Flow`, and one line in `FLOWS`.
 """
 
 from cflows_ray.flows import discrete
-from cflows_ray.flows.base import Flow, FlowContext, FlowOptions, Record, Reference, Start
+from cflows_ray.flows.base import (
+    ABSENT,
+    DIVERGED,
+    OK,
+    STOPPED,
+    Counts,
+    Flow,
+    FlowContext,
+    FlowOptions,
+    Record,
+    Reference,
+    Start,
+    StepResult,
+    undefined_record,
+)
 from cflows_ray.flows.central import CENTRAL
 from cflows_ray.flows.midpoint import MIDPOINT
 from cflows_ray.flows.stable import STABLE
@@ -17,12 +31,19 @@ FLOWS: dict[str, Flow] = {
 }
 
 __all__ = [
+    "ABSENT",
+    "DIVERGED",
     "FLOWS",
+    "OK",
+    "STOPPED",
+    "Counts",
     "Flow",
     "FlowContext",
     "FlowOptions",
     "Record",
     "Reference",
     "Start",
+    "StepResult",
     "discrete",
+    "undefined_record",
 ]

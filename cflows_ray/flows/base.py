@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from cflows_ray.curvature import Loss
-from cflows_ray.rules.base import RuleState, UpdateRule
+from cflows_ray.rules import RuleState, UpdateRule
 
 # Row statuses, in the order of `schema.STEP_STATUSES`; ABSENT marks a process that wrote no row.
 OK, EIG_FAILED, SDCP_FAILED, STOPPED, DIVERGED = range(5)

@@ -53,7 +53,7 @@ from cflows_ray.flows.spectrum import (
     tracking_row_status,
     worst_required_residual,
 )
-from cflows_ray.rules.base import RuleState
+from cflows_ray.rules import RuleState
 
 
 class CentralState(NamedTuple):

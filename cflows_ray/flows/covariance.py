@@ -25,10 +25,16 @@ from jaxtyping import Array, Bool, Float, Int
 
 from cflows_ray.curvature import Linearization, third_derivative
 from cflows_ray.flows.base import FlowContext
-from cflows_ray.linalg.eigen import EigenResult
-from cflows_ray.linalg.sdcp import SDCP_CONVERGED, solve_sdcp
-from cflows_ray.linalg.symmetric import num_pairs, pair_indices, smat, svec
-from cflows_ray.rules.base import RuleState
+from cflows_ray.linalg import (
+    SDCP_CONVERGED,
+    EigenResult,
+    num_pairs,
+    pair_indices,
+    smat,
+    solve_sdcp,
+    svec,
+)
+from cflows_ray.rules import RuleState
 
 Rate = Callable[[Float[Array, " d"]], Float[Array, " d"]]
 

@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from cflows_ray.curvature import Linearization
 from cflows_ray.flows.base import EIG_FAILED, OK, FlowOptions
-from cflows_ray.linalg.eigen import EIG_CONVERGED, EigenResult, top_eigenpairs
+from cflows_ray.linalg import EIG_CONVERGED, EigenResult, top_eigenpairs
 
 # A basis that contains random rows needs this many passes before its lower eigenvalues mean much.
 FRESH_PASSES = 12

@@ -35,7 +35,7 @@ from cflows_ray.flows.spectrum import (
     eig_row_status,
     worst_required_residual,
 )
-from cflows_ray.rules.base import RuleState
+from cflows_ray.rules import RuleState
 
 MIN_SUBSTEPS = 4
 

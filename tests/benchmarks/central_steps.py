@@ -14,7 +14,7 @@ from cflows_ray import GradientDescent
 from cflows_ray.curvature import float_mode, linearize_gradient
 from cflows_ray.flows import FLOWS, FlowContext, Record, Reference
 from cflows_ray.linalg.eigen import top_eigenpairs
-from cflows_ray.pairing import PairedOptions, PairedRun
+from cflows_ray.paired.run import PairedOptions, PairedRun
 from cflows_ray.problem import Problem
 from cflows_ray.rules import UpdateRule
 from tests.benchmarks.measuring import progress

@@ -21,8 +21,8 @@ import jax
 import numpy as np
 
 from cflows_ray import GradientDescent, RMSProp, ScalarRMSProp, run_paired
-from cflows_ray.pack import PairedPack
-from cflows_ray.pairing import PairedOptions, PairedRun
+from cflows_ray.paired.pack import PairedPack
+from cflows_ray.paired.run import PairedOptions, PairedRun
 from cflows_ray.problem import Problem
 from cflows_ray.workloads import Workload, build_workload
 from tests.benchmarks.agreement import compare, oracle_path

@@ -19,11 +19,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cflows_ray.config import Execution, Grid, SweepConfig
-from cflows_ray.display import Display
-from cflows_ray.plan import make_plan
-from cflows_ray.results import Results
-from cflows_ray.storage import Storage
+from cflows_ray.store.storage import Storage
+from cflows_ray.store.tables import Results
+from cflows_ray.sweep.config import Execution, Grid, SweepConfig
+from cflows_ray.sweep.display import Display
+from cflows_ray.sweep.plan import make_plan
 
 
 def sweep_of(runs: int, folder: str, workers: int) -> SweepConfig:
@@ -48,7 +48,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         sweep = sweep_of(options.runs, folder, options.workers)
         storage = Storage(folder, sweep.name)
-        from cflows_ray.tune import run_sweep
+        from cflows_ray.sweep.tune import run_sweep
 
         begin = time.perf_counter()
         display = Display(sweep.name, sweep.runs, {}, Console(file=io.StringIO()))
@@ -68,7 +68,7 @@ def main() -> None:
         print(f"driver's memory: {memory_mb:.0f} MB at most")
         print(f"files: {files}")
         again = (
-            "from load_400_trials import sweep_of; from cflows_ray.cli import main; "
+            "from load_400_trials import sweep_of; from cflows_ray.sweep.cli import main; "
             f"main(sweep_of({options.runs}, {folder!r}, {options.workers}), [])"
         )
         begin = time.perf_counter()

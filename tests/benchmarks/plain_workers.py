@@ -14,9 +14,9 @@ import tempfile
 import time
 from multiprocessing.connection import Connection
 
-from cflows_ray.config import RunConfig
-from cflows_ray.process import prepare_process
-from cflows_ray.session import build_paired
+from cflows_ray.sweep.config import RunConfig
+from cflows_ray.sweep.session import build_paired
+from cflows_ray.sweep.worker import prepare_process
 
 
 def _work(pipe: Connection, core: int, config: RunConfig, compile_cache: str) -> None:

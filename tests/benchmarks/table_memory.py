@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from cflows_ray import GradientDescent
-from cflows_ray.pairing import PairedOptions, PairedRun
+from cflows_ray.paired.run import PairedOptions, PairedRun
 from cflows_ray.problem import ParamStructure
 from cflows_ray.workloads import Workload, build_workload
 from tests.benchmarks.measuring import table

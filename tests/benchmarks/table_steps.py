@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from cflows_ray.pairing import PairedOptions
+from cflows_ray.paired.run import PairedOptions
 from cflows_ray.workloads import build_workload
 from tests.benchmarks.central_steps import At, CentralFlow
 from tests.benchmarks.measuring import Clock, Timing, interleaved, number, table

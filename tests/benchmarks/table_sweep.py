@@ -23,13 +23,13 @@ from typing import Any
 
 from rich.console import Console
 
-from cflows_ray.config import Execution, Grid, RunConfig, SweepConfig
-from cflows_ray.display import Display
-from cflows_ray.plan import make_plan
-from cflows_ray.results import Results
-from cflows_ray.session import RunSession, build_paired
-from cflows_ray.storage import Storage
-from cflows_ray.tune import PairedTrial, run_sweep
+from cflows_ray.store.storage import Storage
+from cflows_ray.store.tables import Results
+from cflows_ray.sweep.config import Execution, Grid, RunConfig, SweepConfig
+from cflows_ray.sweep.display import Display
+from cflows_ray.sweep.plan import make_plan
+from cflows_ray.sweep.session import RunSession, build_paired
+from cflows_ray.sweep.tune import PairedTrial, run_sweep
 from tests.benchmarks.measuring import number, progress, table
 from tests.benchmarks.plain_workers import ratios_of_two
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cflows_ray.config import Execution, Grid, SweepConfig
-from cflows_ray.display import Display
-from cflows_ray.plan import make_plan
-from cflows_ray.storage import Storage
+from cflows_ray.store.storage import Storage
+from cflows_ray.sweep.config import Execution, Grid, SweepConfig
+from cflows_ray.sweep.display import Display
+from cflows_ray.sweep.plan import make_plan
 
 # Credentials that a local object store takes without looking.
 KEYS = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_EC2_METADATA_DISABLED": "true"}
@@ -25,11 +25,11 @@ KEYS = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_EC2_METADAT
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
     """Start a private local cluster with two CPUs."""
-    from tests.ray import fake_run, faults, moments  # noqa: F401  # sets Ray's environment
+    from tests.sweep import fake_run  # noqa: F401  # sets Ray's environment
 
     import ray  # isort: skip
 
-    for name in ("tests.ray.fake_run", "tests.ray.faults", "tests.ray.moments"):
+    for name in ("tests.sweep.fake_run", "tests.ray.faults", "tests.ray.moments"):
         # Workers can't import the tests; send them along.
         ray.cloudpickle.register_pickle_by_value(sys.modules[name])
     ray.init(
@@ -61,7 +61,7 @@ class Launched:
 
 def launch_sweep(sweep: SweepConfig, trainable: Any = None, retry_failed: bool = False) -> Launched:
     """Launch a sweep on the shared cluster, as the command line does."""
-    from cflows_ray.tune import PairedTrial, run_sweep
+    from cflows_ray.sweep.tune import PairedTrial, run_sweep
 
     storage = Storage(sweep.execution.storage, sweep.name)
     plan = make_plan(sweep, storage, retry_failed)

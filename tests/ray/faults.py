@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cflows_ray import storage
-from cflows_ray.pack_session import PackSession
-from cflows_ray.session import RunSession, build_paired
-from cflows_ray.tune import PairedTrial
+from cflows_ray.store import storage
+from cflows_ray.sweep.pack_session import PackSession
+from cflows_ray.sweep.session import RunSession, build_paired
+from cflows_ray.sweep.tune import PairedTrial
 from tests.ray.moments import Moment
 
 

@@ -22,14 +22,14 @@ from typing import Any
 
 from rich.console import Console
 
-from cflows_ray.config import Execution, Grid, SweepConfig
-from cflows_ray.display import Display
-from cflows_ray.pack_session import PackSession
-from cflows_ray.plan import make_plan
-from cflows_ray.session import RunSession
-from cflows_ray.storage import Storage
-from cflows_ray.tune import PairedTrial, run_sweep
-from tests.ray import fake_run
+from cflows_ray.store.storage import Storage
+from cflows_ray.sweep.config import Execution, Grid, SweepConfig
+from cflows_ray.sweep.display import Display
+from cflows_ray.sweep.pack_session import PackSession
+from cflows_ray.sweep.plan import make_plan
+from cflows_ray.sweep.session import RunSession
+from cflows_ray.sweep.tune import PairedTrial, run_sweep
+from tests.sweep import fake_run
 
 import ray  # isort: skip
 from ray.cluster_utils import Cluster  # isort: skip

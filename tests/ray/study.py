@@ -7,8 +7,8 @@ import atexit
 import os
 import sys
 
-from cflows_ray.cli import main
-from cflows_ray.config import Execution, Grid, SweepConfig
+from cflows_ray.sweep.cli import main
+from cflows_ray.sweep.config import Execution, Grid, SweepConfig
 
 SWEEP = SweepConfig(
     name="study",

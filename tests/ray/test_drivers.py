@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ray.tables import assert_same_tables, read_tables
+from tests.sweep.tables import assert_same_tables, read_tables
 
 pytestmark = [pytest.mark.ray, pytest.mark.faults]
 STUDY = Path(__file__).parent / "study.py"

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cflows_ray import storage as storage_module
-from cflows_ray.config import Execution, Grid, SweepConfig
-from cflows_ray.session import RunSession
-from cflows_ray.storage import Storage
+from cflows_ray.store import storage as storage_module
+from cflows_ray.store.storage import Storage
+from cflows_ray.sweep.config import Execution, Grid, SweepConfig
+from cflows_ray.sweep.session import RunSession
 from tests.ray.conftest import Launched, launch_sweep
-from tests.ray.fake_run import build_fake
 from tests.ray.moments import Moment
-from tests.ray.tables import assert_same_tables
+from tests.sweep.fake_run import build_fake
+from tests.sweep.tables import assert_same_tables
 
 pytestmark = [pytest.mark.ray, pytest.mark.faults]
 ROOT = Path(__file__).parents[2]

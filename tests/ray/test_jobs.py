@@ -20,11 +20,11 @@ from pathlib import Path
 
 import pytest
 
-from cflows_ray.plan import begun_runs
 from cflows_ray.status import sweep_status
-from cflows_ray.storage import Storage
-from tests.ray.tables import assert_same_tables, download
+from cflows_ray.store.storage import Storage
+from cflows_ray.sweep.plan import begun_runs
 from tests.ray.test_drivers import STUDY, Driver
+from tests.sweep.tables import assert_same_tables, download
 
 pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.filterwarnings("ignore")]
 

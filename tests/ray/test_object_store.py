@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 
-from cflows_ray import lock as lock_module
-from cflows_ray.config import RunConfig, SweepConfig
-from cflows_ray.lock import SweepLock, SweepLocked
-from cflows_ray.plan import begun_runs
-from cflows_ray.session import RunSession
 from cflows_ray.status import sweep_status
-from cflows_ray.storage import Storage
+from cflows_ray.store import lock as lock_module
+from cflows_ray.store.lock import SweepLock, SweepLocked
+from cflows_ray.store.storage import Storage
+from cflows_ray.sweep.config import RunConfig, SweepConfig
+from cflows_ray.sweep.plan import begun_runs
+from cflows_ray.sweep.session import RunSession
 from tests.ray.conftest import KEYS, Launched
-from tests.ray.fake_run import build_fake
 from tests.ray.moments import Moment
-from tests.ray.tables import assert_same_tables, download
-from tests.storage_contract import check_storage
+from tests.store.storage_contract import check_storage
+from tests.sweep.fake_run import build_fake
+from tests.sweep.tables import assert_same_tables, download
 
 # Started by their own libraries, with settings that they warn about themselves.
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]

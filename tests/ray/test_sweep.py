@@ -16,17 +16,17 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from cflows_ray.config import ConfigError, SweepConfig
-from cflows_ray.display import Display
-from cflows_ray.lock import SweepLock, SweepLocked, read_lock
-from cflows_ray.plan import make_plan
-from cflows_ray.results import Results
-from cflows_ray.session import RunSession
-from cflows_ray.storage import Storage
+from cflows_ray.store.lock import SweepLock, SweepLocked, read_lock
+from cflows_ray.store.storage import Storage
+from cflows_ray.store.tables import Results
+from cflows_ray.sweep.config import ConfigError, SweepConfig
+from cflows_ray.sweep.display import Display
+from cflows_ray.sweep.plan import make_plan
+from cflows_ray.sweep.session import RunSession
 from tests.ray.conftest import Launched
-from tests.ray.fake_run import build_fake, build_mended
 from tests.ray.moments import Moment
-from tests.ray.tables import assert_close_tables, assert_same_tables, read_tables
+from tests.sweep.fake_run import build_fake, build_mended
+from tests.sweep.tables import assert_close_tables, assert_same_tables, read_tables
 
 pytestmark = [pytest.mark.ray]
 Launch = Callable[..., Launched]
@@ -148,7 +148,7 @@ def test_a_plan_made_before_another_driver_was_done_undoes_nothing(
     small_sweep: MakeSweep, failed_before: bool
 ) -> None:
     """Between plan and lock another driver may end runs; nothing is left to do, so no Ray."""
-    from cflows_ray.tune import Outcome, run_sweep
+    from cflows_ray.sweep.tune import Outcome, run_sweep
 
     sweep = small_sweep(lrs=(17.0,))
     storage = Storage(sweep.execution.storage, sweep.name)
@@ -244,8 +244,8 @@ def test_lasting_storage_errors_stop_the_sweep(
 
 def test_no_run_begins_after_a_stop(small_sweep: MakeSweep) -> None:
     """A person's stop is seen by every worker, on whatever machine, before it takes a run."""
-    from cflows_ray.interrupt import NOT_BEGUN, Stopping
-    from cflows_ray.tune import PairedTrial
+    from cflows_ray.sweep.stopping import NOT_BEGUN, Stopping
+    from cflows_ray.sweep.tune import PairedTrial
 
     sweep = small_sweep()
     storage = Storage(sweep.execution.storage, sweep.name)

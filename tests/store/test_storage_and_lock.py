@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from cflows_ray import lock as lock_module
-from cflows_ray import storage as storage_module
 from cflows_ray.checks import ConfigError
-from cflows_ray.lock import LOCK, SweepLock, SweepLocked, process_start
-from cflows_ray.storage import Storage, StorageError
-from tests.storage_contract import check_storage
+from cflows_ray.store import lock as lock_module
+from cflows_ray.store import storage as storage_module
+from cflows_ray.store.lock import LOCK, SweepLock, SweepLocked, process_start
+from cflows_ray.store.storage import Storage, StorageError
+from tests.store.storage_contract import check_storage
 
 
 @pytest.fixture
@@ -110,8 +110,8 @@ def test_of_many_at_once_one_gets_it(storage: Storage) -> None:
 def test_a_dead_drivers_lock_is_taken_over(storage: Storage) -> None:
     """Killed on this machine: at once. On another machine: when it was not renewed for long."""
     code = (
-        "import os, sys; from cflows_ray.lock import SweepLock; "
-        "from cflows_ray.storage import Storage; "
+        "import os, sys; from cflows_ray.store.lock import SweepLock; "
+        "from cflows_ray.store.storage import Storage; "
         f"SweepLock(Storage({storage.location!r})).acquire(); os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", code], check=False)

@@ -18,9 +18,9 @@ import numpy as np
 import pandas as pd
 
 from cflows_ray.checks import integer
-from cflows_ray.paired_program import RUNNING, PairedState
-from cflows_ray.pairing import PairedRun, as_one_frame
-from cflows_ray.rows import steps_frame
+from cflows_ray.paired.program import RUNNING, PairedState
+from cflows_ray.paired.rows import steps_frame
+from cflows_ray.paired.run import PairedRun, as_one_frame
 
 # Share of a device's memory that a pack may take, by the compiler's own estimate.
 MEMORY_SHARE = 0.8

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cflows_ray.schema import arrow_schema
-from cflows_ray.storage import Storage
+from cflows_ray.store.storage import Storage
 
 # What may differ between a disturbed and an undisturbed sweep: how long it took, and where.
 MAY_DIFFER = ("wall_s", "compile_s", "device", "versions", "commit")

@@ -14,18 +14,21 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cflows_ray.storage import Storage
+from cflows_ray.store.storage import Storage
 
 KEEP = 2
 FOLDER = "_checkpoints"
+NAME = re.compile(r"step-(\d+)\.zip")
 
 
 class CheckpointDamaged(RuntimeError):
@@ -65,7 +68,7 @@ class Checkpoints:
     def save(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint and delete all but the last `KEEP`."""
         name = f"step-{checkpoint.step:08d}.zip"
-        self._storage.write(f"{self._folder}/{name}", _pack(checkpoint))
+        self._storage.write(f"{self._folder}/{name}", _to_zip(checkpoint))
         for old in self.names()[:-KEEP]:
             self._storage.delete(f"{self._folder}/{old}")
 
@@ -77,7 +80,7 @@ class Checkpoints:
         notes: list[str] = []
         for name in reversed(self.names()):
             try:
-                return _unpack(self._storage.read(f"{self._folder}/{name}")), notes
+                return _from_zip(self._storage.read(f"{self._folder}/{name}")), notes
             except (CheckpointDamaged, FileNotFoundError) as error:
                 notes.append(f"checkpoint {name} is unusable ({error})")
                 self._storage.delete(f"{self._folder}/{name}")
@@ -86,14 +89,30 @@ class Checkpoints:
     def names(self) -> list[str]:
         """Names of the checkpoints, in the order of their steps."""
         names = self._storage.names(self._folder)
-        return [n for n in names if n.startswith("step-") and n.endswith(".zip")]
+        return [name for name in names if NAME.fullmatch(name)]
+
+    def forget(self) -> None:
+        """Delete the checkpoints, but not the notes beside them."""
+        for name in self.names():
+            self._storage.delete(f"{self._folder}/{name}")
 
     def clear(self) -> None:
-        """Delete all checkpoints of the run."""
+        """Delete all checkpoints of the run, and the notes beside them."""
         self._storage.delete_folder(self._folder)
 
+    def note(self, name: str, text: str) -> None:
+        """Write a short note beside the checkpoints, such as who carries out the run."""
+        self._storage.write(f"{self._folder}/{name}", text.encode())
 
-def _pack(checkpoint: Checkpoint) -> bytes:
+    def read_note(self, name: str) -> str | None:
+        """Return a note, or None if there is none."""
+        try:
+            return self._storage.read(f"{self._folder}/{name}").decode()
+        except FileNotFoundError:
+            return None
+
+
+def _to_zip(checkpoint: Checkpoint) -> bytes:
     """Return a checkpoint as the bytes of a zip file."""
     import orbax.checkpoint as ocp
 
@@ -118,8 +137,8 @@ def _pack(checkpoint: Checkpoint) -> bytes:
     return buffer.getvalue()
 
 
-def _unpack(data: bytes) -> Checkpoint:
-    """Inverse of `_pack`; raises `CheckpointDamaged`."""
+def _from_zip(data: bytes) -> Checkpoint:
+    """Inverse of `_to_zip`; raises `CheckpointDamaged`."""
     import orbax.checkpoint as ocp
 
     try:
@@ -151,3 +170,13 @@ def _unpack(data: bytes) -> Checkpoint:
             )
         arrays[name] = array
     return Checkpoint(facts["step"], arrays, facts["facts"])
+
+
+def begun_runs(storage: Storage) -> Mapping[str, int]:
+    """Return the steps at the last checkpoint of every run that has one."""
+    found: dict[str, int] = {}
+    for path in storage.names(FOLDER, recursive=True):
+        run_id, _, name = path.partition("/")
+        if matched := NAME.fullmatch(name):
+            found[run_id] = max(found.get(run_id, 0), int(matched[1]))
+    return found

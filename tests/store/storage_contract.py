@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cflows_ray.storage import Storage
+from cflows_ray.store.storage import Storage
 
 
 def check_storage(storage: Storage) -> None:

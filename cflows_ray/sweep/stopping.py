@@ -8,8 +8,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from cflows_ray.display import Display
-from cflows_ray.lock import SweepLock
+from cflows_ray.store import SweepLock
+from cflows_ray.sweep.display import Display
 
 # What a trial says, in place of how its run ended, when it has to leave the run as it is.
 STORAGE_FAILED = "storage failed"

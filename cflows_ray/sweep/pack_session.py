@@ -10,11 +10,11 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from cflows_ray.config import RunConfig
-from cflows_ray.session import Progress, RunSession, out_of_memory
+from cflows_ray.sweep.config import RunConfig
+from cflows_ray.sweep.session import Progress, RunSession, out_of_memory
 
 if TYPE_CHECKING:
-    from cflows_ray.pairing import PairedRun
+    from cflows_ray.paired import PairedRun
 
 
 class Report(NamedTuple):
@@ -87,14 +87,14 @@ class PackSession:
             reports.append(_report(session, progress))
         self._unprepared = []
         if self._size is None and self._ready:
-            from cflows_ray.pack import choose_pack_size
+            from cflows_ray.paired import choose_pack_size
 
             self._size = choose_pack_size(_paired(self._ready), [s.state for s in self._ready])
         return reports
 
     def _form(self) -> None:
         """Take the next runs into a pack."""
-        from cflows_ray.pack import PairedPack
+        from cflows_ray.paired import PairedPack
 
         size = self._size or 1
         self._packed, self._ready = self._ready[:size], self._ready[size:]

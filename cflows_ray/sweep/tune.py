@@ -37,18 +37,17 @@ for _name, _value in {
 import ray  # noqa: E402
 from ray import tune  # noqa: E402
 
-from cflows_ray.config import ConfigError, Execution, RunConfig, SweepConfig  # noqa: E402
-from cflows_ray.display import Display  # noqa: E402
-from cflows_ray.interrupt import (  # noqa: E402
-    NOT_BEGUN,
-    STORAGE_FAILED,
-    Stopping,
-    stop_if_lost,
-    stop_on_signals,
+from cflows_ray.store import (  # noqa: E402  # noqa: E402
+    Results,
+    Storage,
+    StorageError,
+    SweepLock,
+    read_lock,
 )
-from cflows_ray.lock import SweepLock, read_lock  # noqa: E402
-from cflows_ray.pack_session import PackSession, packs  # noqa: E402
-from cflows_ray.placement import (  # noqa: E402
+from cflows_ray.sweep.config import ConfigError, Execution, RunConfig, SweepConfig  # noqa: E402
+from cflows_ray.sweep.display import Display  # noqa: E402
+from cflows_ray.sweep.pack_session import PackSession, packs  # noqa: E402
+from cflows_ray.sweep.placement import (  # noqa: E402
     autoscaling_nodes,
     check_fits,
     check_reachable,
@@ -58,12 +57,17 @@ from cflows_ray.placement import (  # noqa: E402
     most_at_once,
     resources_per_run,
 )
-from cflows_ray.plan import Plan, clear_the_way  # noqa: E402
-from cflows_ray.process import prepare_process, working_in  # noqa: E402
-from cflows_ray.provenance import versions  # noqa: E402
-from cflows_ray.results import Results  # noqa: E402
-from cflows_ray.session import RunSession  # noqa: E402
-from cflows_ray.storage import Storage, StorageError  # noqa: E402
+from cflows_ray.sweep.plan import Plan, clear_the_way  # noqa: E402
+from cflows_ray.sweep.provenance import versions  # noqa: E402
+from cflows_ray.sweep.session import RunSession  # noqa: E402
+from cflows_ray.sweep.stopping import (  # noqa: E402
+    NOT_BEGUN,
+    STORAGE_FAILED,
+    Stopping,
+    stop_if_lost,
+    stop_on_signals,
+)
+from cflows_ray.sweep.worker import prepare_process, working_in  # noqa: E402
 
 
 class PairedTrial(tune.Trainable):

@@ -11,11 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from cflows_ray.checkpoint import FOLDER, Checkpoints
-from cflows_ray.config import RunConfig, SweepConfig
-from cflows_ray.display import duration
-from cflows_ray.results import Results
-from cflows_ray.storage import Storage
+from cflows_ray.store import Checkpoints, Results, Storage, begun_runs
+from cflows_ray.sweep.config import RunConfig, SweepConfig
+from cflows_ray.sweep.display import duration
 
 
 @dataclass(frozen=True)
@@ -225,13 +223,3 @@ def clear_the_way(plan: Plan, storage: Storage) -> Plan:
     plan = plan.without(rows)
     results.tidy(plan.ended)
     return plan
-
-
-def begun_runs(storage: Storage) -> Mapping[str, int]:
-    """Return the steps at the last checkpoint of every run that has one."""
-    found: dict[str, int] = {}
-    for path in storage.names(FOLDER, recursive=True):
-        run_id, _, name = path.partition("/")
-        if name.startswith("step-") and name.endswith(".zip"):
-            found[run_id] = max(found.get(run_id, 0), int(name[5:-4]))
-    return found

@@ -17,10 +17,23 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from cflows_ray.curvature import Loss, float_mode, value_and_grad
-from cflows_ray.flows import FLOWS, FlowContext, FlowOptions, Record, Reference, Start, discrete
-from cflows_ray.flows.base import ABSENT, DIVERGED, OK, Counts, StepResult, undefined_record
+from cflows_ray.flows import (
+    ABSENT,
+    DIVERGED,
+    FLOWS,
+    OK,
+    Counts,
+    FlowContext,
+    FlowOptions,
+    Record,
+    Reference,
+    Start,
+    StepResult,
+    discrete,
+    undefined_record,
+)
 from cflows_ray.problem import ParamStructure
-from cflows_ray.rules.base import UpdateRule
+from cflows_ray.rules import UpdateRule
 
 ROW_CAPACITY = 256
 RUNNING, FINISHED, RUN_DIVERGED = range(3)

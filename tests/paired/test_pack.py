@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from cflows_ray import GradientDescent, PairedOptions, PairedPack, PairedRun, Problem, RMSProp
-from cflows_ray.pack import choose_pack_size
+from cflows_ray.paired.pack import choose_pack_size
 
 COMPARED = ("train_loss", "train_loss_predicted", "effective_sharpness", "sigma_trace")
 START = {"x": np.full(3, 0.1), "y": np.array([3.8, 3.6, 3.3])}
@@ -123,7 +123,7 @@ def test_a_pack_that_does_not_fit_after_all_is_not_chosen(monkeypatch):
                 raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED")
             return super().advance(states, num_steps)
 
-    monkeypatch.setattr("cflows_ray.pack.PairedPack", TooLarge)
+    monkeypatch.setattr("cflows_ray.paired.pack.PairedPack", TooLarge)
     FakePacks.seconds, FakePacks.now = dict.fromkeys((1, 4, 16, 64), 1), 0.0
     assert choose_pack_size([None] * 64, [None] * 64, clock=lambda: FakePacks.now) == 4
 
@@ -146,7 +146,7 @@ def test_a_pack_that_does_not_fit_after_all_is_not_chosen(monkeypatch):
 def test_size_is_chosen_from_memory_and_measured_speed(
     monkeypatch, seconds, memory, runs, expected
 ):
-    monkeypatch.setattr("cflows_ray.pack.PairedPack", FakePacks)
+    monkeypatch.setattr("cflows_ray.paired.pack.PairedPack", FakePacks)
     FakePacks.seconds, FakePacks.now = seconds, 0.0
     found = choose_pack_size(
         [None] * runs, [None] * runs, memory_limit=memory, clock=lambda: FakePacks.now

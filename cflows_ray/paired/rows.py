@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cflows_ray.flows.base import ABSENT
+from cflows_ray.flows import ABSENT
 from cflows_ray.schema import STEP_STATUSES, column_names
 
 COLUMNS = [name for name in column_names("steps") if name != "run_id"]

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cflows_ray.storage import Storage, StorageError
+from cflows_ray.store.storage import Storage, StorageError
 
 LOCK = "_lock.json"
 RENEW_S = 5.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cflows_ray.config import RunConfig
-from cflows_ray.plan import Plan
+from cflows_ray.sweep.config import RunConfig
+from cflows_ray.sweep.plan import Plan
 
 
 def run(rule: str, lr: float, seed: int = 0) -> RunConfig:

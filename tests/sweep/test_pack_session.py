@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from cflows_ray.config import RunConfig
-from cflows_ray.pack_session import PackSession
-from cflows_ray.session import RunSession
-from cflows_ray.storage import Storage
-from tests.ray.fake_run import FakePaired, FakeState, JaxRuntimeError, build_fake
-from tests.ray.tables import assert_close_tables, assert_same_tables, read_tables
+from cflows_ray.store.storage import Storage
+from cflows_ray.sweep.config import RunConfig
+from cflows_ray.sweep.pack_session import PackSession
+from cflows_ray.sweep.session import RunSession
+from tests.sweep.fake_run import FakePaired, FakeState, JaxRuntimeError, build_fake
+from tests.sweep.tables import assert_close_tables, assert_same_tables, read_tables
 
 SETTINGS = {"workload": "saddle_2d", "rule": "gradient_descent", "steps": 40, "warmup": 3}
 RUNS = [RunConfig(lr=lr, dtype="float64", **SETTINGS) for lr in (0.2, 0.19, 0.18)]
@@ -75,7 +75,7 @@ def test_a_mistake_in_the_computation_is_a_result_of_every_member(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("no reason")
 
-    monkeypatch.setattr("cflows_ray.pack.PairedPack.advance", broken)
+    monkeypatch.setattr("cflows_ray.paired.pack.PairedPack.advance", broken)
     seen = carry_out(pack)
     assert [status for _, _, status in seen] == ["running", "running", "failed", "failed"]
     runs = read_tables(tmp_path)["runs"]
@@ -98,7 +98,7 @@ def test_a_member_whose_rows_are_damaged_starts_over_and_disturbs_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int
 ) -> None:
     """It ends before the others and finds the damage there."""
-    monkeypatch.setattr("cflows_ray.pack.PairedPack", FakePack)
+    monkeypatch.setattr("cflows_ray.paired.PairedPack", FakePack)
     runs = [dataclasses.replace(run, steps=40 if i == first else 70) for i, run in enumerate(RUNS)]
     for session in sessions(tmp_path / "single", runs, build=build_fake):
         carry_out(PackSession([session], size=1, chunk_steps=10))
@@ -127,7 +127,7 @@ def test_a_pack_too_large_for_the_device_is_halved(
                 raise JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
             return super().advance(states, num_steps)
 
-    monkeypatch.setattr("cflows_ray.pack.PairedPack", SmallDevice)
+    monkeypatch.setattr("cflows_ray.paired.PairedPack", SmallDevice)
     runs = [dataclasses.replace(RUNS[0], lr=lr) for lr in (0.1, 0.2, 0.3, 0.4)]
     for session in sessions(tmp_path / "single", runs, build=build_fake):
         carry_out(PackSession([session], size=1, chunk_steps=10))

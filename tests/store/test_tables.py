@@ -16,18 +16,18 @@ import pytest
 from rich.console import Console
 
 from cflows_ray import status as status_module
-from cflows_ray.checkpoint import Checkpoint, CheckpointDamaged, Checkpoints, _pack, _unpack
-from cflows_ray.cli import summary_table
-from cflows_ray.config import Grid, RunConfig, SweepConfig
-from cflows_ray.display import Display, print_whole
-from cflows_ray.lock import SweepLock
-from cflows_ray.plan import make_plan
-from cflows_ray.results import OtherSchema, Results, ResultsDamaged, steps_table
 from cflows_ray.schema import arrow_schema
-from cflows_ray.session import RunSession
 from cflows_ray.status import print_status, sweep_status
-from cflows_ray.storage import Storage
-from tests.ray.fake_run import FakePaired, build_fake
+from cflows_ray.store.checkpoint import Checkpoint, CheckpointDamaged, Checkpoints, _to_zip, _from_zip
+from cflows_ray.store.lock import SweepLock
+from cflows_ray.store.storage import Storage
+from cflows_ray.store.tables import OtherSchema, Results, ResultsDamaged, steps_table
+from cflows_ray.sweep.cli import summary_table
+from cflows_ray.sweep.config import Grid, RunConfig, SweepConfig
+from cflows_ray.sweep.display import Display, print_whole
+from cflows_ray.sweep.plan import make_plan
+from cflows_ray.sweep.session import RunSession
+from tests.sweep.fake_run import FakePaired, build_fake
 
 GRIDS = (Grid(workload="saddle_2d", rule="gradient_descent", lrs=(0.1, 13.0, 17.0)),)
 SWEEP = SweepConfig(name="s", grids=GRIDS, seeds=(0,), steps=25)
@@ -155,7 +155,7 @@ def test_checkpoints_are_exact() -> None:
         "bits": np.array([1, 2**32 - 1], np.uint32),
         "nothing/at all": np.zeros((0, 3), np.float32),
     }
-    loaded = _unpack(_pack(Checkpoint(7, arrays, {"rows": 3})))
+    loaded = _from_zip(_to_zip(Checkpoint(7, arrays, {"rows": 3})))
     assert (loaded.step, loaded.facts) == (7, {"rows": 3})
     assert list(loaded.arrays) == list(arrays)
     for name, array in arrays.items():
@@ -165,10 +165,10 @@ def test_checkpoints_are_exact() -> None:
 
 
 def test_every_truncation_of_a_checkpoint_is_noticed() -> None:
-    data = _pack(Checkpoint(7, {"w": np.arange(3.0)}, {}))
+    data = _to_zip(Checkpoint(7, {"w": np.arange(3.0)}, {}))
     for length in np.linspace(0, len(data) - 1, 40).astype(int):
         with pytest.raises(CheckpointDamaged):
-            _unpack(data[:length])
+            _from_zip(data[:length])
 
 
 def test_a_checkpoint_without_arrays(storage: Storage) -> None:

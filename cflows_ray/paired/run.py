@@ -21,9 +21,9 @@ from jaxtyping import Array, PyTree
 
 from cflows_ray.checks import integer, seed_number, stable_average
 from cflows_ray.curvature import float_mode
-from cflows_ray.flows.base import DIVERGED, STOPPED
-from cflows_ray.paired_options import PairedOptions, check_flows
-from cflows_ray.paired_program import (
+from cflows_ray.flows import DIVERGED, STOPPED
+from cflows_ray.paired.options import PairedOptions, check_flows
+from cflows_ray.paired.program import (
     FINISHED,
     RUN_DIVERGED,
     RUNNING,
@@ -31,8 +31,8 @@ from cflows_ray.paired_program import (
     PairedProgram,
     PairedState,
 )
+from cflows_ray.paired.rows import steps_frame
 from cflows_ray.problem import ParamStructure, Problem, cast_floats
-from cflows_ray.rows import steps_frame
 from cflows_ray.rules import UpdateRule
 
 

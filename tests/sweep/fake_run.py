@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from cflows_ray.config import RunConfig
 from cflows_ray.schema import column_names
+from cflows_ray.sweep.config import RunConfig
 
 INTEGERS = ("num_critical", "num_gradients", "num_hvps", "num_third_derivatives")
 LISTS = ("effective_eigs", "sigma_eigs", "displacement_sq")

@@ -10,7 +10,6 @@ them again, bit for bit.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 import uuid
@@ -22,11 +21,17 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from cflows_ray.checkpoint import FOLDER, Checkpoint, Checkpoints
-from cflows_ray.config import RunConfig
-from cflows_ray.provenance import device, versions
-from cflows_ray.results import Results, ResultsDamaged, steps_table
-from cflows_ray.storage import Storage, StorageError
+from cflows_ray.store import (
+    Checkpoint,
+    Checkpoints,
+    Results,
+    ResultsDamaged,
+    Storage,
+    StorageError,
+    steps_table,
+)
+from cflows_ray.sweep.config import RunConfig
+from cflows_ray.sweep.provenance import device, versions
 from cflows_ray.workloads import DataUnavailable
 
 # Errors of the machine, not of the run: left to whoever retries.
@@ -99,7 +104,7 @@ class Progress:
 
 def build_paired(config: RunConfig) -> tuple[Paired, Any]:
     """Return the paired run of a configuration and its state at the start."""
-    from cflows_ray.pairing import PairedOptions, PairedRun
+    from cflows_ray.paired import PairedOptions, PairedRun
     from cflows_ray.rules import RULES
     from cflows_ray.workloads import build_workload
 
@@ -145,7 +150,6 @@ class RunSession:
         self.config = config
         self.notes: list[str] = []
         self._sweep = sweep
-        self._storage = storage
         self._chunk_steps = chunk_steps
         self._checkpoint_every = checkpoint_every
         self._commit = commit
@@ -153,7 +157,6 @@ class RunSession:
         self._results = Results(storage)
         self._checkpoints = Checkpoints(storage, config.run_id)
         self._token = uuid.uuid4().hex
-        self._owner = f"{FOLDER}/{config.run_id}/owner"
         self._paired: Paired | None = None
         self._state: Any = None
         self._chunks_since_checkpoint = 0
@@ -170,7 +173,7 @@ class RunSession:
         """Find the last usable checkpoint and put the rows back to where it was taken."""
         if self._results.has_run(self.config.run_id):
             return  # died between its row and its end; `advance` says so
-        self._storage.write(self._owner, self._token.encode())
+        self._checkpoints.note("owner", self._token)
         checkpoint, notes = self._checkpoints.latest()
         self.notes += notes
         if (
@@ -190,8 +193,7 @@ class RunSession:
     def _start_over(self, note: str | None) -> None:
         """Forget all rows and checkpoints."""
         self._results.rewind(self.config.run_id, [])
-        for name in self._checkpoints.names():
-            self._storage.delete(f"{FOLDER}/{self.config.run_id}/{name}")
+        self._checkpoints.forget()
         self._restored, self._paired, self._state = None, None, None
         self._tables, self._chunks_since_checkpoint = [], 0
         self._facts = {"parts": [], "rows": 0, "wall_s": 0.0, "compile_s": 0.0}
@@ -284,11 +286,10 @@ class RunSession:
 
     def _has_met_it_here(self) -> bool:
         """Say whether the run has run out of memory at this step before; note that it has now."""
-        path, here = f"{FOLDER}/{self.config.run_id}/out-of-memory", str(self._step()).encode()
-        with contextlib.suppress(FileNotFoundError):
-            if self._storage.read(path) == here:
-                return True
-        self._storage.write(path, here)
+        here = str(self._step())
+        if self._checkpoints.read_note("out-of-memory") == here:
+            return True
+        self._checkpoints.note("out-of-memory", here)
         return False
 
     @property
@@ -367,10 +368,7 @@ class RunSession:
 
     def _check_owner(self) -> None:
         """Raise `Superseded` if another process has opened this run since."""
-        try:
-            owner = self._storage.read(self._owner).decode()
-        except FileNotFoundError:
-            owner = "nobody: the run has ended"
+        owner = self._checkpoints.read_note("owner")  # None: the run has ended
         if owner != self._token:
             raise Superseded(f"run {self.config.run_id} was taken over by another process")
 

@@ -15,14 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cflows_ray import storage as storage_module
-from cflows_ray.checkpoint import Checkpoints
-from cflows_ray.config import RunConfig
-from cflows_ray.results import Results
-from cflows_ray.session import RunSession, Superseded
-from cflows_ray.storage import Storage, StorageError
-from tests.ray.fake_run import FakePaired, build_fake
-from tests.ray.tables import assert_same_tables, read_tables
+from cflows_ray.store import storage as storage_module
+from cflows_ray.store.checkpoint import Checkpoints
+from cflows_ray.store.storage import Storage, StorageError
+from cflows_ray.store.tables import Results
+from cflows_ray.sweep.config import RunConfig
+from cflows_ray.sweep.session import RunSession, Superseded
+from tests.sweep.fake_run import FakePaired, build_fake
+from tests.sweep.tables import assert_same_tables, read_tables
 
 RUN = RunConfig(workload="saddle_2d", rule="gradient_descent", lr=0.2, steps=25)
 

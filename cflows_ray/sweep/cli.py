@@ -22,15 +22,13 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from cflows_ray.config import SHARED, ConfigError, RunConfig, SweepConfig
-from cflows_ray.display import Display, duration, print_whole, say
-from cflows_ray.lock import SweepLocked
-from cflows_ray.placement import cluster_address
-from cflows_ray.plan import make_plan
-from cflows_ray.provenance import commit
-from cflows_ray.results import OtherSchema, Results
 from cflows_ray.schema import RUN_STATUSES
-from cflows_ray.storage import Storage, StorageError
+from cflows_ray.store import OtherSchema, Results, Storage, StorageError, SweepLocked
+from cflows_ray.sweep.config import SHARED, ConfigError, RunConfig, SweepConfig
+from cflows_ray.sweep.display import Display, duration, print_whole, say
+from cflows_ray.sweep.placement import cluster_address
+from cflows_ray.sweep.plan import make_plan
+from cflows_ray.sweep.provenance import commit
 from cflows_ray.workloads import DataUnavailable, fetch_data
 
 
@@ -290,7 +288,7 @@ def launch(sweep: SweepConfig, options: Options, console: Console) -> int:
         return 0
     if cluster_address(sweep.execution) is None:
         _fetch_data(plan.todo)
-    from cflows_ray.tune import run_sweep  # imports Ray: not before all is checked
+    from cflows_ray.sweep.tune import run_sweep  # imports Ray: not before all is checked
 
     ended = {run_id: row["status"] for run_id, row in plan.ended.items()}
     display = Display(sweep.name, sweep.runs, ended, console)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cflows_ray.config import ConfigError, Execution
+from cflows_ray.sweep.config import ConfigError, Execution
 
 GIB = 1024**3
 MAX_PACK = 64

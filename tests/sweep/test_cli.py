@@ -11,19 +11,17 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cflows_ray.cli import apply, parse
-from cflows_ray.config import Grid, SweepConfig
-from cflows_ray.display import Display
-from cflows_ray.plan import make_plan
-from cflows_ray.results import Results
-from cflows_ray.session import RunSession
-from cflows_ray.storage import Storage
-from tests.ray.fake_run import build_fake
+from cflows_ray.store.storage import Storage
+from cflows_ray.store.tables import Results
+from cflows_ray.sweep.cli import apply, parse
+from cflows_ray.sweep.config import Grid, SweepConfig
+from cflows_ray.sweep.display import Display
+from cflows_ray.sweep.plan import make_plan
+from cflows_ray.sweep.session import RunSession
+from tests.sweep.fake_run import build_fake
 
 ROOT = Path(__file__).parents[2]
-HEAD = (
-    "from cflows_ray.cli import main\nfrom cflows_ray.config import Execution, Grid, SweepConfig\n"
-)
+HEAD = "from cflows_ray.sweep import Execution, Grid, SweepConfig, main\n"
 GRID = "Grid(workload='saddle_2d', rule='gradient_descent', lrs=(0.1, 0.2))"
 
 
@@ -38,19 +36,19 @@ def study(folder: Path, text: str) -> list[str]:
     [
         (
             "Grid(workload='saddle_2d', rule='gradient_descent', lrs=(-1,))",
-            "lrs must be > 0, got -1 (study.py, line 3)",
+            "lrs must be > 0, got -1 (study.py, line 2)",
         ),
         (
             f"SweepConfig(\n    name='x', grids=({GRID},), steps=0)",
-            "steps must be an integer >= 1, got 0 (study.py, line 3)",
+            "steps must be an integer >= 1, got 0 (study.py, line 2)",
         ),
         (
             "def make():\n    return Execution(workers=0)\nmake()",
-            "workers must be an integer >= 1, got 0 (study.py, line 4)",
+            "workers must be an integer >= 1, got 0 (study.py, line 3)",
         ),
         (
             "Grid(workload='saddle_2d', rule='gradient_descent', lr=0.1)",
-            "Grid.__init__() got an unexpected keyword argument 'lr' (study.py, line 3)",
+            "Grid.__init__() got an unexpected keyword argument 'lr' (study.py, line 2)",
         ),
     ],
 )

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cflows_ray.schema import SCHEMA_VERSION, absent_values, arrow_schema
-from cflows_ray.storage import Storage
+from cflows_ray.store.storage import Storage
 
 MERGED = "_merged.parquet"
 FIRST_PART = "part-00000000.parquet"

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cflows_ray import config as config_module
-from cflows_ray.cli import Options, apply, parse
-from cflows_ray.config import ConfigError, Execution, Grid, RunConfig, SweepConfig
-from cflows_ray.placement import (
+from cflows_ray.schema import column_names
+from cflows_ray.sweep import config as config_module
+from cflows_ray.sweep.cli import Options, apply, parse
+from cflows_ray.sweep.config import ConfigError, Execution, Grid, RunConfig, SweepConfig
+from cflows_ray.sweep.placement import (
     autoscaling_nodes,
     check_fits,
     check_reachable,
@@ -23,7 +24,6 @@ from cflows_ray.placement import (
     most_at_once,
     resources_per_run,
 )
-from cflows_ray.schema import column_names
 
 RUN = RunConfig(workload="saddle_2d", rule="rmsprop", lr=0.2, steps=50)
 GRID = Grid(workload="saddle_2d", rule="gradient_descent", lrs=(0.1, 0.2))
@@ -176,7 +176,7 @@ def test_the_row_has_the_columns_of_the_table() -> None:
 def test_names_agree_with_the_registries() -> None:
     from cflows_ray.checks import SCHEMES
     from cflows_ray.flows import FLOWS
-    from cflows_ray.paired_options import PairedOptions
+    from cflows_ray.paired.options import PairedOptions
     from cflows_ray.rules import RULES
     from cflows_ray.workloads.registry import CRITERIA
 
@@ -194,7 +194,7 @@ def test_names_agree_with_the_registries() -> None:
 
 def test_importing_loads_neither_jax_nor_ray() -> None:
     code = (
-        "import sys, cflows_ray.config, cflows_ray.schema, cflows_ray.cli, cflows_ray.status;"
+        "import sys, cflows_ray, cflows_ray.schema, cflows_ray.sweep, cflows_ray.status;"
         "print(sorted({'jax', 'ray', 'flax', 'orbax'} & set(sys.modules)))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -286,8 +286,8 @@ def test_only_and_smoke() -> None:
 def test_mistakes_on_the_command_line(arguments: list[str], message: str, tmp_path: Path) -> None:
     """One line, exit code 2, nothing started."""
     code = (
-        "from cflows_ray.cli import main\n"
-        "from cflows_ray.config import Grid, SweepConfig\n"
+        "from cflows_ray.sweep.cli import main\n"
+        "from cflows_ray.sweep.config import Grid, SweepConfig\n"
         "grid = Grid(workload='saddle_2d', rule='gradient_descent', lrs=(0.1,))\n"
         "main(SweepConfig(name='x', grids=(grid,)))"
     )
@@ -301,7 +301,7 @@ def test_mistakes_on_the_command_line(arguments: list[str], message: str, tmp_pa
 
 
 def test_help_and_dry_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from cflows_ray.cli import main
+    from cflows_ray.sweep.cli import main
 
     with pytest.raises(SystemExit) as stop:
         main(SWEEP, ["--help"])

@@ -1,0 +1,23 @@
+"""Many runs: what a study asks for, its command line, and carrying it out on a Ray cluster.
+
+Hands out what a study's file needs: `Grid`, `SweepConfig`, `Execution` and `main`; and, for
+scripts, `RunConfig`, `ConfigError`, `SweepStatus`, `sweep_status` and `print_status`. Ray and JAX
+are loaded only when runs are carried out.
+"""
+
+from cflows_ray.checks import ConfigError
+from cflows_ray.sweep.cli import main
+from cflows_ray.sweep.config import Execution, Grid, RunConfig, SweepConfig
+from cflows_ray.sweep.status import SweepStatus, print_status, sweep_status
+
+__all__ = [
+    "ConfigError",
+    "Execution",
+    "Grid",
+    "RunConfig",
+    "SweepConfig",
+    "SweepStatus",
+    "main",
+    "print_status",
+    "sweep_status",
+]
