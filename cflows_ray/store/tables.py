@@ -22,6 +22,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cflows_ray.flows import FLOWS, steps_columns
+from cflows_ray.rules import hyperparameter_columns
 from cflows_ray.schema import SCHEMA_VERSION, absent_values, arrow_schema
 from cflows_ray.store.storage import Storage
 
@@ -79,7 +81,7 @@ class Results:
 
     def write_run(self, row: Mapping[str, Any]) -> None:
         """Write a run's row: from then on the run counts as ended."""
-        table = pa.Table.from_pylist([dict(row)], schema=arrow_schema("runs"))
+        table = pa.Table.from_pylist([dict(row)], schema=runs_schema())
         self._storage.write(f"runs/{row['run_id']}.parquet", _parquet_bytes(table))
 
     def has_run(self, run_id: str) -> bool:
@@ -195,10 +197,24 @@ class Results:
             except FileNotFoundError as error:
                 raise ResultsDamaged(f"steps/{run_id}/{name} is gone") from error
             try:
-                tables.append(_table(data).cast(arrow_schema("steps")))
+                tables.append(_table(data).cast(steps_schema()))
             except DAMAGE as error:
                 raise ResultsDamaged(f"steps/{run_id}/{name} can't be read: {error}") from error
         return pa.concat_tables(tables)
+
+
+def runs_schema() -> pa.Schema:
+    """Return the Arrow schema of the `runs` table, hyperparameters of all rules included."""
+    return arrow_schema("runs", hyperparameter_columns())
+
+
+def steps_schema() -> pa.Schema:
+    """Return the Arrow schema of the `steps` table, columns of all processes included."""
+    labels = {name: {"label": FLOWS[name].label} for name in FLOWS}
+    schema = arrow_schema("steps", steps_columns())
+    return schema.with_metadata(
+        {**(schema.metadata or {}), b"cflows_ray.processes": json.dumps(labels)}
+    )
 
 
 def steps_table(run_id: str, frame: pd.DataFrame) -> pa.Table:
@@ -206,7 +222,7 @@ def steps_table(run_id: str, frame: pd.DataFrame) -> pa.Table:
 
     Raises `ValueError` if a column is missing or unknown.
     """
-    schema = arrow_schema("steps")
+    schema = steps_schema()
     expected = set(schema.names) - {"run_id"}
     if set(frame.columns) != expected:
         difference = sorted(set(frame.columns) ^ expected)

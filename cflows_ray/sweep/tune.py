@@ -37,6 +37,7 @@ for _name, _value in {
 import ray  # noqa: E402
 from ray import tune  # noqa: E402
 
+from cflows_ray.checks import ConfigError  # noqa: E402
 from cflows_ray.store import (  # noqa: E402  # noqa: E402
     Results,
     Storage,
@@ -44,8 +45,9 @@ from cflows_ray.store import (  # noqa: E402  # noqa: E402
     SweepLock,
     read_lock,
 )
-from cflows_ray.sweep.config import ConfigError, Execution, RunConfig, SweepConfig  # noqa: E402
+from cflows_ray.sweep.config import RunConfig, SweepConfig  # noqa: E402
 from cflows_ray.sweep.display import Display  # noqa: E402
+from cflows_ray.sweep.execution import Execution  # noqa: E402
 from cflows_ray.sweep.pack_session import PackSession, packs  # noqa: E402
 from cflows_ray.sweep.placement import (  # noqa: E402
     autoscaling_nodes,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cflows_ray.workloads.download import DataUnavailable
 from cflows_ray.workloads.registry import (
+    CRITERIA,
     WORKLOADS,
     Entry,
     build_workload,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from cflows_ray.workloads.base import Workload
 
 __all__ = [
+    "CRITERIA",
     "WORKLOADS",
     "DataUnavailable",
     "Entry",
