@@ -81,12 +81,17 @@ def undocumented(module: pdoc.doc.Module) -> list[str]:
     needs one too, or must be named in its module's.
     """
     handed_out = getattr(module.obj, "__all__", ())
+    members = [
+        inner
+        for member in module.flattened_own_members
+        for inner in (member, *(member.own_members if member.kind == "class" else ()))
+    ]
     bare = [] if module.docstring else [module.fullname]
-    for member in module.flattened_own_members:
+    for member in members:
         if any(part.startswith("_") for part in member.qualname.split(".")) or member.docstring:
             continue
         if member.kind != "variable" or (
-            member.name in handed_out and f"`{member.name}`" not in module.docstring
+            member.qualname in handed_out and f"`{member.name}`" not in module.docstring
         ):
             bare.append(member.fullname)
     return bare
