@@ -165,7 +165,22 @@ def test_links_that_lead_nowhere_are_complaints(pages: types.ModuleType, tmp_pat
     ]
 
 
-# The drawing of the house
+# The house
+
+
+def test_the_stations_on_the_ways_exist() -> None:
+    """What docs/architecture.md names, "`room/file.py`: `Name`, `Class.method`", is there."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    stations = re.findall(r"`(\w+/\w+\.py)`(?:: ((?:`[\w.]+`(?:, )?)+))?", text)
+    assert len(stations) > 15
+    for path, names in stations:
+        file = next(
+            (top / path for top in (ROOT, ROOT / "cflows_ray") if (top / path).exists()), None
+        )
+        assert file is not None, path
+        defined = set(re.findall(r"(?m)^ *(?:def|class) (\w+)|^(\w+)(?::.*)? = ", file.read_text()))
+        for name in re.findall(r"\w+(?=`)", names):
+            assert name in {word for pair in defined for word in pair}, f"{path}: {name}"
 
 
 def test_the_drawing_is_that_of_the_imports() -> None:
