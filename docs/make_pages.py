@@ -84,7 +84,7 @@ def undocumented(module: pdoc.doc.Module) -> list[str]:
     members = [
         inner
         for member in module.flattened_own_members
-        for inner in (member, *(member.own_members if member.kind == "class" else ()))
+        for inner in (member, *(member.own_members if isinstance(member, pdoc.doc.Class) else ()))
     ]
     bare = [] if module.docstring else [module.fullname]
     for member in members:
