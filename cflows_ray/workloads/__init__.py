@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cflows_ray.workloads.download import DataUnavailable
+from cflows_ray.workloads.data.cifar10_download import DataUnavailable
 from cflows_ray.workloads.registry import (
     WORKLOADS,
     Entry,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cflows_ray.checks import one_of
 from cflows_ray.workloads import options as opt
-from cflows_ray.workloads.download import DataUnavailable, find_folder
+from cflows_ray.workloads.data.cifar10_download import DataUnavailable, find_folder
 
 if TYPE_CHECKING:
     from cflows_ray.workloads.base import Workload
@@ -203,8 +203,8 @@ def _build(
     if entry.data is None or network is None:
         return _module("saddle").build(name, criterion, *resolved)
     data_options, network_options, common = resolved
-    data = _module(entry.data).load(data_options)
-    built = _module(network).build(network_options, data)
+    data = _module(f"data.{entry.data}").load(data_options)
+    built = _module(f"networks.{network}").build(network_options, data)
     return _module("base").supervised(name, criterion, data, built, common)
 
 

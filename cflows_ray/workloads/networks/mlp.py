@@ -38,7 +38,7 @@ def build(options: MLPOptions, data: DataSet) -> Network:
     """Build the network for a data set.
 
     Example:
-        >>> from cflows_ray.workloads import digits
+        >>> from cflows_ray.workloads.data import digits
         >>> network = build(MLPOptions(width=8, depth=1), digits.load(digits.DigitsOptions()))
         >>> {name: layer["kernel"].shape for name, layer in network.init(0).items()}
         {'hidden_0': (64, 8), 'head': (8, 10)}

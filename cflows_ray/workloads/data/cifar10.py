@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from cflows_ray.workloads.base import DataSet
-from cflows_ray.workloads.download import TEST_FILE, TRAIN_FILES, find_folder
+from cflows_ray.workloads.data.cifar10_download import TEST_FILE, TRAIN_FILES, find_folder
 from cflows_ray.workloads.options import CIFAR10Options
 
 RECORD_BYTES = 1 + 3 * 32 * 32
