@@ -13,12 +13,20 @@ one unit with a float target of ±1 are a binary task.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 
-Criterion = Callable[[Float[Array, "*n c"], Shaped[Array, "*n"]], Float[Array, "*n"]]
+from cflows_ray.workloads.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import jax
+    import jax.numpy as jnp
+    from jaxtyping import Array
+else:
+    jax, jnp = lazy_module("jax"), lazy_module("jax.numpy")
+
+Criterion = Callable[[Any, Any], "Array"]
 
 
 def _is_binary(outputs: Array, targets: Array) -> bool:

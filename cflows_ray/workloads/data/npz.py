@@ -7,13 +7,25 @@ or floats (n,) or (n, c).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
 
-from cflows_ray.workloads.base import DataSet
-from cflows_ray.workloads.options import NpzOptions
+from cflows_ray.checks import require
+from cflows_ray.workloads.base import DataSet, DataSource, DataUnavailable
+
+
+@dataclass(frozen=True)
+class NpzOptions:
+    """Your own data: the path of an `.npz` file."""
+
+    path: str = ""
+
+    def __post_init__(self) -> None:
+        ok = isinstance(self.path, str) and self.path.endswith(".npz")
+        require(ok, "path", "the path of an .npz file", self.path)
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -78,13 +90,10 @@ def load(options: NpzOptions) -> DataSet:
 
     Raises `FileNotFoundError` or `ValueError` saying which array is missing or wrong.
     """
-    arrays = {k: _convert(k, v) for k, v in _read(Path(options.path).expanduser()).items()}
+    arrays = {k: _convert(k, v) for k, v in _read(file_of(options)).items()}
     _check_shapes(arrays)
     y = arrays["y"]
     tokens = np.issubdtype(arrays["x"].dtype, np.integer)
-    if options.network in ("mlp", "cnn", "resnet", "vit") and tokens:
-        arrays = {k: v.astype(np.float32) if k[0] == "x" else v for k, v in arrays.items()}
-        tokens = False
     integer = np.issubdtype(y.dtype, np.integer)
     return DataSet(
         x=arrays["x"],
@@ -94,3 +103,21 @@ def load(options: NpzOptions) -> DataSet:
         num_outputs=_largest(arrays, "y") + 1 if integer else y.shape[-1],
         vocab_size=_largest(arrays, "x") + 1 if tokens else None,
     )
+
+
+def file_of(options: NpzOptions) -> Path:
+    """Return the path of the file, the home directory spelt out."""
+    return Path(options.path).expanduser()
+
+
+def fetch(options: NpzOptions) -> None:
+    """See that there is a file; raises `DataUnavailable`."""
+    if not file_of(options).is_file():
+        raise DataUnavailable(
+            f"path must be that of an .npz file, there is none at {options.path!r}"
+        )
+
+
+NPZ = DataSource(
+    "npz", NpzOptions, load, fetch=fetch, files=lambda o: [file_of(o)], paths=("path",)
+)

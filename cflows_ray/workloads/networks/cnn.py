@@ -9,43 +9,66 @@ Parameters, for images s x s x p and c outputs, with r = s // 4:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
-import flax.linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
-from cflows_ray.workloads.base import DataSet, Network, check_images
+from cflows_ray.checks import one_of, require
+from cflows_ray.workloads.base import DataSet, Network, NetworkKind, check_images
 from cflows_ray.workloads.layers import (
-    ACTIVATION_FUNCTIONS,
-    Conv3x3,
-    Linear,
+    Scope,
+    activation,
     average_pool,
-    from_module,
+    conv3x3,
     head,
+    linear,
+    network,
 )
-from cflows_ray.workloads.options import CNNOptions
+from cflows_ray.workloads.options import ACTIVATIONS, check_at_least
+
+if TYPE_CHECKING:
+    from jaxtyping import Array
 
 
-class CNN(nn.Module):
-    """Two convolutions with pooling, a hidden layer, a linear layer."""
+@dataclass(frozen=True)
+class CNNOptions:
+    """Convolutions of `width` and 2 `width` channels, then a hidden layer of 4 `width` units."""
 
-    width: int
-    num_outputs: int
-    activation: Callable[[Array], Array]
+    width: int = 32
+    activation: str = "gelu"
 
-    @nn.compact
-    def __call__(self, x: Float[Array, "n h w p"]) -> Float[Array, "n c"]:
-        """Compute outputs for a batch of images."""
-        for i in range(2):
-            x = self.activation(Conv3x3(self.width * 2**i, name=f"conv_{i}")(x))
-            x = average_pool(x, 2)
-        x = x.reshape(x.shape[0], -1)
-        x = self.activation(Linear(4 * self.width, use_bias=False, name="hidden")(x))
-        return head(self.num_outputs, zero=False)(x)
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "width")
+        one_of("activation", self.activation, ACTIVATIONS)
+
+    def check_image(self, size: int) -> None:
+        """Check that images of a side fit."""
+        require(size >= 4, "image size", ">= 4 for two poolings", size)
+
+
+def forward(
+    scope: Scope, x: Float[Array, "n h w p"], *, options: CNNOptions, num_outputs: int
+) -> Float[Array, "n c"]:
+    """Compute outputs for a batch of images."""
+    act = activation(options.activation)
+    for i in range(2):
+        x = act(conv3x3(scope / f"conv_{i}", x, options.width * 2**i))
+        x = average_pool(x, 2)
+    x = x.reshape(x.shape[0], -1)
+    x = act(linear(scope / "hidden", x, 4 * options.width, use_bias=False))
+    return head(scope, x, num_outputs, zero=False)
 
 
 def build(options: CNNOptions, data: DataSet) -> Network:
-    """Build the network for a data set of images; raises `ValueError` for other data."""
+    """Build the network for a data set of images."""
+    return network(partial(forward, options=options, num_outputs=data.num_outputs), data)
+
+
+def check(options: CNNOptions, data: DataSet) -> None:
+    """Take square images whose side fits the options."""
     options.check_image(check_images("cnn", data))
-    activation = ACTIVATION_FUNCTIONS[options.activation]
-    return from_module(CNN(options.width, data.num_outputs, activation), data)
+
+
+CNN = NetworkKind("cnn", CNNOptions, build, check)

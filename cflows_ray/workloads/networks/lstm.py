@@ -14,76 +14,95 @@ V e + 4h (e + h + 2) + (L - 1) 4h (2h + 2) + (h + 1) c.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
-from cflows_ray.workloads.base import DataSet, Network, check_tokens
-from cflows_ray.workloads.layers import Embed, from_module, head, normal, parameter, uniform
-from cflows_ray.workloads.options import LSTMOptions
+from cflows_ray.workloads.base import DataSet, Network, NetworkKind, check_tokens
+from cflows_ray.workloads.layers import Scope, embed, head, network, normal, uniform
+from cflows_ray.workloads.lazy import lazy_module
+from cflows_ray.workloads.options import check_at_least
 
-
-class Cell(nn.Module):
-    """One LSTM layer over a sequence, from zero states."""
-
-    hidden: int
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "n t e"]) -> Float[Array, "n t h"]:
-        """Return the hidden states after each token."""
-        init = uniform(1 / math.sqrt(self.hidden))
-        gates = 4 * self.hidden
-        input_kernel = parameter(self, "input_kernel", init, (x.shape[-1], gates))
-        hidden_kernel = parameter(self, "hidden_kernel", init, (self.hidden, gates))
-        input_bias = parameter(self, "input_bias", init, (gates,))
-        hidden_bias = parameter(self, "hidden_bias", init, (gates,))
-        from_input = x @ input_kernel
-        from_input = from_input + jnp.broadcast_to(input_bias + hidden_bias, from_input.shape)
-
-        def step(state: tuple[Array, Array], gates_t: Array) -> tuple[tuple[Array, Array], Array]:
-            h, c = state
-            i, f, g, o = jnp.split(gates_t + h @ hidden_kernel, 4, axis=-1)
-            c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
-            h = jax.nn.sigmoid(o) * jnp.tanh(c)
-            return (h, c), h
-
-        zero = jnp.zeros((x.shape[0], self.hidden), x.dtype)
-        _, states = jax.lax.scan(step, (zero, zero), from_input.swapaxes(0, 1))
-        return states.swapaxes(0, 1)
+if TYPE_CHECKING:
+    import jax
+    import jax.numpy as jnp
+    from jaxtyping import Array
+else:
+    jax, jnp = lazy_module("jax"), lazy_module("jax.numpy")
 
 
-class LSTM(nn.Module):
-    """Embedding, LSTM layers, linear layer at the last `num_predicted` positions."""
+@dataclass(frozen=True)
+class LSTMOptions:
+    """Stacked LSTM: layers, width of the embedding, width of the hidden state."""
 
-    layers: int
-    embedding: int
-    hidden: int
-    vocab_size: int
-    num_predicted: int
-    num_outputs: int
+    layers: int = 2
+    embedding: int = 48
+    hidden: int = 48
 
-    @nn.compact
-    def __call__(self, tokens: Int[Array, "n t"]) -> Float[Array, "n s c"]:
-        """Compute outputs for a batch of sequences."""
-        x = Embed(self.vocab_size, self.embedding, normal(1.0), name="embed")(tokens)
-        for i in range(self.layers):
-            x = Cell(self.hidden, name=f"layer_{i}")(x)
-        return head(self.num_outputs, zero=False)(x[:, -self.num_predicted :])
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "layers", "embedding", "hidden")
+
+
+def cell(scope: Scope, x: Float[Array, "n t e"], hidden: int) -> Float[Array, "n t h"]:
+    """Apply one LSTM layer to a sequence, from zero states; the hidden states after each token."""
+    init = uniform(1 / math.sqrt(hidden))
+    gates = 4 * hidden
+    input_kernel = scope.parameter("input_kernel", init, (x.shape[-1], gates))
+    hidden_kernel = scope.parameter("hidden_kernel", init, (hidden, gates))
+    input_bias = scope.parameter("input_bias", init, (gates,))
+    hidden_bias = scope.parameter("hidden_bias", init, (gates,))
+    from_input = x @ input_kernel
+    from_input = from_input + jnp.broadcast_to(input_bias + hidden_bias, from_input.shape)
+
+    def step(state: tuple[Array, Array], gates_t: Array) -> tuple[tuple[Array, Array], Array]:
+        h, c = state
+        i, f, g, o = jnp.split(gates_t + h @ hidden_kernel, 4, axis=-1)
+        c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+        h = jax.nn.sigmoid(o) * jnp.tanh(c)
+        return (h, c), h
+
+    zero = jnp.zeros((x.shape[0], hidden), x.dtype)
+    _, states = jax.lax.scan(step, (zero, zero), from_input.swapaxes(0, 1))
+    return states.swapaxes(0, 1)
+
+
+def forward(
+    scope: Scope,
+    tokens: Int[Array, "n t"],
+    *,
+    options: LSTMOptions,
+    num_outputs: int,
+    vocab_size: int,
+    num_predicted: int,
+) -> Float[Array, "n s c"]:
+    """Compute outputs for a batch of sequences, at the last `num_predicted` positions."""
+    x = embed(scope / "embed", tokens, vocab_size, options.embedding, normal(1.0))
+    for i in range(options.layers):
+        x = cell(scope / f"layer_{i}", x, options.hidden)
+    return head(scope, x[:, -num_predicted:], num_outputs, zero=False)
 
 
 def build(options: LSTMOptions, data: DataSet) -> Network:
     """Build the network for a data set of token sequences; `ValueError` for other data."""
     vocab_size, num_predicted = check_tokens("lstm", data)
-    return from_module(
-        LSTM(
-            layers=options.layers,
-            embedding=options.embedding,
-            hidden=options.hidden,
+    return network(
+        partial(
+            forward,
+            options=options,
+            num_outputs=data.num_outputs,
             vocab_size=vocab_size,
             num_predicted=num_predicted,
-            num_outputs=data.num_outputs,
         ),
         data,
     )
+
+
+def check(options: LSTMOptions, data: DataSet) -> None:
+    """Take integer tokens (n, t), and targets (n, s) for the last s positions."""
+    del options
+    check_tokens("lstm", data)
+
+
+LSTM = NetworkKind("lstm", LSTMOptions, build, check, tokens=True)

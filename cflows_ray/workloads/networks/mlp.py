@@ -6,32 +6,45 @@ Parameters, for inputs of p numbers, width w, depth D and c outputs:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
-import flax.linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
-from cflows_ray.workloads.base import DataSet, Network
-from cflows_ray.workloads.layers import ACTIVATION_FUNCTIONS, Linear, from_module, head
-from cflows_ray.workloads.options import MLPOptions
+from cflows_ray.checks import one_of
+from cflows_ray.workloads.base import DataSet, Network, NetworkKind
+from cflows_ray.workloads.layers import Scope, activation, head, linear, network
+from cflows_ray.workloads.options import ACTIVATIONS, check_at_least, check_booleans
+
+if TYPE_CHECKING:
+    from jaxtyping import Array
 
 
-class MLP(nn.Module):
-    """`depth` hidden layers of `width` units, then a linear layer."""
+@dataclass(frozen=True)
+class MLPOptions:
+    """Multilayer perceptron: `depth` hidden layers of `width`."""
 
-    width: int
-    depth: int
-    num_outputs: int
-    activation: Callable[[Array], Array]
-    zero_head: bool
+    width: int = 256
+    depth: int = 2
+    activation: str = "gelu"
+    zero_head: bool = False
 
-    @nn.compact
-    def __call__(self, x: Float[Array, "n ..."]) -> Float[Array, "n c"]:
-        """Compute outputs for a batch of inputs of any shape."""
-        x = x.reshape(x.shape[0], -1)
-        for i in range(self.depth):
-            x = self.activation(Linear(self.width, name=f"hidden_{i}")(x))
-        return head(self.num_outputs, zero=self.zero_head)(x)
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "width", "depth")
+        one_of("activation", self.activation, ACTIVATIONS)
+        check_booleans(self, "zero_head")
+
+
+def forward(
+    scope: Scope, x: Float[Array, "n ..."], *, options: MLPOptions, num_outputs: int
+) -> Float[Array, "n c"]:
+    """Compute outputs for a batch of inputs of any shape."""
+    act = activation(options.activation)
+    x = x.reshape(x.shape[0], -1)
+    for i in range(options.depth):
+        x = act(linear(scope / f"hidden_{i}", x, options.width))
+    return head(scope, x, num_outputs, zero=options.zero_head)
 
 
 def build(options: MLPOptions, data: DataSet) -> Network:
@@ -39,17 +52,18 @@ def build(options: MLPOptions, data: DataSet) -> Network:
 
     Example:
         >>> from cflows_ray.workloads.data import digits
-        >>> network = build(MLPOptions(width=8, depth=1), digits.load(digits.DigitsOptions()))
-        >>> {name: layer["kernel"].shape for name, layer in network.init(0).items()}
-        {'hidden_0': (64, 8), 'head': (8, 10)}
+        >>> mlp = build(MLPOptions(width=8, depth=1), digits.load(digits.DigitsOptions()))
+        >>> {name: layer["kernel"].shape for name, layer in sorted(mlp.init(0).items())}
+        {'head': (8, 10), 'hidden_0': (64, 8)}
     """
-    return from_module(
-        MLP(
-            width=options.width,
-            depth=options.depth,
-            num_outputs=data.num_outputs,
-            activation=ACTIVATION_FUNCTIONS[options.activation],
-            zero_head=options.zero_head,
-        ),
-        data,
-    )
+    return network(partial(forward, options=options, num_outputs=data.num_outputs), data)
+
+
+def check(options: MLPOptions, data: DataSet) -> None:
+    """Take numbers of any shape (n, ...), as long as an example has one."""
+    del options
+    if data.x.ndim < 2 or 0 in data.x.shape[1:]:
+        raise ValueError(f"network 'mlp' needs x of shape (n, ...), got {data.x.shape}")
+
+
+MLP = NetworkKind("mlp", MLPOptions, build, check)

@@ -13,14 +13,45 @@ N(q) + (q + 1) dim + N(dim) + depth [N(dim) + 4 a dim + N(dim) + (dim + 1) m + (
 
 from __future__ import annotations
 
-import flax.linen as nn
-import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
-from cflows_ray.workloads.base import DataSet, Network, check_images
-from cflows_ray.workloads.layers import LayerNorm, Linear, attention, from_module, gelu, head
-from cflows_ray.workloads.options import ViTOptions
+import numpy as np
+from jaxtyping import Float
+
+from cflows_ray.checks import require
+from cflows_ray.workloads.base import DataSet, Network, NetworkKind, check_images
+from cflows_ray.workloads.layers import Scope, attention, gelu, head, layer_norm, linear, network
+from cflows_ray.workloads.lazy import lazy_module
+from cflows_ray.workloads.options import check_at_least
+
+if TYPE_CHECKING:
+    import jax.numpy as jnp
+    from jaxtyping import Array
+else:
+    jnp = lazy_module("jax.numpy")
+
+
+@dataclass(frozen=True)
+class ViTOptions:
+    """Vision transformer: side of a patch, width, layers, heads and their width, hidden width."""
+
+    patch: int = 4
+    dim: int = 64
+    depth: int = 4
+    heads: int = 8
+    head_dim: int = 64
+    mlp_dim: int = 256
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "patch", "depth", "heads", "head_dim", "mlp_dim")
+        check_at_least(self, 8, "dim")
+        require(self.dim % 4 == 0, "dim", "a multiple of 4 for sin-cos positions", self.dim)
+
+    def check_image(self, size: int) -> None:
+        """Check that images of a side fit."""
+        require(size % self.patch == 0, "patch", f"a divisor of the image size {size}", self.patch)
 
 
 def sincos_positions(rows: int, columns: int, dim: int) -> np.ndarray:
@@ -41,65 +72,44 @@ def to_patches(x: Float[Array, "n h w p"], patch: int) -> Float[Array, "n t q"]:
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(n, -1, patch * patch * p)
 
 
-class Layer(nn.Module):
-    """Attention and hidden layer, each on normalised inputs and added to them."""
-
-    heads: int
-    head_dim: int
-    mlp_dim: int
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "n t d"]) -> Float[Array, "n t d"]:
-        """Apply the layer."""
-        n, t, dim = x.shape
-        inner = self.heads * self.head_dim
-        y = LayerNorm(name="norm_attention")(x)
-        qkv = Linear(3 * inner, use_bias=False, name="qkv")(y)
-        q, k, v = jnp.split(qkv.reshape(n, t, 3 * self.heads, self.head_dim), 3, axis=2)
-        y = attention(q, k, v, causal=False)
-        x = x + Linear(dim, use_bias=False, name="out")(y)
-        y = LayerNorm(name="norm_hidden")(x)
-        y = gelu(Linear(self.mlp_dim, name="hidden")(y))
-        return x + Linear(dim, name="hidden_out")(y)
+def layer(scope: Scope, x: Float[Array, "n t d"], options: ViTOptions) -> Float[Array, "n t d"]:
+    """Apply attention and hidden layer, each on normalised inputs and added to them."""
+    n, t, dim = x.shape
+    heads, head_dim = options.heads, options.head_dim
+    inner = heads * head_dim
+    y = layer_norm(scope / "norm_attention", x)
+    qkv = linear(scope / "qkv", y, 3 * inner, use_bias=False)
+    q, k, v = jnp.split(qkv.reshape(n, t, 3 * heads, head_dim), 3, axis=2)
+    y = attention(q, k, v, causal=False)
+    x = x + linear(scope / "out", y, dim, use_bias=False)
+    y = layer_norm(scope / "norm_hidden", x)
+    y = gelu(linear(scope / "hidden", y, options.mlp_dim))
+    return x + linear(scope / "hidden_out", y, dim)
 
 
-class ViT(nn.Module):
-    """The whole network."""
-
-    patch: int
-    dim: int
-    depth: int
-    heads: int
-    head_dim: int
-    mlp_dim: int
-    num_outputs: int
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "n h w p"]) -> Float[Array, "n c"]:
-        """Compute outputs for a batch of images."""
-        rows, columns = x.shape[1] // self.patch, x.shape[2] // self.patch
-        x = LayerNorm(name="norm_patch")(to_patches(x, self.patch))
-        x = LayerNorm(name="norm_embedding")(Linear(self.dim, name="embedding")(x))
-        positions = sincos_positions(rows, columns, self.dim)
-        x = x + jnp.broadcast_to(jnp.asarray(positions, x.dtype), x.shape)
-        for i in range(self.depth):
-            x = Layer(self.heads, self.head_dim, self.mlp_dim, name=f"layer_{i}")(x)
-        x = LayerNorm(name="norm_out")(x).mean(axis=1)
-        return head(self.num_outputs, zero=True)(x)
+def forward(
+    scope: Scope, x: Float[Array, "n h w p"], *, options: ViTOptions, num_outputs: int
+) -> Float[Array, "n c"]:
+    """Compute outputs for a batch of images."""
+    rows, columns = x.shape[1] // options.patch, x.shape[2] // options.patch
+    x = layer_norm(scope / "norm_patch", to_patches(x, options.patch))
+    x = layer_norm(scope / "norm_embedding", linear(scope / "embedding", x, options.dim))
+    positions = sincos_positions(rows, columns, options.dim)
+    x = x + jnp.broadcast_to(jnp.asarray(positions, x.dtype), x.shape)
+    for i in range(options.depth):
+        x = layer(scope / f"layer_{i}", x, options)
+    x = layer_norm(scope / "norm_out", x).mean(axis=1)
+    return head(scope, x, num_outputs, zero=True)
 
 
 def build(options: ViTOptions, data: DataSet) -> Network:
-    """Build the network for a data set of images; raises `ValueError` for other data."""
+    """Build the network for a data set of images."""
+    return network(partial(forward, options=options, num_outputs=data.num_outputs), data)
+
+
+def check(options: ViTOptions, data: DataSet) -> None:
+    """Take square images whose side fits the options."""
     options.check_image(check_images("vit", data))
-    return from_module(
-        ViT(
-            patch=options.patch,
-            dim=options.dim,
-            depth=options.depth,
-            heads=options.heads,
-            head_dim=options.head_dim,
-            mlp_dim=options.mlp_dim,
-            num_outputs=data.num_outputs,
-        ),
-        data,
-    )
+
+
+VIT = NetworkKind("vit", ViTOptions, build, check)
