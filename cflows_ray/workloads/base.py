@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -164,6 +164,10 @@ class Recipe(ABC):
         """
         return resolve(self.option_classes, options, name)
 
+    def default_options(self) -> dict[str, Any]:
+        """Return the options with their defaults, for people; a default need not be allowed."""
+        return defaults_of(self.option_classes)
+
     @abstractmethod
     def build(self, name: str, criterion: str, *options: Any) -> Workload:
         """Build the workload under its name, from what `resolve` returned."""
@@ -176,7 +180,7 @@ class Recipe(ABC):
         """Look at the data, with NumPy only; raise `ValueError` where they do not fit."""
         del name, criterion, options
 
-    def arrays(self, name: str, *options: Any) -> Mapping[str, np.ndarray | None]:
+    def arrays(self, name: str, *options: Any) -> Mapping[str, np.ndarray]:
         """Return the arrays that the loss will see, by name, with NumPy only; empty for none."""
         del name, options
         return {}
@@ -195,6 +199,11 @@ class Recipe(ABC):
         """Return a few words that tell this workload from others of the same name."""
         del options
         return name
+
+
+def defaults_of(classes: Iterable[type]) -> dict[str, Any]:
+    """Return the fields of several option classes with their defaults."""
+    return {field.name: field.default for cls in classes for field in fields(cls)}
 
 
 def as_mapping(resolved: Iterable[Any]) -> dict[str, Any]:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import os.path
 from collections.abc import Mapping
 from typing import Any
 
-from cflows_ray.checks import one_of
+import numpy as np
+
+from cflows_ray.checks import ConfigError, one_of
 from cflows_ray.registry import Registry
 from cflows_ray.workloads.base import Recipe, Workload, as_mapping
 from cflows_ray.workloads.criteria import CRITERIA
@@ -110,6 +114,88 @@ def fetch_data(name: str, options: Mapping[str, Any] | None = None) -> None:
     """
     recipe, resolved = _resolve(name, options)
     recipe.fetch(*resolved)
+
+
+def check_data(name: str, criterion: str = "mse", options: Mapping[str, Any] | None = None) -> None:
+    """See that a workload's data fit its network and criterion, with NumPy only.
+
+    Raises what `fetch_data` raises, and `ConfigError` saying in one line of which data what is
+    wrong.
+
+    Example:
+        >>> check_data("digits_mlp", "cross_entropy")
+    """
+    check_workload(name, criterion, options)
+    recipe, resolved = _resolve(name, options)
+    recipe.fetch(*resolved)
+    try:
+        recipe.check_data(name, criterion, *resolved)
+    except ValueError as error:
+        raise ConfigError(f"{recipe.describe(name, *resolved)}: {error}") from error
+
+
+def data_fingerprint(name: str, options: Mapping[str, Any] | None = None) -> str | None:
+    """Return a hash of the data as the network will see them; None for a workload without data.
+
+    It is of the arrays' values, shapes and types after all preparation, so it tells data that were
+    replaced, and a preparation that has changed, and is the same for the same data under another
+    path. 16 hexadecimal digits of SHA-256. Files are read again only when they have changed.
+
+    Raises what `check_data` raises for "mse".
+
+    Example:
+        >>> len(data_fingerprint("digits_mlp"))
+        16
+        >>> data_fingerprint("saddle_2d")
+    """
+    recipe, resolved = _resolve(name, options)
+    recipe.fetch(*resolved)
+    return _fingerprint(recipe, name, tuple(resolved), stamp(recipe.files(*resolved)))
+
+
+@functools.lru_cache(maxsize=1024)
+def _fingerprint(
+    recipe: Recipe, name: str, resolved: tuple[Any, ...], key: tuple[Any, ...]
+) -> str | None:
+    """Hash the arrays of a workload; files that have changed have another key."""
+    del key
+    arrays = recipe.arrays(name, *resolved)
+    digest = hashlib.sha256()
+    for part, values in sorted(arrays.items()):
+        array = np.asarray(values)
+        array = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<")))
+        digest.update(f"{part} {array.dtype.str} {np.shape(values)};".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()[:16] if arrays else None
+
+
+def resolve_paths(name: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return options with relative paths made absolute, for a process in another folder.
+
+    For what is carried out, not for what is recorded: a run id hashes the path as it was given.
+    `~` is left to each machine.
+
+    Example:
+        >>> resolve_paths("npz", {"path": "/data/../data/task.npz"})
+        {'path': '/data/task.npz'}
+    """
+    recipe, resolved = _resolve(name, options)
+    given = dict(options or {})
+    for path in recipe.paths(*resolved):
+        if given.get(path) and not given[path].startswith("~"):
+            given[path] = os.path.abspath(given[path])
+    return given
+
+
+def describe(name: str, options: Mapping[str, Any] | None = None) -> str:
+    """Return a few words for messages that tell a workload from others of its name.
+
+    Example:
+        >>> describe("npz", {"path": "/data/task.npz", "network": "cnn"})
+        'npz(task.npz)/cnn'
+    """
+    recipe, resolved = _resolve(name, options)
+    return recipe.describe(name, *resolved)
 
 
 def build_workload(name: str, criterion: str = "mse", **options: Any) -> Workload:

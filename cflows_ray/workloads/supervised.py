@@ -26,10 +26,17 @@ from cflows_ray.workloads.base import (
     Recipe,
     Workload,
     as_mapping,
+    defaults_of,
 )
 from cflows_ray.workloads.criteria import CRITERIA, correct
 from cflows_ray.workloads.ghost import mean_over_examples
 from cflows_ray.workloads.lazy import lazy_module
+from cflows_ray.workloads.meeting import (
+    arrays_of,
+    as_taken_by,
+    check_meeting,
+    is_classification,
+)
 from cflows_ray.workloads.options import CommonOptions, resolve
 
 if TYPE_CHECKING:
@@ -124,6 +131,14 @@ class Supervised(Recipe):
             kind.check(resolved[-2], self.source.outline(resolved[0]))
         return resolved
 
+    def default_options(self) -> dict[str, Any]:
+        """Return the options with their defaults, `scale` first where there is one."""
+        scale = {} if self.cpu is None else {"scale": SCALES[0]}
+        choice = () if self.network is not None else (NetworkChoice,)
+        kind = self.kind(NetworkChoice())
+        classes = (self.source.options, *choice, kind.options, CommonOptions)
+        return {**scale, **defaults_of(classes), **self.defaults}
+
     def fetch(self, *options: Any) -> None:
         """See that the data are on this machine, or raise `DataUnavailable`."""
         self.source.fetch(options[0])
@@ -144,21 +159,29 @@ class Supervised(Recipe):
         files = f"({', '.join(given)})" if given else ""
         return f"{name}{files}" + (f"/{values['network']}" if self.network is None else "")
 
+    def check_data(self, name: str, criterion: str, *options: Any) -> None:
+        """Load the data and see that they fit network and criterion."""
+        self._meet(name, criterion, *options)
+
+    def arrays(self, name: str, *options: Any) -> Mapping[str, np.ndarray]:
+        """Return the data as the network takes them."""
+        data = self._meet(name, "mse", *options)
+        sizes = np.array([data.num_outputs, data.vocab_size or 0], np.int64)
+        return {**arrays_of(data), "sizes": sizes}
+
     def build(self, name: str, criterion: str, *options: Any) -> Workload:
         """Load the data and build the network."""
-        kind, data = self._meet(*options)
-        network = kind.build(options[-2], data)
+        data = self._meet(name, criterion, *options)
+        network = self.kind(*options).build(options[-2], data)
         return join(name, criterion, data, network, options[-1])
 
-    def _meet(self, *options: Any) -> tuple[NetworkKind, DataSet]:
-        """Return the network and the data as it takes them."""
+    def _meet(self, name: str, criterion: str, *options: Any) -> DataSet:
+        """Return the data as the network takes them; raises `ValueError` where it does not."""
         kind = self.kind(*options)
-        data = load_once(self.source, options[0])
-        if not kind.tokens and np.issubdtype(data.x.dtype, np.integer):
-            test = None if data.x_test is None else data.x_test.astype(np.float32)
-            data = DataSet(data.x.astype(np.float32), data.y, test, data.y_test, data.num_outputs)
+        data = as_taken_by(kind, load_once(self.source, options[0]))
         kind.check(options[-2], data)
-        return kind, data
+        check_meeting(criterion, name, kind, data)
+        return data
 
 
 def _only(options: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -200,15 +223,6 @@ def in_dtype_of(params: PyTree, x: Array) -> Array:
     return x.astype(float_dtype(params)) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
 
-def is_classification(y: np.ndarray) -> bool:
-    """Tell targets that name classes (indices, ±1 or one-hot vectors) from other targets."""
-    if np.issubdtype(y.dtype, np.integer):
-        return True
-    if y.shape[-1] == 1:
-        return bool(np.all(np.abs(y) == 1))
-    return bool(np.all((y == 0) | (y == 1)) and np.all(y.sum(axis=-1) == 1))
-
-
 def join(
     name: str, criterion: str, data: DataSet, network: Network, common: CommonOptions
 ) -> Workload:
@@ -226,21 +240,19 @@ def join(
 
     example_loss = CRITERIA[criterion]
     classes = is_classification(data.y)
-    if criterion == "cross_entropy" and not classes:
-        raise ValueError(
-            f"criterion 'cross_entropy' of workload {name!r} needs targets that are class indices, "
-            "one-hot vectors, or ±1 for a single output"
-        )
+
+    def outputs(params: PyTree, x: Array) -> Array:
+        found = network.apply(params, in_dtype_of(params, x))
+        if found.shape[-1] != data.num_outputs:
+            raise ValueError(f"network must have {data.num_outputs} outputs, got {found.shape[-1]}")
+        return found
 
     def per_example(params: PyTree, batch: dict[str, Array]) -> Float[Array, " *n"]:
-        return example_loss(network.apply(params, in_dtype_of(params, batch["x"])), batch["y"])
+        return example_loss(outputs(params, batch["x"]), batch["y"])
 
     def per_example_correct(params: PyTree, batch: dict[str, Array]) -> Float[Array, " *n"]:
-        outputs = network.apply(params, in_dtype_of(params, batch["x"]))
-        return correct(outputs, batch["y"]).astype(outputs.dtype)
-
-    def outputs(params: PyTree, probe: Array) -> Array:
-        return network.apply(params, in_dtype_of(params, probe))
+        found = outputs(params, batch["x"])
+        return correct(found, batch["y"]).astype(found.dtype)
 
     has_test = data.x_test is not None and len(data.x_test) > 0
     probe = data.x_test if has_test else data.x

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 
@@ -90,3 +91,14 @@ def test_checking_loads_neither_jax_nor_data():
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_workloads_are_listed_with_their_options(capsys):
+    runpy.run_module("cflows_ray.workloads", run_name="__main__")
+    lines = capsys.readouterr().out.splitlines()
+    shown = dict(zip(lines[::2], lines[1::2], strict=True))
+    assert len(shown) == len(WORKLOADS)
+    options = shown["vit_cifar10: vision transformer on CIFAR-10"]
+    assert options.strip().startswith("scale='paper', num_examples=1000, num_classes=4")
+    assert "num_examples=250" in shown["mamba_sorting: Mamba on sorting"]
+    assert "path='', network='mlp'" in shown["npz: your own data from an .npz file"]
