@@ -102,7 +102,7 @@ def as_taken_by(kind: NetworkKind, data: DataSet) -> DataSet:
             arrays[name] = to_float32(name, arrays[name])
     num_outputs = data.num_outputs
     if is_integer(data.y):
-        targets = {name: array for name, array in arrays.items() if name[0] == "y"}
+        targets = {k: to_int32(k, v, "it is integer") for k, v in arrays.items() if k[0] == "y"}
         targets, num_outputs = _as_classes(targets, num_outputs)
         arrays |= targets
     else:
@@ -166,7 +166,6 @@ def _check_targets(name: str, y: np.ndarray, num_outputs: int) -> None:
         allowed = f"of num_outputs = {num_outputs} numbers an example"
         expect(y.shape[-1] == num_outputs, name, allowed, y.shape)
     elif y.size:
-        expect(int(y.min()) >= 0, name, "classes >= 0", int(y.min()))
         below = f"classes below num_outputs = {num_outputs}"
         expect(int(y.max()) < num_outputs, name, below, int(y.max()))
 

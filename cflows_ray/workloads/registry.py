@@ -8,8 +8,6 @@ import os.path
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from cflows_ray.checks import ConfigError, one_of
 from cflows_ray.registry import Registry
 from cflows_ray.workloads.base import Recipe, Workload, as_mapping
@@ -162,10 +160,8 @@ def _fingerprint(
     arrays = recipe.arrays(name, *resolved)
     digest = hashlib.sha256()
     for part, values in sorted(arrays.items()):
-        array = np.asarray(values)
-        array = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<")))
-        digest.update(f"{part} {array.dtype.str} {np.shape(values)};".encode())
-        digest.update(array.tobytes())
+        digest.update(f"{part} {values.dtype.str} {values.shape};".encode())
+        digest.update(values.tobytes())
     return digest.hexdigest()[:16] if arrays else None
 
 

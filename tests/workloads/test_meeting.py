@@ -25,6 +25,7 @@ from cflows_ray.workloads import (
     Supervised,
     build_workload,
     check_data,
+    data_fingerprint,
 )
 from cflows_ray.workloads.criteria import correct, cross_entropy, mse
 from cflows_ray.workloads.data.digits import DigitsOptions
@@ -225,20 +226,20 @@ def test_criteria_take_matching_shapes_of_any_rank():
 # Data from outside -------------------------------------------------------------------------------
 
 
-def outside(monkeypatch, **changes):
+def outside(monkeypatch, network="mlp", **changes):
     """Register a data set of one's own, as it should be but for `changes`."""
     x = np.random.default_rng(0).normal(size=(N, 4)).astype(np.float32)
     values = {"x": x, "y": LABELS, "x_test": None, "y_test": None, "num_outputs": C, **changes}
     monkeypatch.setattr(WORKLOADS, "_added", {})
     source = DataSource("mine", DigitsOptions, lambda _: DataSet(**values))
-    WORKLOADS.register("mine", Supervised("data of one's own", source, "mlp"))
+    WORKLOADS.register("mine", Supervised("data of one's own", source, network))
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"y": LABELS + 1}, r"y must be classes below num_outputs = 3, got 3"),
-        ({"y": LABELS - 1}, r"y must be classes >= 0, got -1"),
+        ({"y": LABELS - 1}, r"y must be >= 0 where it is integer, got -1"),
         ({"y": np.ones((N, 2), np.float32)}, r"y must be of num_outputs = 3 numbers.* \(12, 2\)"),
         ({"y": LABELS[:-1]}, r"x and y must be of one length, got 12 and 11"),
         ({"x_test": np.ones((2, 4)), "y_test": np.array([0, 5])}, "y_test must be classes below"),
@@ -252,6 +253,28 @@ def test_data_sets_of_ones_own_are_held_to_the_same(changes, message, monkeypatc
         check_data("mine")
     with pytest.raises(ValueError, match=message):
         build_workload("mine")
+
+
+def test_tokens_beyond_the_vocabulary_are_refused(monkeypatch):
+    """A table of embeddings would be read at its last row, without a word."""
+    tokens = np.arange(4 * N).reshape(N, 4) % 6
+    outside(monkeypatch, "lstm", x=tokens, y=tokens[:, :2] % C, vocab_size=6)
+    check_data("mine")
+    outside(monkeypatch, "lstm", x=tokens, y=tokens[:, :2] % C, vocab_size=5)
+    with pytest.raises(ConfigError, match="x must be tokens below 5, got 5"):
+        check_data("mine")
+
+
+def test_data_of_any_byte_order_and_width_are_taken(monkeypatch):
+    outside(monkeypatch)
+    usual = data_fingerprint("mine")
+    x = build_workload("mine").problem.data["x"]
+    outside(monkeypatch, x=x.astype(">f8"), y=LABELS.astype(">i2"))
+    data = build_workload("mine").problem.data
+    assert (data["x"].dtype, data["y"].dtype) == (np.float32, np.int32)
+    assert data_fingerprint("mine") == usual
+    outside(monkeypatch, num_outputs=C + 1)  # another network, on the same arrays
+    assert data_fingerprint("mine") != usual
 
 
 @dataclass(frozen=True)
