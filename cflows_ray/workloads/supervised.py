@@ -191,7 +191,7 @@ def _only(options: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def stamp(files: Iterable[Path]) -> tuple[tuple[str, int, int], ...]:
     """Return path, time and size of files that exist, so that a changed one is read anew."""
-    stats = [(str(path), path.stat()) for path in files if path.is_file()]
+    stats = [(str(path.absolute()), path.stat()) for path in files if path.is_file()]
     return tuple((path, stat.st_mtime_ns, stat.st_size) for path, stat in stats)
 
 

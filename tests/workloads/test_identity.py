@@ -135,6 +135,18 @@ def test_relative_paths_become_absolute_and_nothing_else_changes(tmp_path, monke
     assert resolve_paths("saddle_2d", {"c": 1.0}) == {"c": 1.0}
 
 
+def test_a_relative_path_in_another_folder_is_another_file(tmp_path, monkeypatch):
+    """Even of one size and time."""
+    found = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        np.savez("task.npz", x=np.full((4, 2), ord(name)), y=np.arange(4) % 2)
+        os.utime("task.npz", ns=(10**18, 10**18))
+        found.append(data_fingerprint("npz", {"path": "task.npz"}))
+    assert found[0] != found[1]
+
+
 def test_runs_on_different_files_read_differently():
     assert describe("npz", {"path": "/a/task.npz"}) == "npz(task.npz)/mlp"
     assert describe("npz", {"path": "b.npz", "network": "cnn"}) == "npz(b.npz)/cnn"
