@@ -7,19 +7,59 @@ first examples of the first classes are taken, in the order of the files `data_b
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from cflows_ray.workloads.base import DataSet
-from cflows_ray.workloads.download import TEST_FILE, TRAIN_FILES, find_folder
-from cflows_ray.workloads.options import CIFAR10Options
+from cflows_ray.checks import require
+from cflows_ray.workloads.base import DataSet, DataSource
+from cflows_ray.workloads.data.cifar10_download import TEST_FILE, TRAIN_FILES, find_folder
+from cflows_ray.workloads.options import check_at_least, check_booleans
 
 RECORD_BYTES = 1 + 3 * 32 * 32
 
 # Mean and standard deviation of the training pixels, a channel (red, green, blue), in [0, 1].
 CHANNEL_MEAN = np.array([0.4914, 0.4822, 0.4465])
 CHANNEL_STD = np.array([0.2470, 0.2435, 0.2616])
+
+
+@dataclass(frozen=True)
+class CIFAR10Options:
+    """CIFAR-10: which examples, and where the files are.
+
+    Attributes:
+        num_examples: training examples n; the first n / num_classes of each class are taken.
+        num_classes: the first classes, in the order of the data set.
+        binary: targets ±1 (class 0 is -1) and one output; needs num_classes = 2.
+        num_test: test examples at most, balanced in the same way; 0 takes all of the classes.
+        downsample: side of the square of pixels averaged into one; 1 keeps 32x32 images.
+        data_dir: folder of the official binary files. Empty takes the environment variable
+            CFLOWS_CIFAR10_DIR, and without it a cache filled by download.
+    """
+
+    num_examples: int = 1000
+    num_classes: int = 4
+    binary: bool = False
+    num_test: int = 0
+    downsample: int = 1
+    data_dir: str = ""
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 2, "num_classes", "num_examples")
+        check_at_least(self, 0, "num_test")
+        check_booleans(self, "binary")
+        require(self.num_classes <= 10, "num_classes", "<= 10", self.num_classes)
+        require(
+            not self.binary or self.num_classes == 2, "num_classes", "2 if binary", self.num_classes
+        )
+        require(self.downsample in (1, 2, 4, 8), "downsample", "1, 2, 4 or 8", self.downsample)
+        require(isinstance(self.data_dir, str), "data_dir", "a path", self.data_dir)
+        for name, there in (("num_examples", 5000), ("num_test", 1000)):
+            value = getattr(self, name)
+            require(value <= there * self.num_classes, name, f"<= {there} a class", value)
+            even = value % self.num_classes == 0
+            require(even, name, f"a multiple of num_classes = {self.num_classes}", value)
 
 
 def read_records(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -92,3 +132,27 @@ def load(options: CIFAR10Options) -> DataSet:
         y_test=targets(test_labels[test_index]),
         num_outputs=1 if options.binary else c,
     )
+
+
+def fetch(options: CIFAR10Options) -> None:
+    """Find the folder, or download it once; raises `DataUnavailable`."""
+    find_folder(options.data_dir)
+
+
+def files(options: CIFAR10Options) -> list[Path]:
+    """Return the files that `load` reads."""
+    folder = find_folder(options.data_dir)
+    return [folder / name for name in (*TRAIN_FILES, TEST_FILE) if (folder / name).is_file()]
+
+
+def outline(options: CIFAR10Options) -> DataSet:
+    """Return the shapes of what `load` returns, without examples."""
+    side, c = 32 // options.downsample, 1 if options.binary else options.num_classes
+    x = np.empty((0, side, side, 3), np.float32)
+    y = np.empty((0, 1), np.float32) if options.binary else np.empty(0, np.int32)
+    return DataSet(x=x, y=y, x_test=None, y_test=None, num_outputs=c)
+
+
+CIFAR10 = DataSource(
+    "cifar10", CIFAR10Options, load, fetch=fetch, files=files, paths=("data_dir",), outline=outline
+)

@@ -1,63 +1,14 @@
-"""Digits, sorting, data of one's own, and the analytic workload."""
+"""Data of one's own: what is read, and what is said about files that are wrong."""
 
 from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
+import zipfile
+
 import numpy as np
 import pytest
 from tiny import write_npz
 
 from cflows_ray.workloads import build_workload
-from cflows_ray.workloads.criteria import correct, cross_entropy, mse
-
-
-def test_digits_split_is_fixed_and_disjoint():
-    problem = build_workload("digits_mlp").problem
-    assert problem.data["x"].shape == (1000, 8, 8, 1)
-    assert problem.test_data["x"].shape == (797, 8, 8, 1)
-    assert problem.probe.shape == (64, 8, 8, 1)
-    assert problem.data["x"].mean() == pytest.approx(0, abs=1e-4)
-    assert problem.data["x"].std() == pytest.approx(1, abs=1e-4)
-    train = {image.tobytes() for image in problem.data["x"]}
-    test = [image.tobytes() for image in problem.test_data["x"]]
-    assert sum(image in train for image in test) <= 5  # the set itself has a few twins
-    fewer = build_workload("digits_mlp", num_examples=100).problem.data
-    np.testing.assert_array_equal(fewer["y"], problem.data["y"][:100])
-
-
-def test_digits_start_from_outputs_of_zero():
-    workload = build_workload("digits_mlp", "cross_entropy")
-    loss = workload.problem.loss(workload.init(0), workload.problem.data)
-    assert float(loss) == pytest.approx(np.log(10), rel=1e-6)
-    workload = build_workload("digits_mlp", "mse")
-    assert float(workload.problem.loss(workload.init(0), workload.problem.data)) == 0.5
-
-
-def test_sorting_asks_for_the_sorted_part():
-    data = build_workload("lstm_sorting", length=5, vocab_size=3, num_examples=50).problem.data
-    x, y = data["x"], data["y"]
-    assert x.shape == (50, 9)
-    np.testing.assert_array_equal(y, np.sort(x[:, :5], axis=1))
-    np.testing.assert_array_equal(x[:, 5:], y[:, :-1])  # shifted by one
-    assert x.max() == 2
-
-
-@pytest.mark.parametrize("name", ["lstm_sorting", "transformer_sorting", "mamba_sorting"])
-def test_sequence_networks_are_causal(name, tiny):
-    """A later token changes no earlier output."""
-    workload = tiny(name)
-    params = workload.init(0)
-    params["head"]["kernel"] = params["head"]["kernel"] + 0.5 * jnp.eye(
-        *params["head"]["kernel"].shape
-    )
-    tokens = workload.problem.data["x"][:1]
-    changed = tokens.copy()
-    changed[0, -1] = (changed[0, -1] + 1) % 4
-    outputs = jax.jit(workload.problem.outputs)
-    before, after = (np.asarray(outputs(params, t)) for t in (tokens, changed))
-    np.testing.assert_allclose(before[:, :-1], after[:, :-1], atol=1e-6)
-    assert np.abs(before[:, -1] - after[:, -1]).max() > 1e-6
 
 
 def test_npz_is_read_as_it_is(tmp_path):
@@ -142,28 +93,55 @@ def test_network_on_data_of_another_kind(tmp_path):
         build_workload("npz", path=str(path), network="lstm")
 
 
-def test_saddle_is_its_formula():
-    workload = build_workload("saddle_2d", c=0.5, x0=2.0, y0=3.0)
-    assert float(workload.problem.loss(workload.init(0), workload.problem.data)) == 4.5
-    assert float(workload.init(1)["x"]) != 2.0
+# Files that are no archive of plain arrays: no advice to unpickle --------------------------------
 
 
-def test_criteria_by_hand():
-    outputs, labels = jnp.array([[1.0, 3.0], [0.0, 0.0]]), jnp.array([0, 1])
-    np.testing.assert_allclose(mse(outputs, labels), [(0 + 9) / 2, 0.5])
-    np.testing.assert_allclose(
-        cross_entropy(outputs, labels), [np.log(1 + np.e**2), np.log(2)], rtol=1e-6
-    )
-    one_hot = jnp.eye(2)
-    np.testing.assert_allclose(mse(outputs, one_hot), mse(outputs, labels))
-    np.testing.assert_allclose(cross_entropy(outputs, one_hot), cross_entropy(outputs, labels))
-    assert correct(outputs, labels).tolist() == [False, False]
-    assert correct(outputs, one_hot).tolist() == [False, False]
+def text(path):
+    path.write_text("x,y\n1,2\n")
 
 
-def test_binary_criteria_by_hand():
-    outputs, targets = jnp.array([[2.0], [3.0]]), jnp.array([[-1.0], [1.0]])
-    np.testing.assert_allclose(mse(outputs, targets), [4.5, 2.0])
-    expected = [np.log(1 + np.e**2), np.log(1 + np.e**-3)]
-    np.testing.assert_allclose(cross_entropy(outputs, targets), expected, rtol=1e-6)
-    assert correct(outputs, targets).tolist() == [False, True]
+def empty(path):
+    path.write_bytes(b"")
+
+
+def single_array(path):
+    with path.open("wb") as file:
+        np.save(file, np.ones(3))
+
+
+def objects(path):
+    np.savez(path, x=np.ones((3, 2)), y=np.array([{}, [], 0], object))
+
+
+def pickled(path):
+    path.write_bytes(b"\x80\x04K\x01.")
+
+
+def truncated(path):
+    np.savez(path, x=np.ones((30, 2)), y=np.zeros(30, int))
+    path.write_bytes(path.read_bytes()[:300])
+
+
+def damaged(path):
+    np.savez_compressed(path, x=np.arange(600.0).reshape(300, 2), y=np.zeros(300, int))
+    raw = bytearray(path.read_bytes())
+    raw[100:110] = bytes(10)
+    path.write_bytes(bytes(raw))
+
+
+def other_zip(path):
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("x.npy", "no array")
+        file.writestr("y.npy", "no array")
+
+
+@pytest.mark.parametrize(
+    "write", [text, empty, single_array, objects, pickled, truncated, damaged, other_zip]
+)
+def test_one_line_without_advice_to_unpickle(write, tmp_path):
+    path = tmp_path / "task.npz"
+    write(path)
+    with pytest.raises(ValueError, match="is not a file of plain arrays: ") as caught:
+        build_workload("npz", path=str(path))
+    assert "\n" not in str(caught.value)
+    assert "pickle" not in str(caught.value)

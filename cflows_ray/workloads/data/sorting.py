@@ -9,10 +9,28 @@ its last token; the network predicts the token after each of the last `length` p
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from cflows_ray.workloads.base import DataSet
-from cflows_ray.workloads.options import SortingOptions
+from cflows_ray.workloads.base import DataSet, DataSource
+from cflows_ray.workloads.options import check_at_least
+
+
+@dataclass(frozen=True)
+class SortingOptions:
+    """Sorting: sequences of `length` tokens out of `vocab_size`, drawn from a fixed seed."""
+
+    num_examples: int = 1000
+    num_test: int = 1000
+    length: int = 8
+    vocab_size: int = 4
+    data_seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "num_examples", "num_test")
+        check_at_least(self, 2, "length", "vocab_size")
+        check_at_least(self, 0, "data_seed")
 
 
 def load(options: SortingOptions) -> DataSet:
@@ -36,3 +54,6 @@ def load(options: SortingOptions) -> DataSet:
         num_outputs=options.vocab_size,
         vocab_size=options.vocab_size,
     )
+
+
+SORTING = DataSource("sorting", SortingOptions, load)

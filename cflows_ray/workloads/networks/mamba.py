@@ -24,28 +24,52 @@ V d + layers [d + 2 d E + (K + 1) E + E (R + 2N) + (R + 1) E + E N + E + E d] + 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
-from cflows_ray.workloads.base import DataSet, Network, check_tokens
+from cflows_ray.workloads.base import DataSet, Network, NetworkKind, check_tokens
 from cflows_ray.workloads.layers import (
-    Embed,
-    Linear,
-    RMSNorm,
-    from_module,
+    Scope,
+    embed,
+    linear,
+    network,
     normal,
     ones,
-    parameter,
+    rms_norm,
     uniform,
 )
-from cflows_ray.workloads.options import MambaOptions
+from cflows_ray.workloads.lazy import lazy_module
+from cflows_ray.workloads.options import check_at_least, check_numbers
+
+if TYPE_CHECKING:
+    import jax
+    import jax.numpy as jnp
+    from jaxtyping import Array
+else:
+    jax, jnp = lazy_module("jax"), lazy_module("jax.numpy")
 
 _STD = 0.02
 _STEP_MIN, _STEP_MAX = 0.001, 0.1
+
+
+@dataclass(frozen=True)
+class MambaOptions:
+    """Selective state-space stack: layers, width, state size, expansion, convolution length."""
+
+    layers: int = 2
+    dim: int = 64
+    state: int = 16
+    expand: int = 2
+    conv: int = 4
+    head_scale: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "layers", "dim", "state", "expand", "conv")
+        check_numbers(self, "head_scale")
 
 
 def _step_bias(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -92,75 +116,64 @@ def selective_scan(
     return y.swapaxes(0, 1)
 
 
-class Block(nn.Module):
-    """One selective state-space block."""
-
-    state: int
-    expand: int
-    conv: int
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "n t d"]) -> Float[Array, "n t d"]:
-        """Apply the block (without norm and sum)."""
-        dim = x.shape[-1]
-        inner, rank = self.expand * dim, math.ceil(dim / 16)
-        matrix = normal(_STD)
-        uz = Linear(2 * inner, use_bias=False, kernel_init=matrix, name="in")(x)
-        u, z = jnp.split(uz, 2, axis=-1)
-        tap = uniform(1 / math.sqrt(self.conv))
-        kernel = parameter(self, "conv_kernel", tap, (self.conv, inner))
-        u = jax.nn.silu(causal_convolution(u, kernel, parameter(self, "conv_bias", tap, (inner,))))
-        size = rank + 2 * self.state
-        parts = Linear(size, use_bias=False, kernel_init=matrix, name="select")(u)
-        delta, b, c = jnp.split(parts, [rank, rank + self.state], axis=-1)
-        step_init = uniform(1 / math.sqrt(rank))
-        step = Linear(inner, kernel_init=step_init, bias_init=_step_bias, name="step")(delta)
-        a = -jnp.exp(parameter(self, "a_log", _log_a, (inner, self.state)))
-        skip = parameter(self, "skip", ones, (inner,))
-        y = selective_scan(u, jax.nn.softplus(step), a, b, c)
-        y = y + jnp.broadcast_to(skip, u.shape) * u
-        return Linear(dim, use_bias=False, kernel_init=matrix, name="out")(y * jax.nn.silu(z))
+def block(scope: Scope, x: Float[Array, "n t d"], options: MambaOptions) -> Float[Array, "n t d"]:
+    """Apply one selective state-space block (without norm and sum)."""
+    dim = x.shape[-1]
+    inner, rank = options.expand * dim, math.ceil(dim / 16)
+    matrix = partial(linear, use_bias=False, kernel_init=normal(_STD))
+    u, z = jnp.split(matrix(scope / "in", x, 2 * inner), 2, axis=-1)
+    tap = uniform(1 / math.sqrt(options.conv))
+    kernel = scope.parameter("conv_kernel", tap, (options.conv, inner))
+    bias = scope.parameter("conv_bias", tap, (inner,))
+    u = jax.nn.silu(causal_convolution(u, kernel, bias))
+    parts = matrix(scope / "select", u, rank + 2 * options.state)
+    delta, b, c = jnp.split(parts, [rank, rank + options.state], axis=-1)
+    step_init = uniform(1 / math.sqrt(rank))
+    step = linear(scope / "step", delta, inner, kernel_init=step_init, bias_init=_step_bias)
+    a = -jnp.exp(scope.parameter("a_log", _log_a, (inner, options.state)))
+    skip = scope.parameter("skip", ones, (inner,))
+    y = selective_scan(u, jax.nn.softplus(step), a, b, c)
+    y = y + jnp.broadcast_to(skip, u.shape) * u
+    return matrix(scope / "out", y * jax.nn.silu(z), dim)
 
 
-class Mamba(nn.Module):
-    """The whole network; outputs at the last `num_predicted` positions."""
-
-    layers: int
-    dim: int
-    state: int
-    expand: int
-    conv: int
-    head_scale: float
-    vocab_size: int
-    num_predicted: int
-    num_outputs: int
-
-    @nn.compact
-    def __call__(self, tokens: Int[Array, "n t"]) -> Float[Array, "n s c"]:
-        """Compute outputs for a batch of sequences."""
-        x = Embed(self.vocab_size, self.dim, normal(_STD), name="embed")(tokens)
-        for i in range(self.layers):
-            block = Block(self.state, self.expand, self.conv, name=f"layer_{i}")
-            x = x + block(RMSNorm(name=f"norm_{i}")(x))
-        x = RMSNorm(name="norm_out")(x[:, -self.num_predicted :])
-        init = normal(_STD * self.head_scale)
-        return Linear(self.num_outputs, use_bias=False, kernel_init=init, name="head")(x)
+def forward(
+    scope: Scope,
+    tokens: Int[Array, "n t"],
+    *,
+    options: MambaOptions,
+    num_outputs: int,
+    vocab_size: int,
+    num_predicted: int,
+) -> Float[Array, "n s c"]:
+    """Compute outputs for a batch of sequences, at the last `num_predicted` positions."""
+    x = embed(scope / "embed", tokens, vocab_size, options.dim, normal(_STD))
+    for i in range(options.layers):
+        x = x + block(scope / f"layer_{i}", rms_norm(scope / f"norm_{i}", x), options)
+    x = rms_norm(scope / "norm_out", x[:, -num_predicted:])
+    init = normal(_STD * options.head_scale)
+    return linear(scope / "head", x, num_outputs, use_bias=False, kernel_init=init)
 
 
 def build(options: MambaOptions, data: DataSet) -> Network:
     """Build the network for a data set of token sequences; `ValueError` for other data."""
     vocab_size, num_predicted = check_tokens("mamba", data)
-    return from_module(
-        Mamba(
-            layers=options.layers,
-            dim=options.dim,
-            state=options.state,
-            expand=options.expand,
-            conv=options.conv,
-            head_scale=options.head_scale,
+    return network(
+        partial(
+            forward,
+            options=options,
+            num_outputs=data.num_outputs,
             vocab_size=vocab_size,
             num_predicted=num_predicted,
-            num_outputs=data.num_outputs,
         ),
         data,
     )
+
+
+def check(options: MambaOptions, data: DataSet) -> None:
+    """Take integer tokens (n, t), and targets (n, s) for the last s positions."""
+    del options
+    check_tokens("mamba", data)
+
+
+MAMBA = NetworkKind("mamba", MambaOptions, build, check, tokens=True)

@@ -15,6 +15,8 @@ import tempfile
 import urllib.request
 from pathlib import Path
 
+from cflows_ray.workloads.base import DataUnavailable
+
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
 FOLDER = "cifar-10-batches-bin"
@@ -29,10 +31,6 @@ REMEDY = (
 
 _BLOCK = 1 << 20
 _TIMEOUT_S = 30
-
-
-class DataUnavailable(FileNotFoundError, RuntimeError):
-    """Data are not on this machine and could not be fetched: not the fault of a run."""
 
 
 def find_folder(data_dir: str) -> Path:

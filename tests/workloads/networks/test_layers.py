@@ -1,12 +1,14 @@
 """Layers by themselves: derivatives of the norms to third order, both kinds of convolution."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from cflows_ray.workloads import layers
-from cflows_ray.workloads.layers import GroupNorm, LayerNorm, RMSNorm
+from cflows_ray.workloads.layers import Scope, group_norm, layer_norm, rms_norm
 
 STEP, RELATIVE = 2e-4, 1e-7
 # slope over 5 points, of fourth order
@@ -25,7 +27,9 @@ def directional(function, x, u, order):
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("norm", [LayerNorm(), RMSNorm(), GroupNorm(2)], ids=lambda n: n.name)
+@pytest.mark.parametrize(
+    "norm", [layer_norm, rms_norm, partial(group_norm, groups=2)], ids=["layer", "rms", "group"]
+)
 def test_norms_are_smooth_to_third_order(norm, seed):
     """Each derivative is the slope of the one before, near a constant input too."""
     rng = np.random.default_rng(seed)
@@ -33,13 +37,15 @@ def test_norms_are_smooth_to_third_order(norm, seed):
         u = jnp.asarray(rng.standard_normal((2, 3, 3, 8)))
         for spread in (1.0, 0.05):
             x = jnp.asarray(1.0 + spread * rng.standard_normal(u.shape))
+            declared = {}
+            norm(Scope(None, (), declared), x)
             params = {
-                name: jnp.asarray(rng.standard_normal(leaf.shape))
-                for name, leaf in norm.init(jax.random.key(0), x)["params"].items()
+                name: jnp.asarray(rng.standard_normal(shape))
+                for (name,), (_, shape) in declared.items()
             }
 
             def output(x, params=params):
-                return norm.apply({"params": params}, x)
+                return norm(Scope(params), x)
 
             step = STEP * spread
             for order in (1, 2, 3):
@@ -76,3 +82,19 @@ def test_both_convolutions_are_the_same_function(size, stride):
             )
         for a, b in zip(*found, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-10)
+
+
+def test_a_parameter_that_is_missing_or_of_another_shape_is_named():
+    x = jnp.ones((2, 3))
+    with pytest.raises(ValueError, match=r"head/kernel. must be of shape \(3, 4\), got none"):
+        layers.head(Scope({"hidden": {}}), x, 4, zero=True)
+    params = {"head": {"kernel": np.ones((3, 5))}}
+    with pytest.raises(ValueError, match=r"of shape \(3, 4\), got \(3, 5\)"):
+        layers.head(Scope(params), x, 4, zero=True)
+
+
+def test_two_parts_of_one_name_are_refused():
+    scope = Scope(None, (), {})
+    layers.head(scope, jnp.ones((2, 3)), 4, zero=True)
+    with pytest.raises(ValueError, match="parameter 'head/kernel' must have a name of its own"):
+        layers.head(scope, jnp.ones((2, 3)), 4, zero=True)

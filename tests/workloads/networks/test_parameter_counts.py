@@ -5,8 +5,7 @@ from __future__ import annotations
 import jax
 import pytest
 
-from cflows_ray.workloads import full_options
-from cflows_ray.workloads.registry import build_workload
+from cflows_ray.workloads import build_workload, full_options
 
 
 def norm(channels):

@@ -6,12 +6,26 @@ trains on the same full batch.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from cflows_ray.workloads.base import DataSet
-from cflows_ray.workloads.options import DigitsOptions
+from cflows_ray.checks import require
+from cflows_ray.workloads.base import DataSet, DataSource
+from cflows_ray.workloads.options import check_at_least
 
 _SPLIT_SEED = 0
+
+
+@dataclass(frozen=True)
+class DigitsOptions:
+    """Handwritten digits: how many of the 1,797 images to train on (the rest test)."""
+
+    num_examples: int = 1000
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 10, "num_examples")
+        require(self.num_examples <= 1697, "num_examples", "<= 1697", self.num_examples)
 
 
 def load(options: DigitsOptions) -> DataSet:
@@ -31,3 +45,6 @@ def load(options: DigitsOptions) -> DataSet:
     x = (x - x[:n].mean()) / x[:n].std()
     x = x.astype(np.float32)
     return DataSet(x=x[:n], y=y[:n], x_test=x[n:], y_test=y[n:], num_outputs=10)
+
+
+DIGITS = DataSource("digits", DigitsOptions, load)

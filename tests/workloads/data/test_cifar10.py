@@ -9,9 +9,8 @@ import pytest
 from tiny import RECORD_BYTES, write_cifar10
 
 from cflows_ray.workloads import build_workload
-from cflows_ray.workloads.cifar10 import CHANNEL_MEAN, CHANNEL_STD, load
-from cflows_ray.workloads.download import ENVIRONMENT_VARIABLE
-from cflows_ray.workloads.options import CIFAR10Options
+from cflows_ray.workloads.data.cifar10 import CHANNEL_MEAN, CHANNEL_STD, CIFAR10Options, load
+from cflows_ray.workloads.data.cifar10_download import ENVIRONMENT_VARIABLE
 
 
 def options(folder, **changes):

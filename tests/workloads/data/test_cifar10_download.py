@@ -9,10 +9,10 @@ import tarfile
 import pytest
 from tiny import write_cifar10
 
-from cflows_ray.workloads import DataUnavailable, download, fetch_data
-from cflows_ray.workloads.cifar10 import load
-from cflows_ray.workloads.download import ENVIRONMENT_VARIABLE
-from cflows_ray.workloads.options import CIFAR10Options
+from cflows_ray.workloads import DataUnavailable, fetch_data
+from cflows_ray.workloads.data import cifar10_download as download
+from cflows_ray.workloads.data.cifar10 import CIFAR10Options, load
+from cflows_ray.workloads.data.cifar10_download import ENVIRONMENT_VARIABLE
 
 
 @pytest.fixture(autouse=True)
