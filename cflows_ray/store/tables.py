@@ -13,7 +13,6 @@ parts that start at s or later and writes them again. At no moment do two files 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -25,6 +24,7 @@ from cflows_ray.schema import SCHEMA_VERSION, arrow_schema
 from cflows_ray.store import folding
 from cflows_ray.store.folding import FIRST_PART, PART, PENDING
 from cflows_ray.store.parquet import DAMAGE, from_bytes, is_table, rows_of, to_bytes
+from cflows_ray.store.record import dump_sweep, load_sweep
 from cflows_ray.store.storage import Storage
 
 # No reader of "*.parquet" looks at it.
@@ -55,8 +55,7 @@ class Results:
 
     def write_sweep(self, record: Mapping[str, Any]) -> None:
         """Write sweep.json."""
-        text = json.dumps({"schema": SCHEMA_VERSION, **record}, indent=1, sort_keys=True)
-        self._storage.write("sweep.json", text.encode())
+        self._storage.write("sweep.json", dump_sweep(record).encode())
 
     def read_sweep(self) -> dict[str, Any] | None:
         """Return sweep.json, or None if the sweep was never launched.
@@ -64,7 +63,7 @@ class Results:
         Raises `OtherSchema` if another version of the tables lies here.
         """
         try:
-            record: dict[str, Any] = json.loads(self._storage.read("sweep.json"))
+            record = load_sweep(self._storage.read("sweep.json"))
         except FileNotFoundError:
             return None
         found = record.get("schema")
@@ -146,14 +145,18 @@ class Results:
         rows = self._rows(name, None)
         return next((row for row in rows if row["run_id"] == run_id), None)
 
-    def ended_since(self, run_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """Return the rows, by run id, of those runs that have one by now.
+    def ended_since(
+        self, run_ids: Iterable[str], columns: Sequence[str] | None = None
+    ) -> dict[str, dict[str, Any]]:
+        """Return the rows (or some columns), by run id, of those runs that have one by now.
 
-        What is left of a run whose row can't be read is deleted, so that it can run again.
+        For the driver that holds the lock: finishes a fold that was cut short, and deletes what is
+        left of a run whose row can't be read, so that it can run again.
         """
+        folding.finish_interrupted(self._storage)
         asked = set(run_ids)
         singles = {n.removesuffix(".parquet") for n in self._storage.names("runs") if is_table(n)}
-        rows = {i: row for i, row in self.finished().items() if i in asked}
+        rows = {i: row for i, row in self.finished(columns).items() if i in asked}
         self.forget_runs(sorted((singles & asked) - set(rows)))
         return rows
 
