@@ -207,7 +207,7 @@ def _nothing_said(state: CentralState) -> _Said:
     dtype = state.params.dtype
     nan, nans = jnp.full((), jnp.nan, dtype), jnp.full((k,), jnp.nan, dtype)
     undefined = jnp.full((), -1, jnp.int32)
-    record: dict[str, Array | Listed] = {name: nan for name in NUMBERS}
+    record: dict[str, Array | Listed] = dict.fromkeys(NUMBERS, nan)
     record |= {name: Listed(nans, undefined) for name in LISTS}
     record |= {"num_critical": undefined}
     none = Oscillation(jnp.zeros((k, d), dtype), jnp.zeros((), jnp.int32))

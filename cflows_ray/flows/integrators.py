@@ -43,9 +43,7 @@ def euler_move(
 
 
 class Integrator(Protocol):
-    """Combines Euler moves; see the head of this file.
-
-    """
+    """Combines Euler moves; see the head of this file."""
 
     @property
     def lengths(self) -> tuple[float, ...]:

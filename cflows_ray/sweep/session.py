@@ -229,7 +229,8 @@ class RunSession:
 
     def prepare(self) -> Progress | None:
         """Build the run, or say how it ended if it did."""
-        if self._results.has_run(self.config.run_id):
+        # once begun, a look at its own file will do: to fold it, a driver must have seen its end
+        if self._results.has_run(self.config.run_id, folded=self._paired is None):
             row = self._results.read_run(self.config.run_id) or {}
             self._checkpoints.clear()
             return self.progress(row.get("status", "finished"), row.get("status_detail"))
