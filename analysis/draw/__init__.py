@@ -10,11 +10,10 @@ from analysis.draw.many_runs import (
 )
 from analysis.draw.one_run import plot_distance, plot_loss, plot_sharpness, plot_variance
 from analysis.draw.panels import Panel, all_rows, batches, key_text, panels, titles, with_keys
-from analysis.draw.style import FlowStyle, flow_styles
+from analysis.draw.style import flow_styles
 
 __all__ = [
     "FigureSet",
-    "FlowStyle",
     "HyperparameterAxis",
     "Panel",
     "all_rows",

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.infer import cells, without_attrs
-from analysis.read import hyperparameters_of
+from analysis.read import declare_like, hyperparameters_of
 
 _IN_HEADINGS = ("workload", "criterion")  # a report's heading names these for all its panels
 
@@ -75,7 +75,9 @@ def with_keys(frame: pd.DataFrame, accuracy: pd.DataFrame, keys: Sequence[str]) 
     """Give the rows of a frame those keys of their runs that it lacks."""
     lacking = [key for key in keys if key not in frame]
     runs = without_attrs(accuracy)[["run_id", *lacking]].drop_duplicates("run_id")
-    return without_attrs(frame).merge(runs, on="run_id", how="left") if lacking else frame
+    if not lacking:
+        return frame
+    return declare_like(without_attrs(frame).merge(runs, on="run_id", how="left"), frame)
 
 
 def key_text(value: object) -> str:

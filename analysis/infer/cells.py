@@ -92,12 +92,16 @@ def _varying(frame: pd.DataFrame, within: Sequence[str], names: Sequence[str]) -
 
 
 def cells(frame: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """Iterate over a frame's groups in key order, with the keys as a dict; null is a key too."""
-    frame = without_attrs(frame)
+    """Iterate over a frame's groups in key order, with the keys as a dict; null is a key too.
+
+    Groups tell in `attrs` what their columns are, but no units.
+    """
+    bare = without_attrs(frame)
     if not by:
-        yield {}, frame
+        yield {}, declare_like(bare, frame)
         return
-    for key, group in frame.groupby(list(by), observed=True, dropna=False, sort=True):
+    for key, group in bare.groupby(list(by), observed=True, dropna=False, sort=True):
+        declare_like(group, frame)
         yield dict(zip(by, key if isinstance(key, tuple) else (key,), strict=True)), group
 
 

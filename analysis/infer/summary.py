@@ -64,8 +64,8 @@ def summarize(
     3           rmsprop   stable  2  0.375
     """
     check_accuracy(accuracy)
-    here = [m.name for m in all_metrics() if m.name in accuracy]
-    wanted = [find_metric(name) for name in as_names(here if metrics is None else metrics)]
+    known = [m.name for m in all_metrics() if m.name in accuracy]
+    wanted = [find_metric(name) for name in as_names(known if metrics is None else metrics)]
     check_frame(accuracy, [m.name for m in wanted], "analysis.accuracy")
     keys = cell_keys(accuracy) if by is None else check_by(accuracy, by)
     # Columns as arrays, taken once: frames of single cells would cost more than their statistics.

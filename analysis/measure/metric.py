@@ -115,7 +115,7 @@ def metric(
     def declare(function: Function) -> Metric:
         text = inspect.getdoc(function) or ""
         return Metric(
-            name=name or getattr(function, "__name__", ""), unit=unit, label=label,
+            name=name or str(getattr(function, "__name__", "")), unit=unit, label=label,
             meaning=" ".join(text.partition("\n\n")[0].split()), is_error=is_error, head=head,
             reads=reads, smoothed=smoothed, censored=censored, per_run=per_run, percent=percent,
             shown_in=shown_in, also=also or {}, function=function,

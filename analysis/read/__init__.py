@@ -2,7 +2,6 @@
 
 from analysis.read.declared import (
     CONFIGURATION,
-    HYPERPARAMETERS,
     MAIN_FLOW,
     REFERENCE_FLOW,
     configuration_of,
@@ -17,7 +16,6 @@ from analysis.read.trace import Floats, Trace, common_steps, run_trace
 
 __all__ = [
     "CONFIGURATION",
-    "HYPERPARAMETERS",
     "MAIN_FLOW",
     "REFERENCE_FLOW",
     "Floats",

@@ -48,6 +48,13 @@ _NO_CONFIGURATION = ("run_id", "sweep", "seed")  # whatever role they are given
 _WORDS = ("symbol", "label", "meaning")
 
 
+class Kept(dict[str, Any]):
+    """Dict in `attrs` that is shared: pandas copies attrs deeply in every operation."""
+
+    def __deepcopy__(self, _: Any) -> Kept:
+        return self
+
+
 def united_schema(table: str, found: Iterable[pa.Schema]) -> pa.Schema:
     """Unite the schema of a table with the further columns that files have, by name.
 
@@ -93,7 +100,8 @@ def declared_columns(runs: pa.Schema) -> dict[str, Any]:
         for name, role in roles.items()
         if role in ("hyperparameter", "configuration") and name not in _NO_CONFIGURATION
     ]
-    return {"hyperparameters": hyperparameters, "configuration": _in_order(chosen, hyperparameters)}
+    order = _in_order(chosen, hyperparameters)
+    return {"hyperparameters": Kept(hyperparameters), "configuration": order}
 
 
 def declared_processes(steps: Iterable[pa.Schema], listed: Iterable[str]) -> dict[str, Any]:
@@ -114,7 +122,7 @@ def declared_processes(steps: Iterable[pa.Schema], listed: Iterable[str]) -> dic
             found[name] = {"label": label, "predicts": bool(facts.get("predicts", known))}
     for name in sorted(set(listed) - set(found)):
         found[name] = {"label": name, "predicts": True}
-    return found
+    return Kept(found)
 
 
 def hyperparameters_of(frame: pd.DataFrame) -> dict[str, dict[str, str]]:

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis import intervals
-from analysis.survival import kaplan_meier, median_horizon
+from analysis.infer import intervals, kaplan_meier, median_horizon
 
 
 @pytest.mark.parametrize("statistic", [np.mean, np.var, np.median])

@@ -10,9 +10,9 @@ import pytest
 from scipy import stats
 
 import analysis
-from analysis.intervals import holm, mean_interval, median_interval, wilson
-from analysis.scoring import accuracy_frame
-from analysis.survival import median_horizon
+from analysis.infer import mean_interval, median_horizon, median_interval, wilson
+from analysis.infer.intervals import holm
+from analysis.measure import accuracy_frame
 
 KEYS = {"workload": "w", "criterion": "mse", "rule": "rmsprop", "lr": 0.1}
 

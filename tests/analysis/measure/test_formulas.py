@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analysis import metrics
-from analysis.smoothing import DEFAULT_BANDWIDTH, half_window, time_average
+from analysis.measure import DEFAULT_BANDWIDTH, half_window, time_average
+from analysis.measure import formulas as metrics
 
 NAN = np.nan
 
@@ -107,15 +107,16 @@ def test_horizon(relative: list[float], stopped: bool, expected: tuple[float, bo
 def test_lasting_horizon(
     relative: list[float], stopped: bool, expected: tuple[float, bool]
 ) -> None:
-    found = metrics.lasting_horizon([0, 10, 20, 30], relative, tolerance=0.05, stopped=stopped)
+    found = metrics.prediction_horizon(
+        [0, 10, 20, 30], relative, tolerance=0.05, stopped=stopped, lasting=True
+    )
     np.testing.assert_equal(tuple(found), expected)
 
 
 @pytest.mark.parametrize("tolerance", [0.0, -1.0, 1.0, 5.0, NAN])
 def test_a_tolerance_is_between_0_and_1(tolerance: float) -> None:
-    for horizon in (metrics.prediction_horizon, metrics.lasting_horizon):
-        with pytest.raises(ValueError, match="tolerance must be > 0 and < 1, got"):
-            horizon([0, 1], [0.0, 0.1], tolerance=tolerance)
+    with pytest.raises(ValueError, match="tolerance must be > 0 and < 1, got"):
+        metrics.prediction_horizon([0, 1], [0.0, 0.1], tolerance=tolerance)
 
 
 def test_an_overflow_is_no_number_of_any_mean() -> None:

@@ -14,8 +14,8 @@ from synthetic import CENTRAL, STABLE, FlowTruth, RunTruth, write_sweep
 
 import analysis
 from analysis.__main__ import main
-from analysis.console import significant
-from analysis.export import table_text
+from analysis.report.export import table_text
+from analysis.report.numbers import significant
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_tables_are_those_of_the_library(made: Path) -> None:
 
 
 def test_the_terminal_table(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from analysis.console import accuracy_text
+    from analysis.report import accuracy_text
 
     results = analysis.load(made)
     text = accuracy_text(analysis.accuracy(results), results, bandwidth=10, tolerance=0.05)
@@ -199,31 +199,6 @@ def test_significant(value: float, text: str) -> None:
     assert significant(value) == text
 
 
-def test_plots_take_axes_and_return_them(example_sweep: Path) -> None:
-    import matplotlib.pyplot as plt
-
-    results = analysis.load(example_sweep)
-    steps = results.run_steps("gr001s0")
-    for plot in (analysis.plot_loss, analysis.plot_sharpness, analysis.plot_variance):
-        ax = plt.figure().subplots()
-        assert plot(steps, ax) is ax
-        assert ax.get_xlabel()
-        assert ax.get_ylabel()
-        assert ax.lines
-    with pytest.raises(ValueError, match="must hold the rows of one run, got 6"):
-        analysis.plot_loss(results.steps)
-    with pytest.raises(ValueError, match=r"lacks the columns \['process'\]"):
-        analysis.plot_loss(steps.drop(columns="process"))
-
-
-def test_plots_change_no_global_setting(example_sweep: Path) -> None:
-    import matplotlib as mpl
-
-    before = dict(mpl.rcParams)
-    analysis.plot_distance(analysis.load(example_sweep).run_steps("gr001s0"))
-    assert dict(mpl.rcParams) == before
-
-
 def test_a_reader_who_has_seen_enough_is_no_error(
     example_sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,37 +208,3 @@ def test_a_reader_who_has_seen_enough_is_no_error(
     monkeypatch.setattr("analysis.__main__.write_report", gone)
     with pytest.raises(BrokenPipeError):  # handled where the program ends
         main([str(example_sweep), "--out", str(tmp_path)])
-
-
-def test_the_legend_names_what_any_column_shows(tmp_path: Path) -> None:
-    from analysis.figures import FigureSet
-
-    plain = {"central": replace(CENTRAL, loss=0.0)}  # its prediction is its loss
-    runs = [RunTruth(run_id="a", flows=plain), RunTruth(run_id="b", flows={"central": CENTRAL})]
-    results = analysis.load(write_sweep(tmp_path, runs))
-    figure = FigureSet(tmp_path).runs(results, {"a": "best", "b": "worst"}, 20.0)
-    labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert "central flow's prediction" in labels
-    assert len(labels) == len(set(labels))
-
-
-@pytest.mark.parametrize(
-    ("limits", "labelled"),
-    [((1e-3, 1e-2), 2), ((0.012, 0.3), 3), ((0.3, 0.9), 3), ((0.95, 1.05), 3), ((1e-4, 1.0), 4)],
-)
-def test_a_logarithmic_axis_has_labels_at_any_range(
-    limits: tuple[float, float], labelled: int
-) -> None:
-    import matplotlib.pyplot as plt
-
-    from analysis.style import finish
-
-    ax = plt.figure().subplots()
-    ax.set(yscale="log", ylim=limits)
-    finish(ax, xlabel="x", ylabel="y")
-    ax.figure.canvas.draw()
-    ticks = [*ax.yaxis.get_major_ticks(), *ax.yaxis.get_minor_ticks()]
-    shown = [
-        t.label1.get_text() for t in ticks if limits[0] <= t.get_loc() <= limits[1] * (1 + 1e-9)
-    ]
-    assert len([text for text in shown if text]) >= labelled

@@ -15,11 +15,10 @@ from matplotlib.collections import PolyCollection
 from synthetic import CENTRAL, STABLE, RunTruth, study_runs, write_sweep
 
 import analysis
-from analysis.aggregate import panel_keys
-from analysis.figures import FigureSet
-from analysis.panels import panels, with_keys
-from analysis.study import Study
-from analysis.style import DIRECTIONS, FLOW_COLOURS
+from analysis import Study
+from analysis.draw import FigureSet, panels, with_keys
+from analysis.draw.style import DIRECTIONS, FLOW_COLOURS
+from analysis.infer import panel_keys
 
 PER_RUN = (
     analysis.plot_loss, analysis.plot_sharpness, analysis.plot_distance, analysis.plot_variance,
@@ -137,3 +136,60 @@ def test_too_few_points_for_a_slope() -> None:
         {"run_id": ["a"] * 2, "flow": "central", "predicted": [1.0, 2.0], "measured": [1.0, 2.5]}
     )
     assert analysis.plot_covariance(points).get_title(loc="left") == "central: too few points"
+
+
+def test_plots_take_axes_and_return_them(example_sweep: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    results = analysis.load(example_sweep)
+    steps = results.run_steps("gr001s0")
+    for plot in (analysis.plot_loss, analysis.plot_sharpness, analysis.plot_variance):
+        ax = plt.figure().subplots()
+        assert plot(steps, ax) is ax
+        assert ax.get_xlabel()
+        assert ax.get_ylabel()
+        assert ax.lines
+    with pytest.raises(ValueError, match="must hold the rows of one run, got 6"):
+        analysis.plot_loss(results.steps)
+    with pytest.raises(ValueError, match=r"lacks the columns \['process'\]"):
+        analysis.plot_loss(steps.drop(columns="process"))
+
+
+def test_plots_change_no_global_setting(example_sweep: Path) -> None:
+    import matplotlib as mpl
+
+    before = dict(mpl.rcParams)
+    analysis.plot_distance(analysis.load(example_sweep).run_steps("gr001s0"))
+    assert dict(mpl.rcParams) == before
+
+
+def test_the_legend_names_what_any_column_shows(tmp_path: Path) -> None:
+    plain = {"central": replace(CENTRAL, loss=0.0)}  # its prediction is its loss
+    runs = [RunTruth(run_id="a", flows=plain), RunTruth(run_id="b", flows={"central": CENTRAL})]
+    results = analysis.load(write_sweep(tmp_path, runs))
+    figure = FigureSet(tmp_path).runs(results, {"a": "best", "b": "worst"}, 20.0)
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "central flow's prediction" in labels
+    assert len(labels) == len(set(labels))
+
+
+@pytest.mark.parametrize(
+    ("limits", "labelled"),
+    [((1e-3, 1e-2), 2), ((0.012, 0.3), 3), ((0.3, 0.9), 3), ((0.95, 1.05), 3), ((1e-4, 1.0), 4)],
+)
+def test_a_logarithmic_axis_has_labels_at_any_range(
+    limits: tuple[float, float], labelled: int
+) -> None:
+    import matplotlib.pyplot as plt
+
+    from analysis.draw.style import finish
+
+    ax = plt.figure().subplots()
+    ax.set(yscale="log", ylim=limits)
+    finish(ax, xlabel="x", ylabel="y")
+    ax.figure.canvas.draw()
+    ticks = [*ax.yaxis.get_major_ticks(), *ax.yaxis.get_minor_ticks()]
+    shown = [
+        t.label1.get_text() for t in ticks if limits[0] <= t.get_loc() <= limits[1] * (1 + 1e-9)
+    ]
+    assert len([text for text in shown if text]) >= labelled

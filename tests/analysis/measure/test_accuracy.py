@@ -14,9 +14,8 @@ import pytest
 from synthetic import CENTRAL, STABLE, FlowTruth, RunTruth, write_sweep
 
 import analysis
-from analysis.columns import SMOOTHED
-from analysis.scoring import total, variance_series
-from analysis.trace import common_steps
+from analysis.measure import smoothed_metrics, total, variance_series
+from analysis.read import common_steps
 
 CLOSE = {"rel": 1e-3, "abs": 1e-4}
 
@@ -346,7 +345,7 @@ def test_bandwidth_sensitivity_of_a_slow_drift(example_sweep: Path) -> None:
     assert table.loc[("central", "variance_error"), 10.0] == pytest.approx(0.25, **CLOSE)
     # A wider window sees fewer steps; an error of zero has no relative spread.
     metric = table.index.get_level_values("metric")
-    assert set(metric) == set(SMOOTHED)
+    assert set(metric) == {m.name for m in smoothed_metrics()}
     counts = ["near_edge_steps", "near_edge_steps_optimizer"]
     constant = ~metric.isin([*counts, "test_loss_error"])
     assert (table.loc[constant, "spread"] < 1e-3).all()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import tracemalloc
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,7 +13,6 @@ from synthetic import RunTruth, steps_table, write_sweep
 
 import analysis
 from analysis import ResultsError, load
-from analysis.tables import _LOOKAHEAD, Results
 
 
 def _wipe(file: Path, row_group: int, column: str | None) -> None:
@@ -68,20 +67,22 @@ def test_metrics_read_only_their_columns(folder: Path) -> None:
     assert len(analysis.accuracy(load(folder))) == 2
 
 
-def test_only_a_few_runs_are_read_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_few_runs_are_read_ahead(tmp_path: Path) -> None:
+    """What has not been read yet can still vanish: all but the first few runs."""
     runs = [RunTruth(run_id=f"r{i:02d}", seed=i, steps=20) for i in range(12)]
-    results = load(write_sweep(tmp_path, runs, parts=1))
-    read = []
-    original = Results._read_run
+    folder = write_sweep(tmp_path, runs, parts=1)
+    traces = load(folder).traces()
+    read = [next(traces).run_id]
+    for run in runs[6:]:
+        shutil.rmtree(folder / "steps" / run.run_id)
 
-    def counted(self: Results, run_id: str, columns: Any) -> pa.Table:
-        read.append(run_id)
-        return original(self, run_id, columns)
+    def read_all() -> None:
+        for trace in traces:
+            read.append(trace.run_id)
 
-    monkeypatch.setattr(Results, "_read_run", counted)
-    for done, _ in enumerate(results.traces(), start=1):
-        assert len(read) <= done + _LOOKAHEAD
-    assert len(read) == 12
+    with pytest.raises(ResultsError, match=r"r06: its files have vanished since"):
+        read_all()
+    assert read == [run.run_id for run in runs[:6]]
 
 
 def test_memory_does_not_grow_with_the_number_of_runs(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from google_storage import serve_bucket
 import analysis
 from analysis import ResultsError, load
 from analysis.__main__ import main
-from analysis.storage import _with_time_limit
+from analysis.read.folders import with_time_limit
 
 
 def test_s3(example_sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +64,7 @@ def test_google_storage(example_sweep: Path) -> None:
     ],
 )  # fmt: skip
 def test_google_uris_get_a_time_limit(uri: str, limited: str) -> None:
-    assert _with_time_limit(uri) == limited
+    assert with_time_limit(uri) == limited
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_a_folder_that_may_not_be_listed(
     def refuse(*_: object) -> None:
         raise PermissionError("AWS Error ACCESS_DENIED during ListObjectsV2\nrequest id 7")
 
-    monkeypatch.setattr("analysis.tables.find_sweeps", refuse)
+    monkeypatch.setattr("analysis.read.loading.find_sweeps", refuse)
     assert main([str(example_sweep)]) == 2
     error = capsys.readouterr().err
     assert (
