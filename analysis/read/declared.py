@@ -54,6 +54,9 @@ class Kept(dict[str, Any]):
     def __deepcopy__(self, _: Any) -> Kept:
         return self
 
+    def __reduce__(self) -> Any:
+        return dict, (dict(self),)  # so that a pickled frame asks for nothing of this package
+
 
 def united_schema(table: str, found: Iterable[pa.Schema]) -> pa.Schema:
     """Unite the schema of a table with the further columns that files have, by name.

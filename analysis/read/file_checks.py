@@ -10,13 +10,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from analysis.read.declared import HYPERPARAMETERS, PROCESSES_KEY
+from analysis.read.declared import PROCESSES_KEY
 from analysis.read.folders import exists, first_line
 from cflows_ray.schema import SCHEMA_VERSION, TABLES
 
 _MAGIC = b"PAR1"
 _CHECK_THREADS = 8
-OPTIONAL = frozenset(HYPERPARAMETERS) - {"lr"}  # a rule without it need not have the column
+_REQUIRED = {
+    "runs": ("run_id", "sweep", "workload", "criterion", "rule", "lr", "seed", "status"),
+    "steps": (
+        "run_id", "step", "process", "train_loss", "distance_to_discrete", "distance_from_start",
+        "status",
+    ),
+}  # fmt: skip
 
 
 class Footers(NamedTuple):
@@ -62,9 +68,10 @@ def _read_footer(filesystem: fs.FileSystem, file: str, table: str) -> pa.Schema 
 def check_schema(schema: pa.Schema, table: str) -> str | None:
     """Say what keeps an Arrow schema from being that of `table`; None if nothing does.
 
-    Further columns are allowed, and columns added since may be absent, as may hyperparameters that
-    only some rules have. Files without our metadata pass if their columns do, so that tables
-    rewritten by other tools can still be read.
+    Further columns are allowed. Those that rows are told apart by, and that every score needs,
+    must be there; others may be absent, because they were added since or because a rule has no such
+    hyperparameter, and are read as null or what held before. Files without our metadata pass if
+    their columns do, so that tables rewritten by other tools can still be read.
     """
     metadata = {k.decode(): v.decode() for k, v in (schema.metadata or {}).items() if k[:1] == b"c"}
     found = metadata.get("cflows_ray.table", table)
@@ -76,7 +83,7 @@ def check_schema(schema: pa.Schema, table: str) -> str | None:
     for column in TABLES[table]:
         index = schema.get_field_index(column.name)
         if index < 0:
-            if column.absent is not None or column.name in OPTIONAL:
+            if column.name not in _REQUIRED[table]:
                 continue
             return f"has another schema: the table '{table}' needs a column '{column.name}'"
         if not _same_kind(schema.field(index).type, column.type):

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -92,6 +93,20 @@ def test_a_rule_without_a_hyperparameter_need_not_have_the_column(tmp_path: Path
     pq.write_table(pq.read_table(file).drop_columns(["lr"]), file)
     with pytest.raises(ResultsError, match="needs a column 'lr'"):
         load(folder)
+
+
+def test_columns_of_steps_that_were_added_since_may_be_absent(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path, [RunTruth(run_id="a", steps=300)])
+    whole = analysis.accuracy(folder)
+    for file in folder.glob("steps/*/*.parquet"):
+        table = pq.read_table(file, partitioning=None)
+        pq.write_table(table.drop_columns(["nu_rel_error", "test_loss", "sigma_eigs"]), file)
+    frame = analysis.accuracy(folder)
+    lost = ["nu_error", "test_loss_error", "variance_error", "covariance_slope", "covariance_r2"]
+    assert frame[lost].isna().all(axis=None)
+    assert whole.loc[whole["flow"] == "central", lost[1:]].notna().all(axis=None)
+    others = [m.name for m in analysis.METRICS if m.name not in lost]
+    pd.testing.assert_frame_equal(frame[others], whole[others])
 
 
 def test_a_result_is_no_configuration(tmp_path: Path) -> None:
