@@ -13,7 +13,6 @@ from analysis.measure.metric import Metric
 from analysis.measure.metrics import all_metrics
 from analysis.measure.scoring import (
     accuracy_frame,
-    check_optimizer,
     columns_read,
     ended_runs,
     run_rows,
@@ -58,15 +57,10 @@ def accuracy(
     """
     scoring = Scoring(bandwidth, tolerance, None if flows is None else tuple(flows))
     results = opened(results)
-    check_optimizer(results)
     rows = []
-    missing = ended_runs(results)
-    for trace in results.traces(columns_read(results)):
-        if trace.run_id in missing:
-            run = missing.pop(trace.run_id)
-            rows += run_rows(run, score(trace, scoring), results, scoring)
-    for run in missing.values():
-        rows += run_rows(run, [], results, scoring)
+    for run, trace in ended_runs(results, columns_read(results)):
+        scored = score(trace, scoring) if trace is not None else []
+        rows += run_rows(run, scored, results, scoring)
     return accuracy_frame(rows, results.runs)
 
 
@@ -83,11 +77,9 @@ def bandwidth_sensitivity(
     True
     """
     results = opened(results)
-    check_optimizer(results)
-    finished = set(results.runs.loc[results.runs["status"] == "finished", "run_id"])
     rows: list[dict[str, Any]] = []
-    for trace in results.traces(columns_read(results, smoothed_metrics())):
-        if trace.run_id in finished:
+    for run, trace in ended_runs(results, columns_read(results, smoothed_metrics())):
+        if trace is not None and run["status"] == "finished":
             rows += sensitivity_rows(trace, bandwidths)
     return sensitivity_table(rows)
 

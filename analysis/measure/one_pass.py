@@ -12,7 +12,6 @@ from analysis.measure.accuracy import sensitivity_rows, sensitivity_table
 from analysis.measure.formulas import DEFAULT_TOLERANCE, relative_distance
 from analysis.measure.scoring import (
     accuracy_frame,
-    check_optimizer,
     columns_read,
     ended_runs,
     run_rows,
@@ -70,25 +69,18 @@ def study(
     scoring = Scoring(bandwidth, tolerance)
     results = opened(results)
     others = [bandwidth / 2, bandwidth * 2]
-    check_optimizer(results)
-    missing = ended_runs(results)
     rows: list[dict[str, Any]] = []
     sensitivity: list[dict[str, Any]] = []
     points: list[dict[str, Any]] = []
     curves: list[dict[str, Any]] = []
-    for trace in results.traces(_columns(results)):
-        run = missing.pop(trace.run_id, None)
-        if run is None:
-            continue
-        scored = list(score(trace, scoring))
+    for run, trace in ended_runs(results, _columns(results)):
+        scored = list(score(trace, scoring)) if trace is not None else []
         rows += run_rows(run, scored, results, scoring)
-        if run["status"] == "finished":
+        if trace is not None and run["status"] == "finished":
             sensitivity += [row | {"bandwidth": bandwidth} for row in scored]
             sensitivity += sensitivity_rows(trace, others)
             points += variance_points(trace, bandwidth)
             curves += distance_curves(trace)
-    for run in missing.values():
-        rows += run_rows(run, [], results, scoring)
     return Study(
         results=results,
         accuracy=accuracy_frame(rows, results.runs),

@@ -60,11 +60,22 @@ def check_optimizer(results: Results) -> None:
         )
 
 
-def ended_runs(results: Results) -> dict[str, Mapping[str, Any]]:
-    """Select the runs that have ended, by run id."""
+def ended_runs(
+    results: Results, columns: Iterable[str]
+) -> Iterator[tuple[Mapping[str, Any], Trace | None]]:
+    """Stream the runs that have ended: each row of `runs` with its trace, None without steps.
+
+    Raises `ResultsError` if the results were loaded without the process `discrete`.
+    """
+    check_optimizer(results)
     runs = results.runs[results.runs["status"].astype("str") != "running"]
     rows: list[Any] = runs.to_dict("records")
-    return {str(row["run_id"]): row for row in rows}
+    waiting = {str(row["run_id"]): row for row in rows}
+    for trace in results.traces(columns):
+        if trace.run_id in waiting:
+            yield waiting.pop(trace.run_id), trace
+    for row in waiting.values():
+        yield row, None
 
 
 def run_rows(

@@ -10,11 +10,11 @@ from __future__ import annotations
 from analysis.measure.metric import Metric
 from cflows_ray.registry import Registry
 
-__all__ = ["all_metrics", "find_metric", "register_metric"]
+__all__ = ["METRICS", "all_metrics", "find_metric", "register_metric"]
 
 _HERE = "analysis.measure.metrics"
 
-_REGISTRY: Registry[Metric] = Registry(
+METRICS: Registry[Metric] = Registry(
     "metric",
     "cflows_ray.metrics",
     {
@@ -60,7 +60,7 @@ def register_metric(metric: Metric) -> None:
     """
     if not isinstance(metric, Metric):
         raise ValueError(f"metric must be what the decorator analysis.metric makes, got {metric!r}")
-    _REGISTRY.register(metric.name, metric)
+    METRICS.register(metric.name, metric)
 
 
 def find_metric(name: str) -> Metric:
@@ -69,7 +69,7 @@ def find_metric(name: str) -> Metric:
     >>> find_metric("horizon").unit
     'steps'
     """
-    found = _REGISTRY[name]
+    found = METRICS[name]
     if not isinstance(found, Metric) or found.name != name:
         raise ValueError(f"metric must be a Metric of the name {name!r}, got {found!r}")
     return found
@@ -81,4 +81,4 @@ def all_metrics() -> tuple[Metric, ...]:
     >>> [m.name for m in all_metrics() if m.censored]
     ['horizon', 'horizon_lasting', 'horizon_midpoint']
     """
-    return tuple(find_metric(name) for name in _REGISTRY)
+    return tuple(find_metric(name) for name in METRICS)

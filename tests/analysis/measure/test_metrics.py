@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +14,10 @@ import analysis
 from analysis import Metric, SideBySide
 from analysis.__main__ import main
 from analysis.measure import all_metrics
-from analysis.measure.metrics import _REGISTRY as REGISTRY
 from analysis.measure.scoring import score
 from analysis.measure.side_by_side import Scoring
 from analysis.report import accuracy_text
+from cflows_ray.registry import Registry
 
 
 @analysis.metric(
@@ -34,11 +33,12 @@ def toy_gap(run: SideBySide) -> float:
 
 
 @pytest.fixture
-def toy() -> Iterator[Metric]:
-    """Register a toy metric for one test."""
+def toy(monkeypatch: pytest.MonkeyPatch) -> Metric:
+    """Register a toy metric for one test, in a copy of the registry."""
+    copy: Registry[Metric] = Registry("metric", "none", {m.name: m for m in all_metrics()})  # type: ignore[misc]
+    monkeypatch.setattr("analysis.measure.metrics.METRICS", copy)
     analysis.register_metric(toy_gap)
-    yield toy_gap
-    del REGISTRY._added["toy_gap"]
+    return toy_gap
 
 
 @pytest.mark.parametrize("metric", all_metrics(), ids=lambda m: m.name)
@@ -129,8 +129,7 @@ def test_a_metric_of_an_installed_package_is_found(
     monkeypatch.setattr(
         importlib.metadata, "entry_points", lambda group: [point] if group == point.group else []
     )
-    fresh = type(REGISTRY)("metric", group, {})
-    monkeypatch.setattr("analysis.measure.metrics._REGISTRY", fresh)
+    monkeypatch.setattr("analysis.measure.metrics.METRICS", Registry("metric", group, {}))
     assert [m.name for m in analysis.METRICS] == ["toy_steps"]
     trace = next(analysis.load(write_sweep(tmp_path, example_runs()[:1])).traces())
     assert [row["toy_steps"] for row in score(trace, Scoring())] == [601.0, 601.0]
