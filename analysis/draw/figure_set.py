@@ -24,7 +24,7 @@ from analysis.draw.one_run import plot_distance, plot_loss, plot_sharpness, plot
 from analysis.draw.panels import Panel, symbols_of, titles
 from analysis.draw.style import put_title
 from analysis.infer import main_flow, panel_keys
-from analysis.read import Results
+from analysis.read import Results, run_trace
 
 
 def ranked_runs(accuracy: pd.DataFrame, metric: str = "final_distance") -> pd.Series:
@@ -113,9 +113,13 @@ class FigureSet:
 
     def runs(self, results: Results, titles: Mapping[str, str], bandwidth: float) -> Figure:
         """Draw loss above curvature, a column per run."""
-        figure, axes = _panels(2, len(titles), (3.6, 2.5), left=0.95, right=0.75, foot=0.6)
+        shown = {run_id: results.run_steps(run_id) for run_id in titles}
+        flows = {flow for steps in shown.values() for flow in run_trace(steps).flows}
+        lines = -(-(2 + 2 * len(flows)) // 3)  # of a legend in three columns
+        foot = 0.6 + 0.19 * max(0, lines - 2)
+        figure, axes = _panels(2, len(titles), (3.6, 2.5), left=0.95, right=0.75, foot=foot)
         for j, (run_id, title) in enumerate(titles.items()):
-            steps = results.run_steps(run_id)
+            steps = shown[run_id]
             _put_fitting_title(plot_loss(steps, axes[0, j], bandwidth=bandwidth), title)
             put_title(plot_sharpness(steps, axes[1, j], bandwidth=bandwidth), "")
             for ax in axes[:, j]:

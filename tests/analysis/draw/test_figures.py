@@ -193,3 +193,12 @@ def test_a_logarithmic_axis_has_labels_at_any_range(
         t.label1.get_text() for t in ticks if limits[0] <= t.get_loc() <= limits[1] * (1 + 1e-9)
     ]
     assert len([text for text in shown if text]) >= labelled
+
+
+@pytest.mark.parametrize("names", [("central", "stable"), ("central", "edge", "null", "rod")])
+def test_the_legend_of_many_flows_covers_no_label(tmp_path: Path, names: tuple[str, ...]) -> None:
+    run = RunTruth(run_id="a", steps=200, flows=dict.fromkeys(names, CENTRAL))
+    figure = FigureSet(tmp_path).runs(analysis.load(write_sweep(tmp_path, [run])), {"a": "x"}, 20.0)
+    figure.canvas.draw()
+    legend = figure.legends[0].get_window_extent()
+    assert all(ax.xaxis.label.get_window_extent().y0 >= legend.y1 for ax in figure.axes)
