@@ -201,4 +201,4 @@ def test_the_legend_of_many_flows_covers_no_label(tmp_path: Path, names: tuple[s
     figure = FigureSet(tmp_path).runs(analysis.load(write_sweep(tmp_path, [run])), {"a": "x"}, 20.0)
     figure.canvas.draw()
     legend = figure.legends[0].get_window_extent()
-    assert all(ax.xaxis.label.get_window_extent().y0 >= legend.y1 for ax in figure.axes)
+    assert min(ax.get_tightbbox().y0 for ax in figure.axes) >= legend.y1
