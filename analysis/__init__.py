@@ -7,30 +7,49 @@
     analysis.compare(frame, "central", "stable", by=["rule"])
     analysis.plot_accuracy(frame.query("rule == 'rmsprop'"))
 
+Rooms, each importing only from those before it: `read` (tables in), `measure` (numbers of a run),
+`infer` (intervals and tests over runs), `draw` (figures), `report` (pages).
+
 `python -m analysis results/quickstart` prints the table and writes the report.
 """
 
-from analysis.aggregate import summarize
-from analysis.columns import METRICS, Metric
-from analysis.compare import compare, lr_trend
-from analysis.covariance import covariance_fit, covariance_points
-from analysis.plots import plot_distance, plot_loss, plot_sharpness, plot_variance
-from analysis.scoring import accuracy, bandwidth_sensitivity
-from analysis.storage import ResultsError
-from analysis.study import Study, study
-from analysis.sweep_plots import (
+from typing import Any
+
+from analysis.draw import (
     plot_accuracy,
     plot_covariance,
+    plot_distance,
     plot_distance_spread,
     plot_horizons,
+    plot_loss,
+    plot_sharpness,
+    plot_variance,
 )
-from analysis.tables import Results, load
+from analysis.infer import compare, covariance_fit, lr_trend, summarize, trends
+from analysis.measure import (
+    Metric,
+    SideBySide,
+    Study,
+    accuracy,
+    all_metrics,
+    bandwidth_sensitivity,
+    covariance_points,
+    metric,
+    ratio_to,
+    register_metric,
+    study,
+)
+from analysis.read import Results, ResultsError, load
+
+METRICS: tuple[Metric, ...]
+"""All metrics, those registered from outside included."""
 
 __all__ = [
     "METRICS",
     "Metric",
     "Results",
     "ResultsError",
+    "SideBySide",
     "Study",
     "accuracy",
     "bandwidth_sensitivity",
@@ -39,6 +58,7 @@ __all__ = [
     "covariance_points",
     "load",
     "lr_trend",
+    "metric",
     "plot_accuracy",
     "plot_covariance",
     "plot_distance",
@@ -47,6 +67,15 @@ __all__ = [
     "plot_loss",
     "plot_sharpness",
     "plot_variance",
+    "ratio_to",
+    "register_metric",
     "study",
     "summarize",
+    "trends",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "METRICS":  # asked for each time, because metrics can be registered at any time
+        return all_metrics()
+    raise AttributeError(f"module 'analysis' has no attribute {name!r}")

@@ -8,13 +8,9 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from analysis.console import accuracy_text
-from analysis.export import FORMATS, study_tables, write_tables
-from analysis.metrics import DEFAULT_TOLERANCE
-from analysis.report import write_report
-from analysis.smoothing import DEFAULT_BANDWIDTH
-from analysis.study import study
-from analysis.tables import load
+from analysis.measure import DEFAULT_BANDWIDTH, DEFAULT_TOLERANCE, study
+from analysis.read import load
+from analysis.report import FORMATS, accuracy_text, study_tables, write_report, write_tables
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -24,6 +24,15 @@ LOSS, GRAD, SHARPNESS = 0.5, 2.0, 2.0
 VARIANCES = (0.03, 0.004)
 
 
+def plain_schema(table: str) -> pa.Schema:
+    """Make the schema of a table as in files from before fields said what they are."""
+    fields = [
+        field.with_metadata({k: v for k, v in (field.metadata or {}).items() if k == b"unit"})
+        for field in arrow_schema(table)
+    ]
+    return pa.schema(fields, metadata=arrow_schema(table).metadata)
+
+
 @dataclass(frozen=True)
 class FlowTruth:
     """How wrong a flow is.
@@ -122,7 +131,7 @@ def write_sweep(
 def write_run(folder: Path, run: RunTruth, *, sweep: str, parts: int = 3) -> None:
     row = runs_row(run, sweep)
     pq.write_table(
-        pa.Table.from_pylist([row], schema=arrow_schema("runs")),
+        pa.Table.from_pylist([row], schema=plain_schema("runs")),
         folder / "runs" / f"{run.run_id}.parquet",
     )
     steps = steps_table(run)
@@ -240,7 +249,7 @@ def _table(
             arrays.append(pa.ListArray.from_arrays(offsets, np.ravel(value)))
         else:
             arrays.append(pa.array(value, from_pandas=True).cast(column.type))
-    return pa.Table.from_arrays(arrays, schema=arrow_schema("steps"))
+    return pa.Table.from_arrays(arrays, schema=plain_schema("steps"))
 
 
 def study_runs(*, seeds: int = 5, steps: int = 300) -> list[RunTruth]:

@@ -8,11 +8,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from synthetic import RunTruth, write_sweep
 
 import analysis
 from analysis import ResultsError
-from analysis.console import warnings_of
 
 
 def test_a_path_is_loaded(example_sweep: Path) -> None:
@@ -84,19 +82,3 @@ def test_a_flow_is_not_compared_with_itself(example_sweep: Path) -> None:
     frame = analysis.accuracy(example_sweep)
     with pytest.raises(ValueError, match="two different flows are needed, got 'central' twice"):
         analysis.compare(frame, "central", "central")
-
-
-@pytest.mark.parametrize(
-    ("run", "words"),
-    [
-        (RunTruth(run_id="a", steps=300), None),
-        (RunTruth(run_id="a", steps=100), "Runs are shorter than the averaging window of 160"),
-        (RunTruth(run_id="a", steps=300, loss=-0.5), "The loss is not positive, so log(loss)"),
-    ],
-)
-def test_why_there_is_no_error_of_the_loss(
-    tmp_path: Path, run: RunTruth, words: str | None
-) -> None:
-    frame = analysis.accuracy(write_sweep(tmp_path, [run]))
-    warnings = [line for line in warnings_of(frame, 20.0) if "One seed" not in line]
-    assert [line.startswith(words or "") for line in warnings] == [True] * (words is not None)

@@ -20,10 +20,16 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import analysis
-from analysis import metrics
-from analysis.scoring import predicted, total
-from analysis.smoothing import half_window, time_average
-from analysis.trace import Trace, common_steps
+from analysis.measure import (
+    absolute_error,
+    half_window,
+    log_error,
+    predicted,
+    relative_error,
+    time_average,
+    total,
+)
+from analysis.read import Trace, common_steps
 
 BANDWIDTHS = (5.0, 10.0, 15.0, 20.0, 25.0, 40.0)
 
@@ -42,13 +48,13 @@ def errors(trace: Trace, bandwidth: float, widest: float) -> dict[str, float]:
     real = {name: values[there] for name, values in optimizer.items()}
     loss, grad = predicted(mine, "train_loss"), predicted(mine, "grad_norm_sq")
     return {
-        "loss": metrics.log_error(loss[inside], average(real["train_loss"])),
-        "own bias": metrics.log_error(loss[inside], average(loss)),
-        "|g|²": metrics.log_error(grad[inside], average(real["grad_norm_sq"])),
-        "sharpness": metrics.absolute_error(
+        "loss": log_error(loss[inside], average(real["train_loss"])),
+        "own bias": log_error(loss[inside], average(loss)),
+        "|g|²": log_error(grad[inside], average(real["grad_norm_sq"])),
+        "sharpness": absolute_error(
             mine["effective_sharpness"][inside], average(real["effective_sharpness"])
         ),
-        "variance": metrics.relative_error(
+        "variance": relative_error(
             total(mine["sigma_eigs"])[inside], total(average(mine["displacement_sq"]))
         ),
     }

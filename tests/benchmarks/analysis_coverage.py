@@ -17,8 +17,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from analysis.intervals import mean_interval, median_interval
-from analysis.survival import median_horizon
+from analysis.infer import mean_interval, median_horizon, median_interval
 
 
 def main() -> None:

@@ -1,0 +1,42 @@
+"""Over runs: confidence intervals, survival curves, summaries, comparisons, trends and fits."""
+
+from analysis.infer.cells import (
+    PLACE,
+    cell_keys,
+    cells,
+    check_accuracy,
+    main_flow,
+    panel_keys,
+    swept,
+    without_attrs,
+)
+from analysis.infer.comparison import compare
+from analysis.infer.covariance import covariance_fit
+from analysis.infer.intervals import LEVEL, RESAMPLES, mean_interval, median_interval, wilson
+from analysis.infer.summary import DEFAULT_SEED, summarize
+from analysis.infer.survival import kaplan_meier, median_horizon
+from analysis.infer.trends import lr_trend, trends
+
+__all__ = [
+    "DEFAULT_SEED",
+    "LEVEL",
+    "PLACE",
+    "RESAMPLES",
+    "cell_keys",
+    "cells",
+    "check_accuracy",
+    "compare",
+    "covariance_fit",
+    "kaplan_meier",
+    "lr_trend",
+    "main_flow",
+    "mean_interval",
+    "median_horizon",
+    "median_interval",
+    "panel_keys",
+    "summarize",
+    "swept",
+    "trends",
+    "wilson",
+    "without_attrs",
+]

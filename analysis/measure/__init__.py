@@ -1,0 +1,57 @@
+"""Numbers of a run: metrics of each flow, time averages, and all of a study in one pass."""
+
+from analysis.measure.accuracy import accuracy, bandwidth_sensitivity, smoothed_metrics
+from analysis.measure.formulas import (
+    DEFAULT_TOLERANCE,
+    EDGE,
+    EDGE_THRESHOLD,
+    Horizon,
+    absolute_error,
+    final_value,
+    log_error,
+    mean_value,
+    relative_distance,
+    relative_error,
+)
+from analysis.measure.metric import Metric, metric
+from analysis.measure.metrics import all_metrics, find_metric, register_metric
+from analysis.measure.metrics.distance import ratio_to
+from analysis.measure.one_pass import Study, study
+from analysis.measure.scoring import accuracy_frame
+from analysis.measure.side_by_side import SideBySide, predicted
+from analysis.measure.smoothing import DEFAULT_BANDWIDTH, TRUNCATE, half_window, time_average
+from analysis.measure.variances import covariance_points, total, variance_series
+
+__all__ = [
+    "DEFAULT_BANDWIDTH",
+    "DEFAULT_TOLERANCE",
+    "EDGE",
+    "EDGE_THRESHOLD",
+    "TRUNCATE",
+    "Horizon",
+    "Metric",
+    "SideBySide",
+    "Study",
+    "absolute_error",
+    "accuracy",
+    "accuracy_frame",
+    "all_metrics",
+    "bandwidth_sensitivity",
+    "covariance_points",
+    "final_value",
+    "find_metric",
+    "half_window",
+    "log_error",
+    "mean_value",
+    "metric",
+    "predicted",
+    "ratio_to",
+    "register_metric",
+    "relative_distance",
+    "relative_error",
+    "smoothed_metrics",
+    "study",
+    "time_average",
+    "total",
+    "variance_series",
+]

@@ -1,0 +1,51 @@
+"""The edge of stability: how long the optimizer and the flow are there."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from analysis.measure import formulas
+from analysis.measure.metric import metric
+from analysis.measure.side_by_side import SideBySide
+
+_SHARPNESS = ("effective_sharpness",)
+
+
+@metric(
+    label="time at the edge", head="at edge", reads=_SHARPNESS, is_error=False, smoothed=True,
+    per_run=True, percent=True,
+)  # fmt: skip
+def edge_fraction(run: SideBySide) -> float:
+    """Fraction of steps at which the optimizer's time-averaged effective sharpness is >= 1.95."""
+    return formulas.edge_fraction(run.whole_average("effective_sharpness"))
+
+
+@metric(label="critical directions", reads=("num_critical",), is_error=False, shown_in=())
+def mean_num_critical(run: SideBySide) -> float:
+    """Mean number of the flow's effective eigenvalues above the critical threshold."""
+    return formulas.mean_value(run.flow("num_critical"))
+
+
+@metric(
+    label="flow within 2% of 2", unit="steps", reads=_SHARPNESS, is_error=False, smoothed=True,
+    shown_in=(),
+)  # fmt: skip
+def near_edge_steps(run: SideBySide) -> float:
+    """Time (steps) during which the flow's effective sharpness is within 2% of 2.
+
+    Of those at which the optimizer's time average exists: else a flow could be near the edge for
+    longer than an optimizer that it follows exactly.
+    """
+    known = np.isfinite(run.average("effective_sharpness"))
+    sharpness = np.where(known, run.flow("effective_sharpness"), np.nan)
+    return formulas.steps_near_edge(run.step, sharpness)
+
+
+@metric(
+    label="optimizer within 2% of 2", unit="steps", reads=_SHARPNESS, is_error=False,
+    smoothed=True, per_run=True, shown_in=(),
+)  # fmt: skip
+def near_edge_steps_optimizer(run: SideBySide) -> float:
+    """Time (steps) during which the optimizer's average effective sharpness is within 2% of 2."""
+    average = run.whole_average("effective_sharpness")
+    return formulas.steps_near_edge(run.optimizer_step, average)

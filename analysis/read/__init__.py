@@ -1,0 +1,34 @@
+"""Tables in: a results folder opened, filtered and streamed, with what its columns declare."""
+
+from analysis.read.declared import (
+    CONFIGURATION,
+    MAIN_FLOW,
+    REFERENCE_FLOW,
+    configuration_of,
+    declare_like,
+    hyperparameters_of,
+    processes_of,
+)
+from analysis.read.folders import ResultsError
+from analysis.read.loading import Source, load, opened
+from analysis.read.results import Results
+from analysis.read.trace import Floats, Trace, common_steps, run_trace
+
+__all__ = [
+    "CONFIGURATION",
+    "MAIN_FLOW",
+    "REFERENCE_FLOW",
+    "Floats",
+    "Results",
+    "ResultsError",
+    "Source",
+    "Trace",
+    "common_steps",
+    "configuration_of",
+    "declare_like",
+    "hyperparameters_of",
+    "load",
+    "opened",
+    "processes_of",
+    "run_trace",
+]

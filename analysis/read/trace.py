@@ -1,0 +1,156 @@
+"""One run as NumPy arrays: what metrics and figures work on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from analysis.read.declared import PROCESSES, processes_of, references
+from cflows_ray.schema import arrow_schema
+
+Floats = NDArray[np.float64]
+Rows = NDArray[np.int64] | slice
+
+_ENDED = ("stopped", "diverged")
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """All processes of one run.
+
+    `processes[name][column]` is an array with one entry per recorded step, in the order of steps:
+    float64 with NaN for null; (n, k) padded with NaN for list columns; `step` is int64 and `status`
+    an array of strings. `references` names the processes that predict nothing.
+    """
+
+    run_id: str
+    processes: Mapping[str, Mapping[str, NDArray]]
+    references: tuple[str, ...] = references(PROCESSES)
+    _scored: dict[str, dict[str, NDArray]] = field(default_factory=dict, repr=False)
+
+    @property
+    def flows(self) -> list[str]:
+        """Processes that predict something: all but the optimizer and its midpoints."""
+        return [name for name in self.processes if name not in self.references]
+
+    def ending(self, process: str) -> str | None:
+        """Return `stopped` or `diverged` if the process's last row says so, else None."""
+        status = self.processes[process]["status"]
+        return str(status[-1]) if len(status) and status[-1] in _ENDED else None
+
+    def flow_ending(self, flow: str) -> str | None:
+        """Return how a flow ended before the optimizer did: `stopped`, `diverged`, or None.
+
+        One that ended between two records has no row that says so, only none any more: `stopped`.
+        """
+        ending, last = self.ending(flow), self.processes[flow]["step"][-1:]
+        early = bool((last < self.processes["discrete"]["step"][-1:]).any())
+        return ending or ("stopped" if early else None)
+
+    def scored(self, process: str) -> dict[str, NDArray]:
+        """Return the columns of a process without the row with which it stopped or diverged.
+
+        That row records the state that was given up on, so its values are no prediction.
+        """
+        if process not in self._scored:
+            columns = self.processes[process]
+            ended = self.ending(process) is not None
+            self._scored[process] = {
+                name: values[:-1] if ended else values for name, values in columns.items()
+            }
+        return self._scored[process]
+
+
+def trace_from_table(
+    run_id: str, table: pa.Table, measured_against: tuple[str, ...] = references(PROCESSES)
+) -> Trace:
+    """Split an Arrow table of one run's steps by process.
+
+    Columns are converted whole and then cut: converting each process's share of each column cost
+    three times as much.
+    """
+    process = pc.dictionary_encode(table["process"].combine_chunks())
+    codes, names = process.indices.to_numpy(), process.dictionary.to_pylist()
+    order = np.lexsort((table["step"].to_numpy(), codes))
+    ends = np.cumsum(np.bincount(codes, minlength=len(names)))
+    shares = {
+        name: slice(end - n, end)
+        for name, end, n in zip(names, ends, np.diff(ends, prepend=0), strict=True)
+    }
+    processes: dict[str, dict[str, NDArray]] = {name: {} for name in names}
+    for column in table.column_names:
+        if column in ("run_id", "process"):
+            continue
+        values, lengths = _to_array(table[column])
+        values = values[order]
+        for name, share in shares.items():
+            mine = values[share]
+            if lengths is not None:
+                mine = mine[:, : int(lengths[order[share]].max(initial=0))]
+            processes[name][column] = mine
+    return Trace(run_id, processes, measured_against)
+
+
+def run_trace(steps: pd.DataFrame) -> Trace:
+    """Trace of the frame of one run; without a column `run_id`, all its rows are taken for one.
+
+    Raises `ValueError` unless it is the frame of one run, with the optimizer that all is measured
+    against.
+    """
+    needed = {"step", "process", "status"} - set(steps.columns)
+    if needed:
+        raise ValueError(f"steps: the frame lacks the columns {sorted(needed)}")
+    if "run_id" not in steps:  # as of `cflows_ray.run_paired`
+        steps = steps.assign(run_id="run")
+    ids = steps["run_id"].astype("str").unique()
+    if len(ids) != 1:
+        raise ValueError(f"steps: must hold the rows of one run, got {len(ids)}")
+    if "discrete" not in set(steps["process"].astype("str")):
+        raise ValueError("steps: the frame lacks the rows of the process 'discrete'")
+    schema = arrow_schema("steps")
+    fields = [f for f in schema if f.name in steps]
+    plain = steps[[f.name for f in fields]].astype(
+        {n: "str" for n in ("run_id", "process", "status") if n in steps}
+    )
+    return trace_from_table(
+        str(ids[0]),
+        pa.Table.from_pandas(plain, schema=pa.schema(fields), preserve_index=False),
+        references(processes_of(steps)),
+    )
+
+
+def common_steps(one: NDArray, other: NDArray) -> tuple[NDArray, Rows, Rows]:
+    """Find the steps that two increasing series share, and the rows of each that they are at."""
+    if np.array_equal(one, other):  # nearly always; slices copy nothing
+        return one, slice(None), slice(None)
+    return np.intersect1d(one, other, assume_unique=True, return_indices=True)
+
+
+def _to_array(column: pa.ChunkedArray) -> tuple[NDArray, NDArray[np.int64] | None]:
+    """Values of a column; of a list column also the lengths of its lists."""
+    if pa.types.is_string(column.type):
+        encoded = pc.dictionary_encode(column.combine_chunks())
+        known = np.array([*encoded.dictionary.to_pylist(), ""], dtype=np.str_)
+        return known[pc.fill_null(encoded.indices, -1).to_numpy()], None
+    if pa.types.is_list(column.type):
+        return _pad_lists(column)
+    if pa.types.is_integer(column.type) and column.null_count == 0:
+        return column.to_numpy(), None
+    return column.cast(pa.float64()).to_numpy(zero_copy_only=False), None
+
+
+def _pad_lists(column: pa.ChunkedArray) -> tuple[Floats, NDArray[np.int64]]:
+    """Turn lists of different lengths into an (n, k) array padded with NaN; null is empty."""
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+    lengths = np.asarray(lengths, dtype=np.int64)
+    values = pc.list_flatten(column).to_numpy(zero_copy_only=False).astype(np.float64)
+    width = int(lengths.max(initial=0))
+    padded = np.full((len(lengths), width), np.nan)
+    padded[np.arange(width) < lengths[:, None]] = values
+    return padded, lengths

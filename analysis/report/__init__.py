@@ -1,0 +1,7 @@
+"""Pages: the accuracy table on a terminal, the HTML report, and tables for other programs."""
+
+from analysis.report.export import FORMATS, study_tables, write_tables
+from analysis.report.terminal import accuracy_text
+from analysis.report.write import write_report
+
+__all__ = ["FORMATS", "accuracy_text", "study_tables", "write_report", "write_tables"]

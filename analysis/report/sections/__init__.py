@@ -1,0 +1,33 @@
+"""The report's sections: each takes a `Study` and returns HTML."""
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from analysis.draw import FigureSet
+from analysis.measure import Study
+from analysis.report.sections.comparison import comparison
+from analysis.report.sections.failures import bandwidths, failures
+from analysis.report.sections.figures import (
+    against,
+    distances,
+    horizons,
+    single_runs,
+    variances,
+)
+from analysis.report.sections.summary import summary
+
+Section = Callable[[Study, pd.DataFrame, FigureSet], str]
+
+__all__ = [
+    "Section",
+    "against",
+    "bandwidths",
+    "comparison",
+    "distances",
+    "failures",
+    "horizons",
+    "single_runs",
+    "summary",
+    "variances",
+]

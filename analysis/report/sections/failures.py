@@ -1,0 +1,81 @@
+"""Sections on what to be careful with: the bandwidth, and runs, flows and files that failed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.measure import Study, find_metric
+from analysis.report import page
+from analysis.report.cells import cell_table, records
+from analysis.report.numbers import percent, significant
+
+
+def bandwidths(found: Study) -> str:
+    """Tabulate the smoothed metrics at half, once and twice the bandwidth."""
+    table = found.sensitivity
+    if table.empty:
+        return page.paragraph("No run is long enough for a time average.")
+    shown = table.reset_index()
+    rows = [
+        {
+            "flow": row["flow"],
+            "metric": find_metric(row["metric"]).label,
+            **{f"{b:g} steps": significant(row[b], 3) for b in table.columns if b != "spread"},
+            "largest / smallest - 1": percent(row["spread"]),
+        }
+        for _, row in shown.iterrows()
+    ]
+    caption = "Mean over all finished runs, by the bandwidth of the time average; each over the "
+    caption += "steps that its window sees, so wider ones begin later"
+    return cell_table(rows, ["flow"], caption, ["flow", "metric"])
+
+
+def failures(found: Study) -> str:
+    """Tabulate runs that did not finish, flows that ended early, and files that were left out."""
+    runs = found.results.runs
+    status = runs["status"].astype("str")
+    bad = runs[~status.isin(["finished", "running"])]
+    body = ""
+    if not bad.empty:
+        rows = [
+            {
+                "run": row.run_id, "rule": row.rule, "lr": f"{row.lr:g}", "seed": row.seed,
+                "status": row.status,
+                "why": "" if pd.isna(row.status_detail) else row.status_detail,
+            }
+            for row in records(bad)
+        ]  # fmt: skip
+        body += page.table(
+            pd.DataFrame(rows), caption="Runs that did not finish (counted, not averaged)",
+            text=["run", "rule", "status"], wrap=["why"],
+        )  # fmt: skip
+    odd = found.accuracy[found.accuracy["flow_status"].astype("str") != "ok"]
+    if not odd.empty:
+        rows = [
+            {
+                "run": row.run_id, "rule": row.rule, "lr": f"{row.lr:g}", "seed": row.seed,
+                "flow": row.flow, "what": _flow_status(row),
+            }
+            for row in records(odd)
+        ]  # fmt: skip
+        body += page.table(
+            pd.DataFrame(rows), caption="Flows that stopped, diverged or left no steps",
+            text=["run", "rule", "flow", "what"],
+        )  # fmt: skip
+    problems = found.results.problems
+    if not problems.empty:
+        body += page.table(problems, caption="Files left out", wrap=["file", "problem"])
+    if (running := int((status == "running").sum())) > 0:
+        body += page.paragraph(f"{running} runs had not ended when this was made.")
+    return body or page.paragraph("Nothing: every run finished, no flow ended early, no bad file.")
+
+
+def _flow_status(row: Any) -> str:
+    if row.flow_status == "no_data":
+        return "no steps on storage"
+    if np.isnan(row.last_step):
+        return f"{row.flow_status} at once"
+    return f"{row.flow_status} after step {row.last_step:.0f}"

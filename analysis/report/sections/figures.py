@@ -1,0 +1,182 @@
+"""Sections of figures: against hyperparameters, over time, single runs, variances, horizons."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from analysis.draw import (
+    FigureSet,
+    HyperparameterAxis,
+    all_rows,
+    batches,
+    flow_styles,
+    panels,
+    ranked_runs,
+    run_title,
+    with_keys,
+)
+from analysis.infer import PLACE, cells, covariance_fit, main_flow, panel_keys, summarize, trends
+from analysis.measure import Study, all_metrics, find_metric
+from analysis.report import page
+from analysis.report.cells import cell_table, key_columns, records
+from analysis.report.export import is_measurable
+from analysis.report.numbers import p_text, significant, step_limits, with_limits
+from analysis.report.overview import shown_metrics
+
+_MAX_RATES = 4  # learning rates shown per panel
+_MAX_SINGLE = 6  # rules × workloads up to which single runs of each are shown
+
+
+def against(found: Study, group: pd.DataFrame, figures: FigureSet, *, x: str) -> str:
+    """Draw errors against a hyperparameter, a column per panel, and the trend table."""
+    keys, metrics = panel_keys(found.accuracy, x), shown_metrics("trend", group)
+    names = [m.name for m in metrics]
+    made = panels(group, keys)
+    if x != "lr":  # panels of rules without it, or with one value, would show nothing
+        made = [panel for panel in made if panel.rows[x].nunique() > 1]
+    if not made:
+        return page.paragraph("It does not vary here.")
+    label = HyperparameterAxis(group, x).label
+    caption = "Mean over seeds; dots are runs. From three seeds on, with a 95% band."
+    body = ""
+    for some in batches(made, figures.most_panels):
+        figure = figures.against(some, group, names, x)
+        kind = "learning_rate" if x == "lr" else x
+        body += page.figure(figure, caption, figures.file(kind, all_rows(some)))
+    if not is_measurable(group[x]):
+        return body
+    shown = [key for key in keys if key not in ("workload", "criterion")]
+    rows = [
+        key_columns(row, shown)
+        | {
+            "flow": row.flow,
+            "error": find_metric(str(row.metric)).label,
+            "runs": f"{row.n}",
+            "Kendall τ": significant(row.tau),
+            "p": p_text(row.p_value),
+            "p (Holm)": p_text(row.p_holm),
+            "log-log slope": significant(row.slope),
+        }
+        for row in records(trends(group, x, names, keys).dropna(subset="tau"))
+    ]
+    if rows:
+        caption = f"Does the error rise with the {label}?"
+        body += cell_table(rows, shown, caption, [*shown, "flow", "error"])
+    return body
+
+
+def distances(found: Study, group: pd.DataFrame, figures: FigureSet) -> str:
+    """Draw the distance over time, a row per panel and a column per learning rate."""
+    curves = found.curves[found.curves["run_id"].isin(group["run_id"])]
+    if curves.empty:
+        return page.paragraph("No finished run.")
+    keys = panel_keys(found.accuracy)
+    caption = (
+        "Relative distance to the optimizer: median over seeds, and their whole range from three "
+        "seeds on; of fewer, each."
+    )
+    body = ""
+    for some in batches(panels(with_keys(curves, group, keys), keys), figures.most_panels):
+        file = figures.file("distance", all_rows(some))
+        body += page.figure(figures.distances(some, _MAX_RATES), caption, file)
+    return body
+
+
+def single_runs(found: Study, group: pd.DataFrame, figures: FigureSet) -> str:
+    """Draw loss and curvature of the best, a representative and the worst run.
+
+    Of each rule; in a study of many rules and workloads, of each workload.
+    """
+    body = ""
+    many = len(found.accuracy.groupby(list(PLACE), observed=True)) > _MAX_SINGLE
+    for cell, rows in cells(group, [] if many else ["rule"]):
+        name = cell.get("rule", "all rules")
+        ranked = ranked_runs(rows)
+        if ranked.empty:
+            body += page.paragraph(f"{name}: no finished run.")
+            continue
+        chosen = {"best": 0, "representative": (len(ranked) - 1) // 2, "worst": len(ranked) - 1}
+        shown = {}
+        for which, place in chosen.items():
+            if str(ranked.index[place]) not in shown:  # with one or two runs they coincide
+                shown[str(ranked.index[place])] = which
+        titles = {run: f"{which}: {run_title(rows, run)}" for run, which in shown.items()}
+        figure = figures.runs(found.results, titles, found.bandwidth)
+        which = f"{', '.join(shown.values())} of {len(ranked)} finished runs"
+        if len(ranked) == 1:
+            which = "the only finished run"
+        label = flow_styles(rows)[main_flow(rows)].label
+        caption = f"{name}: {which}, by final distance of the {label}."
+        body += page.figure(figure, caption, figures.file("runs", rows))
+        middle = str(ranked.index[chosen["representative"]])
+        figure = figures.one_run(found.results, middle, found.bandwidth)
+        caption = f"{run_title(rows, middle)}: distance and variance of the representative run."
+        body += page.figure(figure, caption, figures.file("run", rows))
+    return body
+
+
+def variances(found: Study, figures: FigureSet) -> str:
+    """Draw predicted against measured variances, and fit them."""
+    if found.points.empty:
+        return page.paragraph("No averaging window lies within steps with a predicted variance.")
+    body = page.paragraph(
+        "Each point is one eigenvector of Σ in one averaging window: the predicted eigenvalue, and "
+        "the time-averaged squared displacement of the optimizer along it, in P's metric. A right "
+        "prediction has slope 1 and lies on the dashed line."
+    )
+    keys = panel_keys(found.accuracy)
+    for _, points in cells(found.points, ["workload", "criterion"]):
+        for some in batches(panels(points, keys), figures.most_panels):
+            file = figures.file("variance", all_rows(some))
+            figure = figures.covariances(some)
+            body += page.figure(figure, "Measured against predicted variance.", file)
+    fit = covariance_fit(found.points, keys)
+    rows = [
+        key_columns(row, keys)
+        | {
+            "flow": row.flow,
+            "runs": f"{row.n_runs}",
+            "points": f"{row.points}",
+            "slope": with_limits(row.slope, row.slope_low, row.slope_high),
+            "R²": with_limits(row.r2, row.r2_low, row.r2_high),
+            "interval": row.ci_method,
+        }
+        for row in records(fit)
+    ]
+    return body + cell_table(rows, keys, "Fits", [*keys, "flow", "interval"])
+
+
+def horizons(found: Study, figures: FigureSet) -> str:
+    """Draw Kaplan-Meier curves of the prediction horizons, and tabulate their medians."""
+    body = page.paragraph(
+        "Lasting horizon: the step from which on the relative distance stays above "
+        f"{100 * found.tolerance:g}%, to the end of the run. A run that ends below is censored (a "
+        "tick): its horizon is longer than the run. A flow that stopped or diverged has reached "
+        "its horizon. The first crossing says little where the optimizer has hardly left its start."
+    )
+    keys = panel_keys(found.accuracy)
+    for _, group in cells(found.accuracy, ["workload", "criterion"]):
+        for some in batches(panels(group, keys), figures.most_panels):
+            file = figures.file("horizon", all_rows(some))
+            caption = "Share of runs before their lasting horizon, with a 95% band."
+            body += page.figure(figures.horizons(some), caption, file)
+    longest = float(found.accuracy["last_step"].max())
+    censored = [m.name for m in all_metrics() if m.censored and m.name in found.accuracy]
+    frame = summarize(found.accuracy, by=[*keys, "lr"], metrics=censored)
+    rows = [
+        key_columns(row, [*keys, "lr"])
+        | {
+            "flow": row.flow,
+            "horizon": find_metric(str(row.metric)).label,
+            "runs": f"{row.n}",
+            "censored": f"{row.n_censored}",
+            "median (steps)": step_limits(row.median, row.ci_low, row.ci_high, longest),
+        }
+        for row in records(frame)
+        if row.n
+    ]
+    if not rows:
+        return body
+    caption = "Kaplan-Meier medians; >: not reached by the end of the longest run"
+    text = [*keys, "flow", "horizon"]
+    return body + cell_table(rows, [*keys, "lr"], caption, text)

@@ -1,0 +1,210 @@
+"""The command line, the report page and exported tables, on good and bad results."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from synthetic import CENTRAL, STABLE, FlowTruth, RunTruth, write_sweep
+
+import analysis
+from analysis.__main__ import main
+from analysis.report.export import table_text
+from analysis.report.numbers import significant
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Report on one rule: two learning rates, two seeds; a diverged run, two flows that ended."""
+    endings = [{"stop": 150}, {"stop": 120, "ending": "diverged"}, {}, {}]
+    runs = [
+        RunTruth(
+            run_id=f"r{i}", lr=lr, seed=seed, steps=200,
+            flows={"central": CENTRAL, "stable": replace(STABLE, **endings[i])},
+        )
+        for i, (lr, seed) in enumerate([(0.1, 0), (0.1, 1), (0.2, 0), (0.2, 1)])
+    ]  # fmt: skip
+    runs[3] = replace(runs[3], status="diverged", status_detail="loss <huge> & rising")
+    folder = write_sweep(tmp_path_factory.mktemp("r"), runs, name="demo")
+    assert main([str(folder), "--format", "csv", "--format", "parquet", "--bandwidth", "8"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def html(made: Path) -> str:
+    """Text of the page."""
+    return (made / "report" / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_page_needs_nothing_else(html: str) -> None:
+    assert not re.search(r"""(src|href)=["'](?!data:|#)""", html)
+    assert "<script" not in html
+    assert "url(" not in html
+    assert len(html) < 3_000_000
+
+
+def test_the_page_has_every_section_in_order(html: str) -> None:
+    headings = re.findall(r"<h2[^>]*>([^<]+)</h2>", html)
+    assert headings == [
+        "Summary", "Which flow is nearer", "Accuracy against learning rate", "Distance over time",
+        "Single runs", "Predicted and measured variance", "Prediction horizons",
+        "Dependence on the bandwidth", "What failed and why", "How this was made",
+    ]  # fmt: skip
+
+
+def test_the_page_says_what_failed_and_how_it_was_made(html: str) -> None:
+    assert "4 runs (3 finished, 1 diverged)" in html
+    assert "loss &lt;huge&gt; &amp; rising" in html
+    assert "stopped after step 149" in html
+    assert "diverged after step 119" in html
+    assert "(1 flow stopped), (1 flow diverged)" in html
+    assert "1 stable flow diverged before the run" in html
+    for fact in ("jax 0.10.2", "abc1234", "bandwidth 8 steps", "--bandwidth 8", "pandas"):
+        assert fact in html, fact
+
+
+def test_figures_are_also_files(made: Path) -> None:
+    names = {f.name.split("-")[0] for f in (made / "report" / "figures").glob("*.png")}
+    assert names == {"learning_rate", "distance", "runs", "run", "variance", "horizon"}
+
+
+def test_figures_for_print_are_vectors(example_sweep: Path, tmp_path: Path) -> None:
+    assert main([str(example_sweep), "--out", str(tmp_path), "--figures", "pdf"]) == 0
+    files = list((tmp_path / "figures").iterdir())
+    assert {f.name.split("-")[0] for f in files} >= {"learning_rate", "variance", "horizon"}
+    assert all(f.suffix == ".pdf" and f.read_bytes().startswith(b"%PDF") for f in files)
+
+
+def test_tables_are_those_of_the_library(made: Path) -> None:
+    folder = made / "report" / "tables"
+    frame = analysis.accuracy(analysis.load(made), bandwidth=8.0)
+    written = pd.read_csv(folder / "accuracy.csv")
+    assert written["final_distance"].tolist() == pytest.approx(frame["final_distance"].tolist())
+    back = pq.read_table(folder / "summary.parquet")
+    assert set(back["metric"].to_pylist()) == {m.name for m in analysis.METRICS}
+    schema = pq.read_schema(folder / "accuracy.parquet")
+    assert schema.field("horizon").metadata[b"unit"] == b"steps"
+
+
+def test_the_terminal_table(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from analysis.report import accuracy_text
+
+    results = analysis.load(made)
+    text = accuracy_text(analysis.accuracy(results), results, bandwidth=10, tolerance=0.05)
+    assert "4 runs (3 finished, 1 diverged)" in text
+    assert "1 stable flow stopped" in text
+    assert "1 stable flow diverged" in text
+    assert re.search(r"0\.2 +1\+1x +100% +central +2\.0 ", text)
+    rows = [line for line in text.splitlines() if re.search(r" (central|stable)  .*\d$", line)]
+    assert len({len(line) for line in rows}) == 1
+    assert max(map(len, text.splitlines())) <= 120
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["/no/such/folder"], "error: results folder does not exist: /no/such/folder"),
+        (["{made}", "--bandwidth", "-3"], "error: bandwidth must be a positive number"),
+        (["{made}", "--tolerance", "0"], "error: tolerance must be > 0 and < 1, got 0.0"),
+        (["{made}", "--tolerance", "5"], "error: tolerance must be > 0 and < 1, got 5.0"),
+        (["{made}", "--sweep", "other"], "error: sweep: no sweep 'other' here"),
+    ],
+)
+def test_bad_arguments_are_one_line(
+    made: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([a.replace("{made}", str(made)) for a in arguments]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith(message)
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
+
+
+def test_partial_results_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flows = {"central": FlowTruth()}
+    runs = [RunTruth(run_id=f"r{i}", seed=i, steps=60, flows=flows) for i in range(2)]
+    folder = write_sweep(tmp_path, runs)
+    bad = next((folder / "steps" / "r1").iterdir())
+    bad.write_bytes(bad.read_bytes()[:100])
+    (folder / "runs" / "r0.parquet").touch()
+    assert main([str(folder), "--out", str(tmp_path / "out")]) == 0
+    out = capsys.readouterr().out
+    assert "PARTIAL RESULT: 1 bad file was left out" in out
+    assert f"{bad}: is truncated or half-written" in out
+    assert "shorter than the averaging window of 160 steps" in out
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert str(bad) in page
+    assert "no steps on storage" in page
+    assert "one flow only: nothing to compare" in page
+
+
+def test_all_diverged_and_nothing_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = RunTruth(run_id="a", steps=40, status="diverged", status_detail="loss not finite")
+    folder = write_sweep(tmp_path, [run])
+    assert main([str(folder)]) == 0
+    assert "No run finished, so there is nothing to average" in capsys.readouterr().out
+    assert "loss not finite" in (folder / "report" / "report.html").read_text()
+
+    (folder / "runs" / "a.parquet").unlink()
+    shutil.rmtree(folder / "report")
+    assert main([str(folder)]) == 0
+    assert "No run has ended yet" in capsys.readouterr().out
+    assert "1 runs had not ended" in (folder / "report" / "report.html").read_text()
+
+
+def test_printed_tables_keep_every_result(example_sweep: Path) -> None:
+    """Counts and p-values stay, even where they are the same in every row."""
+    frame = analysis.accuracy(analysis.load(example_sweep))
+    table = analysis.compare(frame, "central", "stable")
+    head = table_text(table, "markdown").splitlines()[0]
+    for name in ("wins", "win_rate", "p_value", "p_holm", "n_runs", "n_diverged", "n_stopped",
+                 "n_flow_diverged"):  # fmt: skip
+        assert f"| {name} |" in head, name
+    summary = table_text(analysis.summarize(frame), "latex")
+    for name in ("n_runs", "n_diverged", "n_failed", "n_stopped", "n_censored"):
+        assert name.replace("_", r"\_") in summary, name
+    assert "beta2" not in table_text(frame.query("rule == 'rmsprop'"), "markdown").splitlines()[0]
+
+
+def test_every_format_is_written(example_sweep: Path, tmp_path: Path) -> None:
+    endings = {"csv": "csv", "parquet": "parquet", "latex": "tex", "markdown": "md"}
+    formats = [text for kind in endings for text in ("--format", kind)]
+    assert main([str(example_sweep), "--out", str(tmp_path), *formats]) == 0
+    names = ("accuracy", "comparison", "lr_trend", "problems", "sensitivity", "summary", "variance")
+    files = {f.name for f in (tmp_path / "tables").iterdir()}
+    assert files == {f"{name}.{ending}" for name in names for ending in endings.values()}
+
+
+def test_latex_and_markdown() -> None:
+    frame = pd.DataFrame({"flow": ["a_b", "c"], "n": [1, 2], "mean": [0.123456, float("nan")]})
+    latex = table_text(frame, "latex")
+    assert r"a\_b & 1 & 0.1235 \\" in latex
+    assert latex.startswith(r"\begin{tabular}{lll}")
+    assert "| c | 2 |  |" in table_text(frame, "markdown")
+    with pytest.raises(ValueError, match="format must be one of"):
+        table_text(frame, "word")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0999, "0.10"), (9.96, "10"), (123456.0, "123456"), (1e-9, "1.0e-09"), (-0.5, "-0.50")],
+)
+def test_significant(value: float, text: str) -> None:
+    assert significant(value) == text
+
+
+def test_a_reader_who_has_seen_enough_is_no_error(
+    example_sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object, **__: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("analysis.__main__.write_report", gone)
+    with pytest.raises(BrokenPipeError):  # handled where the program ends
+        main([str(example_sweep), "--out", str(tmp_path)])
