@@ -13,6 +13,7 @@ parts that start at s or later and writes them again. At no moment do two files 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
