@@ -103,14 +103,15 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
 
 
 def conform(tables: Sequence[pa.Table], name: str) -> tuple[list[pa.Table], pa.Schema]:
-    """Give tables of any age one schema: today's, and what they have beyond it.
+    """Give tables of any age one schema: that of the widest, and what others have beyond it.
 
     A column added since holds what `absent_values` says, or null; one that is unknown here (a
     plug-in's that is not installed) is kept.
     """
-    schema = arrow_schema(name)
-    for table in tables:
-        for field in table.schema:
+    widest = max((table.schema for table in tables), key=len)
+    schema = widest
+    for other in (arrow_schema(name), *(table.schema for table in tables)):
+        for field in other:
             if schema.get_field_index(field.name) < 0:
                 schema = schema.append(field)
     absent = absent_values(name)
