@@ -3,6 +3,9 @@
 #   make quickstart   digits, three optimizers, their flows: table and figures (minutes)
 #   make test         lint, types, tests
 #   make test-faults  faults injected into real sweeps
+#   make docs         guides and API reference as pages: build/docs/index.html
+#   make wheel        the source distribution and the wheel: dist/
+#   make hooks        lint and types before every commit
 #   make install      the virtual environment .venv, in the versions of constraints.txt
 
 PYTHON ?= python3
@@ -13,7 +16,7 @@ export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: install quickstart test test-faults lint types format constraints clean
+.PHONY: install quickstart test test-faults lint types format docs wheel hooks constraints clean
 
 install: $(VENV)/.installed
 
@@ -45,10 +48,19 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: install
+	$(BIN)/python docs/make_pages.py
+
+wheel: install
+	$(BIN)/python -m build --no-isolation
+
+hooks: install
+	$(BIN)/pre-commit install
+
 constraints:
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --extra dev --extra s3 --universal --python-version 3.11 \
 		--upgrade --no-header --no-annotate -o constraints.txt
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cflows_ray.problem import Problem
     from cflows_ray.rules import GradientDescent, RMSProp, ScalarRMSProp
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "GradientDescent": "cflows_ray.rules",

@@ -7,7 +7,6 @@ import numbers
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-SCHEMES: tuple[str, ...] = ("euler", "extrapolated")
 # Counts are int32 in compiled programs; seeds are int64 in the tables.
 MOST_INT32, MOST_INT64 = 2**31 - 1, 2**63 - 1
 
@@ -56,27 +55,6 @@ def boolean(name: str, value: Any) -> bool:
     """Return `value`, a boolean."""
     require(isinstance(value, bool), name, "True or False", value)
     return bool(value)
-
-
-def check_scheme(scheme: Any, substeps: int) -> None:
-    """Check the central flow's scheme, and that it can make so many substeps."""
-    one_of("scheme", scheme, SCHEMES)
-    if scheme == "extrapolated":
-        require(substeps % 2 == 0, "substeps", "even for the scheme 'extrapolated'", substeps)
-
-
-def stable_average(beta2: float, substeps: int, scheme: str) -> None:
-    """Check that β₂ > h / (1 + h), h the longest substep.
-
-    Below, Euler on dν/dt = (1-β₂)/β₂ (... - ν) steps past its goal.
-    """
-    longest = (2.0 if scheme == "extrapolated" else 1.0) / substeps
-    least = longest / (1.0 + longest)
-    allowed = (
-        f"> h / (1 + h) = {least:.3g}, below which the flow of ν is unstable with substeps of "
-        f"h = {longest:.3g}"
-    )
-    require(beta2 > least, "beta2", allowed, beta2)
 
 
 def one_of(name: str, value: Any, allowed: Iterable[str]) -> None:

@@ -28,7 +28,7 @@ class Registry(Generic[T]):
     Args:
         kind: what they are, for messages, e.g. "rule".
         group: group of entry points that adds to them.
-        entries: where the code of each name is, "module:attribute".
+        entries: each name's object, or where its code is, "module:attribute".
 
     Example:
         >>> numbers = Registry("number", "cflows_ray.none", {"pi": "math:pi"})
@@ -37,7 +37,7 @@ class Registry(Generic[T]):
         (['pi', 'two'], 3.14, 2)
     """
 
-    def __init__(self, kind: str, group: str, entries: Mapping[str, str]) -> None:
+    def __init__(self, kind: str, group: str, entries: Mapping[str, T | str]) -> None:
         self.kind = kind
         self._group = group
         self._entries: dict[str, Any] = dict(entries)

@@ -18,6 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cflows_ray.checks import ConfigError
+from cflows_ray.declare import declare
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -67,3 +68,20 @@ def parse_schedule(text: Any) -> Schedule:
     except ValueError:
         pass
     raise ConfigError(f"schedule must be {ALLOWED}, got {text!r}")
+
+
+def check_schedule(name: str, value: Any) -> Any:
+    """Return a schedule's text; raises `ConfigError` if it is none of those listed above."""
+    del name
+    parse_schedule(value)
+    return value
+
+
+def schedule() -> Any:
+    """Declare the learning-rate schedule, which every rule has."""
+    return declare(
+        "constant",
+        check=check_schedule,
+        kind="text",
+        meaning="learning-rate schedule, e.g. constant, linear_warmup:100",
+    )

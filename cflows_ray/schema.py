@@ -1,7 +1,8 @@
 """The columns of the two result tables: names, Arrow types, units and meanings.
 
-This is the only place that knows them. Writers build Arrow schemas from it and readers check
-files against it. It imports neither JAX nor Ray.
+The columns that every sweep has. Rules add a column for each hyperparameter that they declare,
+and processes those that only they record; every field of a file carries its unit, meaning and role
+in its metadata, so that readers need not know who added it. It imports neither JAX nor Ray.
 
 Tables are tidy: `runs` has one row per run, `steps` one row per run, step and process. What a
 process does not define is null, never 0 or NaN.
@@ -9,6 +10,8 @@ process does not define is null, never 0 or NaN.
 
 from __future__ import annotations
 
+import enum
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -16,15 +19,33 @@ import pyarrow as pa
 SCHEMA_VERSION = "1"
 
 RUN_STATUSES = ("finished", "diverged", "failed")
-STEP_STATUSES = ("ok", "eig_unconverged", "sdcp_unconverged", "stopped", "diverged")
+
+
+class StepStatus(enum.IntEnum):
+    """What may be said of a row, by severity: of two that hold, the greater is said."""
+
+    OK = 0
+    EIG_UNCONVERGED = 1
+    SDCP_UNCONVERGED = 2
+    STOPPED = 3
+    DIVERGED = 4
+
+    @property
+    def word(self) -> str:
+        """As in the column `status`."""
+        return self.name.lower()
+
+
+STEP_STATUSES = tuple(status.word for status in StepStatus)
 
 
 @dataclass(frozen=True)
 class Column:
     """One column: its name, Arrow type, unit (empty for none) and meaning.
 
-    `absent` is what holds for a file from before the column was added; None for a column that
-    every file must have.
+    `role` says what it is in a study: "hyperparameter" (of the rule), "configuration" (of the run
+    otherwise) or "result". `symbol` is how figures write it, if not by its name. `absent` is what
+    holds for a file from before the column was added; None for a column that every file must have.
     """
 
     name: str
@@ -32,38 +53,58 @@ class Column:
     unit: str
     meaning: str
     absent: str | None = None
+    role: str = "result"
+    symbol: str = ""
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What a file says of the column."""
+        return {
+            "unit": self.unit,
+            "meaning": self.meaning,
+            "role": self.role,
+            "symbol": self.symbol,
+        }
 
 
 _S, _I, _F, _B = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 _L = pa.list_(pa.float64())
 
+
+def _setting(name: str, kind: pa.DataType, unit: str, meaning: str, **more: str) -> Column:
+    return Column(name, kind, unit, meaning, role="configuration", **more)
+
+
 RUNS: tuple[Column, ...] = (
     Column("run_id", _S, "", "hash of the whole configuration of the run"),
     Column("sweep", _S, "", "name of the sweep that made the run"),
-    Column("workload", _S, "", "registered name of the network and data set"),
-    Column("workload_options", _S, "", "options of the workload, as JSON with sorted keys"),
-    Column("criterion", _S, "", "training loss: mse or cross_entropy"),
-    Column("rule", _S, "", "registered name of the update rule"),
-    Column("lr", _F, "", "learning rate (peak, if scheduled)"),
-    Column("beta2", _F, "", "decay of the second moment; null for gradient descent"),
-    Column("eps", _F, "", "added to the root of the second moment; null for gradient descent"),
-    Column("bias_correction", _B, "", "second moment divided by 1 - beta2^t; null for GD"),
-    Column("schedule", _S, "", "learning-rate schedule, e.g. constant, linear_warmup:100"),
-    Column("seed", _I, "", "seed of the initial parameters"),
-    Column("flows", _S, "", "processes beside the discrete one, comma-separated"),
-    Column("warmup", _I, "steps", "optimizer steps before the common starting point"),
-    Column("steps", _I, "steps", "optimizer steps after the common starting point"),
-    Column("substeps", _I, "1/step", "substeps of the central flow per optimizer step"),
+    _setting("workload", _S, "", "registered name of the network and data set"),
+    _setting("workload_options", _S, "", "options of the workload, as JSON with sorted keys"),
+    _setting("criterion", _S, "", "training loss: mse or cross_entropy"),
+    _setting("rule", _S, "", "registered name of the update rule"),
+    Column("lr", _F, "", "learning rate (peak, if scheduled)", role="hyperparameter", symbol="η"),
     Column(
+        "schedule",
+        _S,
+        "",
+        "learning-rate schedule, e.g. constant, linear_warmup:100",
+        role="hyperparameter",
+    ),
+    _setting("seed", _I, "", "seed of the initial parameters"),
+    _setting("flows", _S, "", "processes beside the discrete one, comma-separated"),
+    _setting("warmup", _I, "steps", "optimizer steps before the common starting point"),
+    _setting("steps", _I, "steps", "optimizer steps after the common starting point"),
+    _setting("substeps", _I, "1/step", "substeps of the central flow per optimizer step"),
+    _setting(
         "scheme",
         _S,
         "",
         "how the central flow makes its substeps: euler or extrapolated",
         absent="euler",
     ),
-    Column("num_eigs", _I, "", "tracked directions at the start"),
-    Column("record_every", _I, "steps", "distance between recorded steps"),
-    Column("dtype", _S, "", "floating-point type of parameters and derivatives"),
+    _setting("num_eigs", _I, "", "tracked directions at the start"),
+    _setting("record_every", _I, "steps", "distance between recorded steps"),
+    _setting("dtype", _S, "", "floating-point type of parameters and derivatives"),
     Column("num_params", _I, "", "number of parameters d"),
     Column("status", _S, "", f"how the run ended: {', '.join(RUN_STATUSES)}"),
     Column("status_detail", _S, "", "why, in words; null if there is nothing to say"),
@@ -117,6 +158,7 @@ STEPS: tuple[Column, ...] = (
     ),
     Column("distance_from_start", _F, "param", "L2 distance to the common starting point"),
     Column("nu_rel_error", _F, "", "|ν - ν_discrete| / |ν_discrete|; null without ν"),
+    Column("momentum_rel_error", _F, "", "|m - m_discrete| / |m_discrete|; null without momentum"),
     Column(
         "output_distance",
         _F,
@@ -144,19 +186,32 @@ STEPS: tuple[Column, ...] = (
 TABLES = {"runs": RUNS, "steps": STEPS}
 
 
-def arrow_schema(table: str) -> pa.Schema:
-    """Arrow schema of a table, with units and meanings as field metadata.
+def columns(table: str, added: Iterable[Column] = ()) -> tuple[Column, ...]:
+    """Return a table's columns: the common ones, and after `lr` or at the end those added.
 
     Raises `ValueError` for a table that does not exist.
     """
     if table not in TABLES:
         raise ValueError(f"table must be one of {sorted(TABLES)}, got {table!r}")
-    fields = [
-        pa.field(c.name, c.type, metadata={"unit": c.unit, "meaning": c.meaning})
-        for c in TABLES[table]
-    ]
+    common = TABLES[table]
+    known = {column.name for column in common}
+    place = 1 + [c.name for c in common].index("lr") if table == "runs" else len(common)
+    new = tuple(column for column in added if column.name not in known)
+    return (*common[:place], *new, *common[place:])
+
+
+def arrow_schema(table: str, added: Iterable[Column] = ()) -> pa.Schema:
+    """Arrow schema of a table, with units, meanings and roles as field metadata.
+
+    Args:
+        table: "runs" or "steps".
+        added: columns beside the common ones.
+
+    Raises `ValueError` for a table that does not exist.
+    """
     return pa.schema(
-        fields, metadata={"cflows_ray.table": table, "cflows_ray.schema": SCHEMA_VERSION}
+        [pa.field(c.name, c.type, metadata=c.metadata) for c in columns(table, added)],
+        metadata={"cflows_ray.table": table, "cflows_ray.schema": SCHEMA_VERSION},
     )
 
 

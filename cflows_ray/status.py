@@ -22,8 +22,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m cflows_ray.status", description="Say how a sweep stands."
     )
     parser.add_argument("results", help="a sweep's folder or URI, for example results/quickstart")
+    parser.add_argument("--verbose", action="store_true", help="print a line for every run, too")
+    options = parser.parse_args(arguments)
     try:
-        print_status(sweep_status(Storage(parser.parse_args(arguments).results)), Console())
+        status = sweep_status(Storage(options.results))
+        print_status(status, Console(), verbose=options.verbose)
     except (ConfigError, OtherSchema, StorageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

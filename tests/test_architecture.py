@@ -106,7 +106,7 @@ def test_what_one_file_only_imports(package: str, only: set[str]) -> None:
 def test_one_file_writes_the_tables() -> None:
     package = [file for file in FILES if file.relative_to(ROOT).parts[0] == "cflows_ray"]
     writers = {module_of(file) for file in package if "write_table" in file.read_text()}
-    assert writers == {"cflows_ray.store.tables"}
+    assert writers == {"cflows_ray.store.parquet"}
 
 
 def test_analysis_reads_tables_and_knows_nothing_else_of_the_package() -> None:

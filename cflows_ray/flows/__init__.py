@@ -1,49 +1,62 @@
 """Processes that run side by side, one a file: the optimizer itself and what claims to predict it.
 
-`discrete` always runs and is what the others are measured against. A further flow is one file with
-a `Flow`, and one line in `FLOWS`.
+Hands out `FLOWS` (the registry) and `Settings` without loading JAX; and what a process is
+(`Process`, `Step`, `Reference`, ..., see `process.py`) with `DISCRETE`, the optimizer, when used. A
+further flow is one file with a `Process`, and one line in `registry.py`; from outside the package,
+an entry point of the group `cflows_ray.flows` or `FLOWS.register`.
 """
 
-from cflows_ray.flows import discrete
-from cflows_ray.flows.base import (
-    ABSENT,
-    DIVERGED,
-    OK,
-    STOPPED,
-    Counts,
-    Flow,
-    FlowContext,
-    FlowOptions,
-    Record,
-    Reference,
-    Start,
-    StepResult,
-    undefined_record,
-)
-from cflows_ray.flows.central import CENTRAL
-from cflows_ray.flows.midpoint import MIDPOINT
-from cflows_ray.flows.stable import STABLE
+from typing import TYPE_CHECKING
 
-FLOWS: dict[str, Flow] = {
-    "midpoint": MIDPOINT,
-    "stable": STABLE,
-    "central": CENTRAL,
-}
+from cflows_ray.flows.registry import FLOWS, steps_columns
+from cflows_ray.flows.settings import Settings, check_flows
+from cflows_ray.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from cflows_ray.flows.discrete import DISCRETE
+    from cflows_ray.flows.process import (
+        Ask,
+        Counts,
+        FlowContext,
+        FlowOptions,
+        Listed,
+        Oscillation,
+        Process,
+        Reference,
+        Start,
+        Step,
+        Tracked,
+        grow,
+    )
+
+_PROCESS = (
+    "Ask", "Counts", "FlowContext", "FlowOptions", "Listed", "Oscillation", "Process", "Reference",
+    "Start", "Step", "Tracked", "grow",
+)  # fmt: skip
+__getattr__ = lazy_names(
+    __name__,
+    {
+        **dict.fromkeys(_PROCESS, "cflows_ray.flows.process"),
+        "DISCRETE": "cflows_ray.flows.discrete",
+    },
+)
 
 __all__ = [
-    "ABSENT",
-    "DIVERGED",
+    "DISCRETE",
     "FLOWS",
-    "OK",
-    "STOPPED",
+    "Ask",
     "Counts",
-    "Flow",
     "FlowContext",
     "FlowOptions",
-    "Record",
+    "Listed",
+    "Oscillation",
+    "Process",
     "Reference",
+    "Settings",
     "Start",
-    "StepResult",
-    "discrete",
-    "undefined_record",
+    "Step",
+    "Tracked",
+    "check_flows",
+    "grow",
+    "steps_columns",
 ]

@@ -2,14 +2,14 @@
 
     0 ⪯ X ⟂ A(t + h) ⪰ 0,     A(t + h) = 2I - Λ + h (stable part) + h B[X],     Σ = U X Uᵀ
 
-in the basis of the critical directions U (UᵀPU = I, HU = PUΛ), frozen for the substep (Cohen et al.
+in the basis of the critical directions U (UᵀQ̂U = I, HU = Q̂UΛ), frozen for the substep (Cohen et al.
 2025; docs/theory.md, "Central flow"). Everything but h is computed once and serves substeps of
 several lengths.
 
 | symbol | here |
 | --- | --- |
 | D_ab = ∇_w (u_aᵀ H u_b) | rows of `hessian_drifts`, in svec coordinates |
-| B[X] = 2 dP/dt|_X - dH/dt|_X | `response`, m x m on svec coordinates |
+| B[X] = 2 dQ̂/dt|_X - dH/dt|_X | `response`, m x m on svec coordinates |
 | diag(HΣH) | `grad_variance`; from HU, never from U |
 """
 
@@ -21,10 +21,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from cflows_ray.curvature import Linearization, third_derivative
-from cflows_ray.flows.base import FlowContext
+from cflows_ray.flows.process import FlowContext
 from cflows_ray.linalg import (
     SDCP_CONVERGED,
     EigenResult,
@@ -34,16 +34,15 @@ from cflows_ray.linalg import (
     solve_sdcp,
     svec,
 )
-from cflows_ray.rules import RuleState
-
-Rate = Callable[[Float[Array, " d"]], Float[Array, " d"]]
+from cflows_ray.rules import Moments
 
 
 class Point(NamedTuple):
-    """What a substep knows of the loss where it starts."""
+    """What a substep knows of the loss where it starts; `preconditioner` is Q̂."""
 
+    t: Float[Array, ""]
     params: Float[Array, " d"]
-    rule_state: RuleState
+    rule_state: PyTree
     linear: Linearization
     preconditioner: Float[Array, "..."]
     eig: EigenResult
@@ -71,12 +70,19 @@ class Covariance(NamedTuple):
         """Return the covariance for the i-th length."""
         return jax.tree.map(lambda x: x[i], self)
 
+    def moments(self, grad: Float[Array, " d"]) -> Moments:
+        """Return the gradient's moments under Σ, for one length."""
+        return Moments(grad, self.grad_excess, self.grad_variance)
 
-class _Problem(NamedTuple):
-    """A(t + h) = gap + h smat(stable_rate + response svec(X)), in float64."""
+
+class _Rates(NamedTuple):
+    """Rates of A in svec coordinates, float64: A(t + h) = gap + h smat(stable + response svec(X)).
+
+    `stable` is a function of h: with momentum the velocity is that in the middle of a substep.
+    """
 
     gap: Float[Array, "k k"]
-    stable_rate: Float[Array, " m"]
+    stable: Callable[[Array | float], Float[Array, " m"]]
     response: Float[Array, "m m"]
 
 
@@ -112,12 +118,12 @@ def solve_covariances(
     """
     U, HU = effective_eigenvectors(point)
     drifts, num_third = _hessian_drifts(context, point.params, U, point.num_critical)
-    problem = _assemble(context, point, U, HU, drifts)
+    rates = _rates(context, point, U, HU, drifts)
 
     def solve(length: Array | float) -> Covariance:
         sdcp = solve_sdcp(
-            problem.gap + smat(length * problem.stable_rate, context.num_eigs),
-            length * problem.response,
+            rates.gap + smat(length * rates.stable(length), context.num_eigs),
+            length * rates.response,
             point.num_critical,
             guess,
         )
@@ -146,26 +152,50 @@ def solve_covariances(
 
 
 def effective_eigenvectors(point: Point) -> tuple[Float[Array, "k d"], Float[Array, "k d"]]:
-    """Return U = P^{-1/2} V and HU = PUΛ, as rows; zero where the eigenvalue is not known."""
+    """Return U = Q̂^{-1/2} V and HU = Q̂UΛ, as rows; zero where the eigenvalue is not known."""
     root, eigvals = jnp.sqrt(point.preconditioner), point.eig.eigvals[:, None]
     U = point.eig.eigvecs / root
     return U, root * jnp.where(jnp.isfinite(eigvals), eigvals, 0.0) * point.eig.eigvecs
 
 
-def _assemble(
+def _rates(
     context: FlowContext, point: Point, U: Array, HU: Array, drifts: Float[Array, "m d"]
-) -> _Problem:
-    """Return the parts of A(t + h): its stable part, then the part linear in X."""
-    grad = point.linear.grad
-    preconditioner_rate = _preconditioner_rate(context, point.rule_state, grad)
-    no_variance = jnp.zeros_like(grad)
-    stable_rate = drifts @ (grad / point.preconditioner)
-    stable_rate += _in_basis(U, 2.0 * preconditioner_rate(no_variance))
-    response = 0.5 * (drifts / point.preconditioner) @ drifts.T
-    if point.rule_state.nu is not None:
-        response += _preconditioner_response(preconditioner_rate, U, HU, no_variance)
+) -> _Rates:
+    """Return how fast A = Uᵀ(2Q̂ - H)U changes: its stable part, and the part linear in X.
+
+    Whatever the rule, its motion is affine in the gradient's moments, and these are linear in X: a
+    column for each pair of directions, ½∇<H, Σ> in the mean and diag(HΣH) in the variance.
+    """
+    rule, grad = context.rule, point.linear.grad
+    rows, cols, scale = _pair_table(U.shape[0])
+    scale = scale.astype(U.dtype)[:, None]
+
+    def motion(
+        excess: Array, variance: Array, length: Array | float
+    ) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
+        """Return dw/dt and dQ̂/dt."""
+        seen = Moments(grad, excess, variance)
+        rate = rule.motion(point.t, point.params, point.rule_state, seen, length)
+        here, moving = (point.t, point.rule_state), (jnp.ones_like(point.t), rate.state)
+        tangent = jax.jvp(rule.edge_preconditioner, here, moving)[1]
+        return rate.params, jnp.broadcast_to(tangent, grad.shape)
+
+    none = jnp.zeros_like(grad)
+
+    def stable(length: Array | float) -> Float[Array, " m"]:
+        velocity, rate = motion(none, none, length)
+        rates = drifts @ -velocity + svec((U * (2.0 * rate)) @ U.T)
+        return rates.astype(jnp.float64)
+
+    # how the velocity responds does not depend on the length
+    response_to = jax.linearize(lambda e, v: motion(e, v, 0.0), none, none)[1]
+    velocities = jax.vmap(lambda e: response_to(e, none)[0])(0.5 * drifts)
+    response = -velocities @ drifts.T
+    if rule.responds:
+        changes = jax.vmap(lambda v: response_to(none, v)[1])(scale * HU[rows] * HU[cols])
+        response += 2.0 * (scale * U[rows] * U[cols]) @ changes.T
     gap = jnp.diag((2.0 - point.eig.eigvals).astype(jnp.float64))
-    return _Problem(gap, stable_rate.astype(jnp.float64), response.astype(jnp.float64))
+    return _Rates(gap, stable, response.astype(jnp.float64))
 
 
 def _hessian_drifts(
@@ -187,36 +217,6 @@ def _hessian_drifts(
     empty = jnp.zeros((num_pairs(k), U.shape[1]), U.dtype)
     drifts = jax.lax.fori_loop(0, num_critical_pairs, fill, empty)
     return drifts, num_critical_pairs.astype(jnp.int32)
-
-
-def _preconditioner_rate(context: FlowContext, rule_state: RuleState, grad: Array) -> Rate:
-    """Return the affine map v ↦ dP/dt, shape (d,), v the gradient's elementwise variance."""
-
-    def rate(variance: Float[Array, " d"]) -> Float[Array, " d"]:
-        drift = context.rule.drift(rule_state, grad, variance)
-        tangent = jax.jvp(context.rule.preconditioner, (rule_state,), (drift,))[1]
-        return jnp.broadcast_to(tangent, grad.shape)
-
-    return rate
-
-
-def _in_basis(U: Float[Array, "k d"], diagonal: Float[Array, " d"]) -> Float[Array, " m"]:
-    """Return svec(Uᵀ diag(p) U)."""
-    return svec((U * diagonal) @ U.T)
-
-
-def _preconditioner_response(
-    preconditioner_rate: Rate, U: Float[Array, "k d"], HU: Float[Array, "k d"], no_variance: Array
-) -> Float[Array, "m m"]:
-    """Return the matrix of X ↦ 2 Uᵀ diag(dP/dt|_X) U on svec coordinates.
-
-    The gradient's variance under Σ = UXUᵀ is diag(HΣH), so its columns are products of HU.
-    """
-    rows, cols, scale = _pair_table(U.shape[0])
-    scale = scale.astype(U.dtype)[:, None]
-    linear = jax.linearize(preconditioner_rate, no_variance)[1]
-    rates = jax.vmap(linear)(scale * HU[rows] * HU[cols])
-    return 2.0 * (scale * U[rows] * U[cols]) @ rates.T
 
 
 def _pair_table(k: int) -> tuple[Array, Array, Array]:

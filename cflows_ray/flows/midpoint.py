@@ -6,58 +6,52 @@ oscillation taken out, without a flow. The loss recorded is the loss *at the mid
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array
 
 from cflows_ray.curvature import value_and_grad
-from cflows_ray.flows.base import (
-    OK,
+from cflows_ray.flows.process import (
+    Ask,
     Counts,
-    Flow,
     FlowContext,
+    Process,
     Reference,
     Start,
-    StepResult,
-    undefined_record,
+    Step,
+    any_rule,
+    as_status,
 )
+from cflows_ray.schema import StepStatus
 
 
-class MidpointState(NamedTuple):
-    """The last midpoint; the next one is computed from the optimizer alone."""
-
-    params: Float[Array, " d"]
-    status: Int[Array, ""]
-    counts: Counts
+def init(context: FlowContext, start: Start) -> None:
+    """Return no state: every midpoint is computed from the optimizer alone."""
+    del context, start
 
 
-def init(context: FlowContext, start: Start) -> MidpointState:
-    """Start at w_0, the only iterate known."""
-    del context
-    return MidpointState(start.params, jnp.full((), OK, jnp.int32), Counts.zero())
-
-
-def step(
-    context: FlowContext,
-    state: MidpointState,
-    reference: Reference,
-    is_last: Bool[Array, ""],
-    wanted: Bool[Array, ""],
-) -> StepResult:
+def step(context: FlowContext, state: None, reference: Reference, ask: Ask) -> Step:
     """Measure loss and gradient at the midpoint around step t; nothing at an undefined one."""
-    del is_last, wanted
-    params = reference.midpoint
-    value, grad = value_and_grad(context.loss, params)
+    del ask
+    value, grad = value_and_grad(context.loss, reference.midpoint)
 
     def defined(x: Array) -> Array:
-        return jnp.where(reference.has_midpoint, x, jnp.nan)
+        return jnp.where(reference.has_previous, x, jnp.nan)
 
-    record = undefined_record(params, context.num_eigs)._replace(
-        train_loss=defined(value), grad_norm_sq=defined(jnp.vdot(grad, grad))
+    return Step(
+        state=state,
+        params=defined(reference.midpoint),
+        observed={},
+        record={"train_loss": defined(value), "grad_norm_sq": defined(jnp.vdot(grad, grad))},
+        status=as_status(StepStatus.OK),
+        counts=Counts.of(gradients=1),
     )
-    moved = state._replace(params=params, counts=state.counts.plus(gradients=1))
-    return StepResult(moved, defined(params), None, record, jnp.zeros((), bool))
 
 
-MIDPOINT = Flow(init, step)
+MIDPOINT = Process(
+    name="midpoint",
+    label="midpoints",
+    init=init,
+    step=step,
+    trivial=("distance_to_midpoint",),
+    needs=any_rule,
+)

@@ -1,4 +1,4 @@
-"""Top eigenpairs of the effective Hessian P^{-1/2} H P^{-1/2} at a point, warm-started."""
+"""Top eigenpairs of the effective Hessian Q̂^{-1/2} H Q̂^{-1/2} at a point, warm-started."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from cflows_ray.curvature import Linearization
-from cflows_ray.flows.base import EIG_FAILED, OK, FlowOptions
+from cflows_ray.flows.process import FlowOptions, Tracked
 from cflows_ray.linalg import EIG_CONVERGED, EigenResult, top_eigenpairs
+from cflows_ray.schema import StepStatus
 
 # A basis that contains random rows needs this many passes before its lower eigenvalues mean much.
 FRESH_PASSES = 12
@@ -17,24 +18,22 @@ MAX_PASSES = 60
 def effective_eigenpairs(
     point: Linearization,
     preconditioner: Array,
-    basis: Float[Array, "k d"],
+    tracked: Tracked,
     options: FlowOptions,
     *,
     tolerance: float,
-    fresh: Bool[Array, ""],
     explore: Bool[Array, ""] | bool = True,
     num_active: Int[Array, ""] | None = None,
     near_threshold: float | None = None,
 ) -> EigenResult:
-    """Return eigenpairs of P^{-1/2} H P^{-1/2}, of which the `required_pairs` converge.
+    """Return eigenpairs of Q̂^{-1/2} H Q̂^{-1/2}, of which the `required_pairs` converge.
 
     Args:
         point: the loss linearized where the eigenpairs are wanted.
-        preconditioner: diagonal of P, scalar or shape (d,), positive.
-        basis: warm start, k independent rows.
+        preconditioner: diagonal of Q̂, scalar or shape (d,), positive.
+        tracked: warm start; where some rows are random, all pairs are worked on.
         options: thresholds.
         tolerance: relative residual of the required pairs.
-        fresh: whether the basis contains random rows: then all pairs are worked on.
         explore: whether to look for eigenvectors that the basis lacks, at one product or more, and
             to make the top pair converge even where it is far from critical.
         num_active: leading rows to refresh; all unless given.
@@ -51,12 +50,12 @@ def effective_eigenpairs(
 
     return top_eigenpairs(
         matvecs,
-        basis,
+        tracked.basis,
         tolerance=tolerance,
         required=required,
         num_active=num_active,
-        min_passes=jnp.where(fresh, FRESH_PASSES, jnp.where(explore, 1, 0)),
-        min_directions=jnp.where(fresh, basis.shape[0], 0),
+        min_passes=jnp.where(tracked.fresh, FRESH_PASSES, jnp.where(explore, 1, 0)),
+        min_directions=jnp.where(tracked.fresh, tracked.basis.shape[0], 0),
         max_passes=MAX_PASSES,
     )
 
@@ -77,19 +76,21 @@ def worst_required_residual(
 
 
 def eig_row_status(eig: EigenResult) -> Int[Array, ""]:
-    """Return OK or EIG_FAILED."""
-    return jnp.where(eig.status == EIG_CONVERGED, OK, EIG_FAILED).astype(jnp.int32)
+    """Return OK or EIG_UNCONVERGED."""
+    converged = eig.status == EIG_CONVERGED
+    return jnp.where(converged, StepStatus.OK, StepStatus.EIG_UNCONVERGED).astype(jnp.int32)
 
 
 def tracking_row_status(eig: EigenResult, options: FlowOptions) -> Int[Array, ""]:
-    """Return OK or EIG_FAILED, also where more directions are needed than may be tracked."""
-    beyond = _some_untracked(eig, options) & (eig.eigvecs.shape[0] >= options.max_eigs)
-    return jnp.where(beyond, EIG_FAILED, eig_row_status(eig)).astype(jnp.int32)
+    """Return OK or EIG_UNCONVERGED, also where more directions are needed than may be tracked."""
+    beyond = _some_untracked(eig, options) & (eig.eigvecs.shape[0] >= options.most_eigs)
+    status = jnp.where(beyond, StepStatus.EIG_UNCONVERGED, eig_row_status(eig))
+    return status.astype(jnp.int32)
 
 
 def too_few_tracked(eig: EigenResult, options: FlowOptions) -> Bool[Array, ""]:
     """Say whether more directions are to be tracked, and may be."""
-    return _some_untracked(eig, options) & (eig.eigvecs.shape[0] < options.max_eigs)
+    return _some_untracked(eig, options) & (eig.eigvecs.shape[0] < options.most_eigs)
 
 
 def _some_untracked(eig: EigenResult, options: FlowOptions) -> Bool[Array, ""]:

@@ -18,9 +18,9 @@ import numpy as np
 import pandas as pd
 
 from cflows_ray.checks import integer
-from cflows_ray.paired.program import RUNNING, PairedState
 from cflows_ray.paired.rows import steps_frame
 from cflows_ray.paired.run import PairedRun, as_one_frame
+from cflows_ray.paired.stepping import RUNNING, PairedState
 
 # Share of a device's memory that a pack may take, by the compiler's own estimate.
 MEMORY_SHARE = 0.8
@@ -89,7 +89,7 @@ class PairedPack:
             return int(s.outcome) == RUNNING and (int(s.step) < stop or stop == int(s.total))
 
         with PairedRun.mode():
-            needed = max(s.discrete.basis.shape[0] for s in states)
+            needed = max(s.num_eigs for s in states)
             while any(live(i) for i in range(len(states))):
                 states = [self._program.grow(s, needed) for s in states]
                 chunk = jax.device_get(

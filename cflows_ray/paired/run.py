@@ -19,21 +19,19 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Array, PyTree
 
-from cflows_ray.checks import integer, seed_number, stable_average
+from cflows_ray.checks import integer, require, seed_number
 from cflows_ray.curvature import float_mode
-from cflows_ray.flows import DIVERGED, STOPPED
-from cflows_ray.paired.options import PairedOptions, check_flows
-from cflows_ray.paired.program import (
-    FINISHED,
-    RUN_DIVERGED,
-    RUNNING,
-    Inputs,
-    PairedProgram,
-    PairedState,
-)
+from cflows_ray.flows import FLOWS
+from cflows_ray.paired.options import PairedOptions
+from cflows_ray.paired.program import Inputs, PairedProgram
 from cflows_ray.paired.rows import steps_frame
+from cflows_ray.paired.stepping import FINISHED, RUN_DIVERGED, RUNNING, PairedState
 from cflows_ray.problem import ParamStructure, Problem, cast_floats
-from cflows_ray.rules import UpdateRule
+from cflows_ray.rules import UpdateRule, traced
+from cflows_ray.schema import StepStatus
+
+# Name, among a saved state's arrays, of one whose leading axis is the tracked directions.
+BASIS = "processes.discrete.own.basis"
 
 
 class PairedRun:
@@ -64,8 +62,8 @@ class PairedRun:
     def __init__(self, problem: Problem, rule: UpdateRule, options: PairedOptions) -> None:
         if not isinstance(rule, UpdateRule):
             raise ValueError(f"rule must be an update rule such as GradientDescent, got {rule!r}")
-        if hasattr(rule, "beta2"):
-            stable_average(rule.beta2, options.substeps, options.scheme)
+        _check_defined(options.flows, rule)
+        rule.check_integration(options.longest_substep)
         self.problem, self.rule, self.options = problem, rule, options
         self.inputs = _device_inputs(problem, options.dtype)
         self._program: PairedProgram | None = None
@@ -106,7 +104,9 @@ class PairedRun:
                 state = chunk.state
                 frames.append(steps_frame(jax.device_get(chunk.rows), int(chunk.num_rows)))
                 if chunk.needs_more_eigs:
-                    state = program.grow(state, self.options.grown(*state.discrete.basis.shape))
+                    state = program.grow(
+                        state, self.options.grown(state.num_eigs, state.start.size)
+                    )
         return state, as_one_frame(frames)
 
     def is_done(self, state: PairedState) -> bool:
@@ -120,10 +120,10 @@ class PairedRun:
     def outcome(self, state: PairedState) -> tuple[str, str | None]:
         """Return how the run ended, as in `runs.status`, and what there is to say of it."""
         outcome, step = int(state.outcome), self.step(state)
-        words = {STOPPED: "stopped", DIVERGED: "diverged"}
+        words = {int(s): s.word for s in (StepStatus.STOPPED, StepStatus.DIVERGED)}
         remarks = [
             f"{name} flow {words[status]}"
-            for name, flow in state.flows.items()
+            for name, flow in state.processes.items()
             if (status := int(flow.status)) in words and step > 0
         ]
         if outcome == RUN_DIVERGED:
@@ -131,7 +131,7 @@ class PairedRun:
             what = "loss not finite" + (f" or above {limit:.6g}" if np.isfinite(limit) else "")
             where = f"at step {step}"
             if step == 0:
-                warm = bool(state.discrete.has_previous)
+                warm = bool(state.optimizer.has_previous)
                 where = "during the warm-up" if warm else "at the starting point"
             remarks.insert(0, f"{what} {where}")
         word = {RUNNING: "running", FINISHED: "finished", RUN_DIVERGED: "diverged"}[outcome]
@@ -140,8 +140,8 @@ class PairedRun:
     def final(self, state: PairedState) -> dict[str, PyTree]:
         """Return the parameters of every process, as NumPy arrays in the structure given."""
         structure = self.program.structure
-        processes = {"discrete": state.discrete, **state.flows}
-        return {name: structure.unflatten(np.asarray(p.params)) for name, p in processes.items()}
+        points = {name: process.params for name, process in state.processes.items()}
+        return {name: structure.unflatten(np.asarray(w)) for name, w in points.items()}
 
     def to_arrays(self, state: PairedState) -> dict[str, np.ndarray]:
         """Return the state as named NumPy arrays, bit for bit."""
@@ -163,9 +163,9 @@ class PairedRun:
         else:
             structure = ParamStructure.of(params, self.options.dtype)
             self._use_program(structure)
-        if "discrete.basis" not in arrays:
-            raise ValueError("saved state must hold 'discrete.basis', it is missing")
-        k = np.shape(arrays["discrete.basis"])[0]
+        if BASIS not in arrays:
+            raise ValueError(f"saved state must hold {BASIS!r}, it is missing")
+        k = np.shape(arrays[BASIS])[0]
         expected = self._abstract_state(structure, k)
         leaves, treedef = jax.tree_util.tree_flatten_with_path(expected)
         names = {_path_name(path): leaf for path, leaf in leaves}
@@ -207,9 +207,7 @@ class PairedRun:
             problem.outputs,
             problem.accuracy,
             structure,
-            options.flow_options(),
-            options.flows,
-            options.record_every,
+            options,
         )
         if program is not self._program:
             _check_loss(program, self.inputs)
@@ -228,7 +226,7 @@ class PairedRun:
 
     def traced_rule(self) -> UpdateRule:
         """Return the rule with float64 arrays as hyperparameters; they are rounded where used."""
-        return jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), self.rule)
+        return traced(self.rule, jnp.float64)
 
     @staticmethod
     def mode() -> contextlib.AbstractContextManager[None]:
@@ -237,6 +235,13 @@ class PairedRun:
         64-bit mode for the k x k algebra; `curvature` switches it off again around a float32 loss.
         """
         return float_mode("float64")
+
+
+def _check_defined(flows: Sequence[str], rule: UpdateRule) -> None:
+    """Raise `ConfigError` for a flow that is not defined for a rule."""
+    for name in flows:
+        needed = FLOWS[name].needs(rule)
+        require(needed is None, "flows", f"defined for the rule ({name} needs {needed})", rule)
 
 
 def as_one_frame(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -318,7 +323,7 @@ def run_paired(
         raise ValueError(f"loss_fn must be callable, got {loss_fn!r}")
     begin = time.perf_counter()
     options = PairedOptions(
-        flows=check_flows(flows),
+        flows=(flows,) if isinstance(flows, str) else tuple(flows),
         num_eigs=num_eigs,
         substeps=substeps,
         scheme=scheme,

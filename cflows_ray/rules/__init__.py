@@ -1,28 +1,38 @@
-"""Update rules, one a file, and their registry.
+"""Update rules, one a file: what the optimizer does, and how it moves in the mean.
 
-A new rule is a frozen dataclass that implements `UpdateRule` (see `base.py`), one line in `RULES`;
-the contract tests over the registry then apply to it.
+Hands out `RULES` (the registry), what a rule is (`UpdateRule`, `AveragedRule`, `Moments`,
+`Motion`), the rules themselves, and `traced`. A new rule is one file with a frozen dataclass that
+declares its hyperparameters and implements one of the two contracts of `rule.py`, and one line in
+`registry.py`; from outside the package, an entry point of the group `cflows_ray.rules` or
+`RULES.register`. The contract tests over the registry then apply to it. Loads no JAX by itself.
 """
 
-from cflows_ray.rules.base import RuleState, UpdateRule
 from cflows_ray.rules.gradient_descent import GradientDescent
+from cflows_ray.rules.preconditioned import Averages, PreconditionedRule
+from cflows_ray.rules.registry import (
+    RULES,
+    all_hyperparameters,
+    hyperparameter_columns,
+    hyperparameters,
+)
 from cflows_ray.rules.rmsprop import RMSProp
+from cflows_ray.rules.rule import AveragedRule, Moments, Motion, UpdateRule, is_traced, traced
 from cflows_ray.rules.scalar_rmsprop import ScalarRMSProp
-from cflows_ray.schedules import Schedule, parse_schedule
-
-RULES: dict[str, type[UpdateRule]] = {
-    "gradient_descent": GradientDescent,
-    "scalar_rmsprop": ScalarRMSProp,
-    "rmsprop": RMSProp,
-}
 
 __all__ = [
     "RULES",
+    "AveragedRule",
+    "Averages",
     "GradientDescent",
+    "Moments",
+    "Motion",
+    "PreconditionedRule",
     "RMSProp",
-    "RuleState",
     "ScalarRMSProp",
-    "Schedule",
     "UpdateRule",
-    "parse_schedule",
+    "all_hyperparameters",
+    "hyperparameter_columns",
+    "hyperparameters",
+    "is_traced",
+    "traced",
 ]

@@ -3,54 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import jax.numpy as jnp
-from jaxtyping import Array, Float
+from cflows_ray.declare import learning_rate
+from cflows_ray.rules.preconditioned import PreconditionedRule
+from cflows_ray.schedules import schedule
 
-from cflows_ray.checks import positive
-from cflows_ray.rules.base import RuleState, UpdateRule, traced_rule
-from cflows_ray.schedules import parse_schedule
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
 
 
-@traced_rule("lr")
 @dataclass(frozen=True)
-class GradientDescent(UpdateRule):
+class GradientDescent(PreconditionedRule):
     """w' = w - η(t) g, the update of `optax.sgd`.
 
     Attributes:
         lr: learning rate η > 0 (the peak, if scheduled).
         schedule: see `cflows_ray.schedules`.
 
-    Raises `ValueError` if a field is not allowed.
+    Raises `ConfigError` if a field is not allowed.
 
     Example:
         >>> GradientDescent(lr=0.02).lr
         0.02
     """
 
-    lr: float
-    schedule: str = "constant"
+    responds: ClassVar[bool] = False
 
-    def __post_init__(self) -> None:
-        positive("lr", self.lr)
-        parse_schedule(self.schedule)
+    lr: float = learning_rate()
+    schedule: str = schedule()
 
-    def init(self, params: Float[Array, " d"]) -> RuleState:
-        """Return t = 0; there is no ν."""
-        return RuleState(jnp.zeros((), params.dtype), None)
-
-    def update(self, state: RuleState, grad: Float[Array, " d"]) -> RuleState:
-        """Return t + 1."""
-        del grad
-        return RuleState(state.t + 1.0, None)
-
-    def preconditioner(self, state: RuleState) -> Float[Array, ""]:
+    def preconditioner(self, t: Float[Array, ""], nu: Any) -> Float[Array, ""]:
         """Return 1 / η(t)."""
-        return 1.0 / self.learning_rate(state)
-
-    def drift(
-        self, state: RuleState, grad: Float[Array, " d"], grad_variance: Float[Array, " d"]
-    ) -> RuleState:
-        """Return dt/dt = 1."""
-        del grad, grad_variance
-        return RuleState(jnp.ones_like(state.t), None)
+        del nu
+        return 1.0 / self.learning_rate(t)

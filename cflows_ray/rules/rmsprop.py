@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from jaxtyping import Array, Float
+from cflows_ray.declare import average_decay, flag, learning_rate, number
+from cflows_ray.rules.preconditioned import PreconditionedRule, check_average, corrected, root
+from cflows_ray.schedules import schedule
 
-from cflows_ray.rules.base import traced_rule
-from cflows_ray.rules.moving_average import MovingAverageRule
+if TYPE_CHECKING:
+    import jax.numpy as jnp
+    from jaxtyping import Array, Float
+else:
+    from cflows_ray.lazy import LazyModule
+
+    jnp = LazyModule("jax.numpy")
 
 
-@traced_rule("lr", "beta2", "eps")
 @dataclass(frozen=True)
-class RMSProp(MovingAverageRule):
+class RMSProp(PreconditionedRule):
     """ν' = β₂ν + (1-β₂)g², P = diag(√ν' + ε) / η(t), elementwise (Cohen et al. 2025, section 5).
 
     The update of `optax.scale_by_rms(decay=beta2, eps=eps, eps_in_sqrt=False)` times -η(t).
@@ -24,15 +31,33 @@ class RMSProp(MovingAverageRule):
         bias_correction: use ν / (1 - β₂^t).
         schedule: see `cflows_ray.schedules`.
 
-    Raises `ValueError` if a field is not allowed.
+    Raises `ConfigError` if a field is not allowed.
 
     Example:
         >>> RMSProp(lr=2e-5).beta2
         0.99
     """
 
+    lr: float = learning_rate()
+    beta2: float = average_decay(0.99, meaning="decay of the second moment", symbol="β₂")
+    eps: float = number(  # 0 would divide 0 by 0 where a gradient is always 0
+        1e-8, meaning="added to the root of the second moment", symbol="ε"
+    )
+    bias_correction: bool = flag(False, meaning="second moment divided by 1 - beta2^t")
+    schedule: str = schedule()
+
     def second_moment(
-        self, grad: Float[Array, " d"], grad_variance: Float[Array, " d"]
-    ) -> Float[Array, " d"]:
+        self, grad: Float[Array, " d"], variance: Float[Array, " d"]
+    ) -> Float[Array, "..."]:
         """Return g² + diag(HΣH), shape (d,)."""
-        return grad**2 + grad_variance
+        return grad**2 + variance
+
+    def preconditioner(self, t: Float[Array, ""], nu: Float[Array, "..."]) -> Float[Array, "..."]:
+        """Return (√ν + ε) / η(t), the shape of ν; with bias correction, ν / (1 - β₂^t) for ν."""
+        if self.bias_correction:
+            nu = corrected(nu, self.beta2, t)
+        return (root(nu) + jnp.asarray(self.eps).astype(nu.dtype)) / self.learning_rate(t)
+
+    def check_integration(self, longest: float) -> None:
+        """Refuse a β₂ so small that substeps of this length step past the second moment's goal."""
+        check_average("beta2", self.beta2, longest)

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import jax.numpy as jnp
-from jaxtyping import Array, Float
+from cflows_ray.rules.rmsprop import RMSProp
 
-from cflows_ray.rules.base import traced_rule
-from cflows_ray.rules.moving_average import MovingAverageRule
+if TYPE_CHECKING:
+    import jax.numpy as jnp
+    from jaxtyping import Array, Float
+else:
+    from cflows_ray.lazy import LazyModule
+
+    jnp = LazyModule("jax.numpy")
 
 
-@traced_rule("lr", "beta2", "eps")
 @dataclass(frozen=True)
-class ScalarRMSProp(MovingAverageRule):
+class ScalarRMSProp(RMSProp):
     """ν' = β₂ν + (1-β₂)|g|², P = (√ν' + ε) / η(t) (Cohen et al. 2025, section 4).
 
-    Attributes:
-        lr: learning rate η > 0 (the peak, if scheduled).
-        beta2: decay β₂ of the second moment, between 0 and 1.
-        eps: ε > 0, outside the root.
-        bias_correction: use ν / (1 - β₂^t).
-        schedule: see `cflows_ray.schedules`.
-
-    Raises `ValueError` if a field is not allowed.
+    Hyperparameters are those of `RMSProp`.
 
     Example:
         >>> ScalarRMSProp(lr=0.01, beta2=0.99).eps
@@ -31,7 +28,7 @@ class ScalarRMSProp(MovingAverageRule):
     """
 
     def second_moment(
-        self, grad: Float[Array, " d"], grad_variance: Float[Array, " d"]
+        self, grad: Float[Array, " d"], variance: Float[Array, " d"]
     ) -> Float[Array, ""]:
         """Return |g|² + tr(HΣH), a scalar."""
-        return jnp.vdot(grad, grad) + jnp.sum(grad_variance)
+        return jnp.vdot(grad, grad) + jnp.sum(variance)

@@ -5,9 +5,10 @@ of Parquet) and `Checkpoints` (the only user of Orbax). Knows nothing of how num
 """
 
 from cflows_ray.store.checkpoint import Checkpoint, CheckpointDamaged, Checkpoints, begun_runs
+from cflows_ray.store.folding import fold
 from cflows_ray.store.lock import SweepLock, SweepLocked, is_alive, read_lock
 from cflows_ray.store.storage import Storage, StorageError, is_uri
-from cflows_ray.store.tables import OtherSchema, Results, ResultsDamaged, steps_table
+from cflows_ray.store.tables import OtherSchema, Results, ResultsDamaged, runs_schema, steps_table
 
 __all__ = [
     "Checkpoint",
@@ -21,8 +22,10 @@ __all__ = [
     "SweepLock",
     "SweepLocked",
     "begun_runs",
+    "fold",
     "is_alive",
     "is_uri",
     "read_lock",
+    "runs_schema",
     "steps_table",
 ]

@@ -170,13 +170,28 @@ class Storage:
 
     def names(self, folder: str, recursive: bool = False) -> list[str]:
         """Sorted paths of all files below a folder, relative to it; empty if there is none."""
+        return sorted(self.sizes(folder, recursive))
+
+    def sizes(self, folder: str, recursive: bool = False) -> dict[str, int]:
+        """Sizes in bytes of all files below a folder, by path relative to it."""
         with self._errors("list", folder):
             selector = pafs.FileSelector(
                 self._path(folder), allow_not_found=True, recursive=recursive
             )
             start = len(self._path(folder).rstrip("/")) + 1
             infos = self._fs.get_file_info(selector)
-            return sorted(i.path[start:] for i in infos if i.type == pafs.FileType.File)
+            return {i.path[start:]: i.size for i in infos if i.type == pafs.FileType.File}
+
+    @contextlib.contextmanager
+    def opened(self, path: str) -> Iterator[pa.NativeFile]:
+        """Open a file to read parts of it; raises `FileNotFoundError` if there is none."""
+        try:
+            with self._errors("read", path), self._fs.open_input_file(self._path(path)) as file:
+                yield file
+        except StorageError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise FileNotFoundError(f"{self.location}/{path}") from None
+            raise
 
     def filesystem(self) -> tuple[pafs.FileSystem, str]:
         """Return pyarrow's filesystem and the root's path in it, for readers of whole tables."""

@@ -1,8 +1,9 @@
-"""The two result tables of a sweep on storage; the only writer of Parquet.
+"""The two result tables of a sweep on storage.
 
     <sweep>/sweep.json                           the sweep as it was last launched
     <sweep>/runs/<run_id>.parquet                one row: the run has ended (completion marker)
     <sweep>/steps/<run_id>/part-<first>.parquet  rows from step <first> on
+    <sweep>/{runs,steps}/part-<hash>.parquet     rows of many ended runs (`folding.py`)
 
 While a run goes on, every checkpoint adds a part; when it ends they are merged into one. All names
 are functions of run and step, every file appears at once and whole, and a part is written before
@@ -12,23 +13,25 @@ parts that start at s or later and writes them again. At no moment do two files 
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from cflows_ray.schema import SCHEMA_VERSION, absent_values, arrow_schema
+from cflows_ray.flows import FLOWS, steps_columns
+from cflows_ray.rules import hyperparameter_columns
+from cflows_ray.schema import SCHEMA_VERSION, arrow_schema
+from cflows_ray.store import folding
+from cflows_ray.store.folding import FIRST_PART, PART, PENDING
+from cflows_ray.store.parquet import DAMAGE, from_bytes, is_table, rows_of, to_bytes
+from cflows_ray.store.record import dump_sweep, load_sweep
 from cflows_ray.store.storage import Storage
 
-MERGED = "_merged.parquet"
-FIRST_PART = "part-00000000.parquet"
-# What pyarrow raises for damaged bytes (`ArrowInvalid` is a `ValueError`).
-DAMAGE = (ValueError, OSError, pa.ArrowException)
+# No reader of "*.parquet" looks at it.
+MERGED = "_merged"
 
 
 class ResultsDamaged(RuntimeError):
@@ -55,8 +58,7 @@ class Results:
 
     def write_sweep(self, record: Mapping[str, Any]) -> None:
         """Write sweep.json."""
-        text = json.dumps({"schema": SCHEMA_VERSION, **record}, indent=1, sort_keys=True)
-        self._storage.write("sweep.json", text.encode())
+        self._storage.write("sweep.json", dump_sweep(record).encode())
 
     def read_sweep(self) -> dict[str, Any] | None:
         """Return sweep.json, or None if the sweep was never launched.
@@ -64,7 +66,7 @@ class Results:
         Raises `OtherSchema` if another version of the tables lies here.
         """
         try:
-            record: dict[str, Any] = json.loads(self._storage.read("sweep.json"))
+            record = load_sweep(self._storage.read("sweep.json"))
         except FileNotFoundError:
             return None
         found = record.get("schema")
@@ -79,51 +81,86 @@ class Results:
 
     def write_run(self, row: Mapping[str, Any]) -> None:
         """Write a run's row: from then on the run counts as ended."""
-        table = pa.Table.from_pylist([dict(row)], schema=arrow_schema("runs"))
-        self._storage.write(f"runs/{row['run_id']}.parquet", _parquet_bytes(table))
+        schema = runs_schema()
+        table = pa.Table.from_pylist([dict(row)], schema=schema)
+        self._storage.write(f"runs/{row['run_id']}.parquet", to_bytes([table], schema))
 
-    def has_run(self, run_id: str) -> bool:
-        """Whether the run has ended."""
-        return self._storage.exists(f"runs/{run_id}.parquet")
+    def has_run(self, run_id: str, folded: bool = True) -> bool:
+        """Whether the run has ended; without `folded`, whether its row has a file of its own.
+
+        First its own file, then the parts: the way that a row takes.
+        """
+        if self._storage.exists(f"runs/{run_id}.parquet"):
+            return True
+        return folded and folding.find(self._storage, "runs", run_id) is not None
 
     def forget_run(self, run_id: str) -> None:
         """Delete a run's row and steps, so that it can run again."""
-        self._storage.delete(f"runs/{run_id}.parquet")
-        self._storage.delete_folder(f"steps/{run_id}")
+        self.forget_runs([run_id])
 
-    def finished(self) -> dict[str, dict[str, Any]]:
-        """Return the rows of all runs that have ended, by run id; unreadable ones are left out."""
-        names = [n for n in self._storage.names("runs") if _is_table(n)]
-        with ThreadPoolExecutor(max_workers=16) as pool:
-            rows = pool.map(self.read_run, (name.removesuffix(".parquet") for name in names))
-            return {row["run_id"]: row for row in rows if row is not None}
+    def forget_runs(self, run_ids: Collection[str]) -> None:
+        """Delete the rows and steps of runs; a part that has some is written once."""
+        folding.forget(self._storage, set(run_ids))
+        for run_id in run_ids:
+            self._storage.delete(f"runs/{run_id}.parquet")
+            self._storage.delete_folder(f"steps/{run_id}")
+
+    def finished(self, columns: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
+        """Return the rows of all runs that have ended, by run id, or some of their columns.
+
+        Single files that can't be read are left out. Sees every row also in the middle of a fold:
+        whatever vanishes while it reads is found where it has gone to.
+
+        Raises `StorageError` for a folded part that can't be read.
+        """
+        wanted = None if columns is None else list(dict.fromkeys(["run_id", *columns]))
+        rows: dict[str, dict[str, Any]] = {}
+        read: set[str] = set()
+        while names := [n for n in self._storage.names("runs") if _holds_rows(n) and n not in read]:
+            read.update(names)
+            singles = [n for n in names if is_table(n) and not PART.fullmatch(n)]
+            # in the order in which a row moves
+            for group in (singles, *(filter(p.fullmatch, names) for p in (PENDING, PART))):
+                with ThreadPoolExecutor(max_workers=16) as pool:
+                    for found in pool.map(lambda n: self._rows(n, wanted), group):
+                        rows |= {row["run_id"]: row for row in found}
+        return rows
+
+    def _rows(self, name: str, columns: Sequence[str] | None) -> list[dict[str, Any]]:
+        """Return the rows of a file of the runs table; none if it has gone, or is damaged."""
+        try:
+            if is_table(name) and not PART.fullmatch(name):
+                data = self._storage.read(f"runs/{name}")
+                try:
+                    return rows_of(from_bytes(data, columns), "runs", columns)
+                except DAMAGE:
+                    return []
+            return rows_of(folding.read_part(self._storage, "runs", name, columns), "runs", columns)
+        except FileNotFoundError:
+            return []
 
     def read_run(self, run_id: str) -> dict[str, Any] | None:
         """Return a run's row; None if there is none, or none that can be read."""
-        try:
-            data = self._storage.read(f"runs/{run_id}.parquet")
-        except FileNotFoundError:  # deleted since it was listed
-            return None
-        try:
-            return absent_values("runs") | _table(data).to_pylist()[0]
-        except (*DAMAGE, IndexError):
-            return None
+        single = f"{run_id}.parquet"
+        name = single
+        if not self._storage.exists(f"runs/{single}"):
+            name = folding.find(self._storage, "runs", run_id) or single
+        rows = self._rows(name, None)
+        return next((row for row in rows if row["run_id"] == run_id), None)
 
-    def ended_since(self, run_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """Return the rows, by run id, of those runs that have one by now.
+    def ended_since(
+        self, run_ids: Iterable[str], columns: Sequence[str] | None = None
+    ) -> dict[str, dict[str, Any]]:
+        """Return the rows (or some columns), by run id, of those runs that have one by now.
 
-        What is left of a run whose row can't be read is deleted, so that it can run again.
+        For the driver that holds the lock: finishes a fold that was cut short, and deletes what is
+        left of a run whose row can't be read, so that it can run again.
         """
-        found = set(self._storage.names("runs"))
-        rows = {}
-        for run_id in run_ids:
-            if f"{run_id}.parquet" not in found:
-                continue
-            row = self.read_run(run_id)
-            if row is None:
-                self.forget_run(run_id)
-            else:
-                rows[run_id] = row
+        folding.finish_interrupted(self._storage)
+        asked = set(run_ids)
+        singles = {n.removesuffix(".parquet") for n in self._storage.names("runs") if is_table(n)}
+        rows = {i: row for i, row in self.finished(columns).items() if i in asked}
+        self.forget_runs(sorted((singles & asked) - set(rows)))
         return rows
 
     # The steps table ------------------------------------------------------------------------
@@ -132,17 +169,12 @@ class Results:
         """Write rows of a run as the part that starts at their first step; return its name."""
         table = pa.concat_tables(tables)
         name = f"part-{table['step'][0].as_py():08d}.parquet"
-        self._storage.write(f"steps/{run_id}/{name}", _parquet_bytes(table))
+        self._storage.write(f"steps/{run_id}/{name}", to_bytes([table], table.schema))
         return name
 
     def parts(self, run_id: str) -> list[str]:
         """Names of a run's parts, in the order of their steps."""
-        return [n for n in self._storage.names(f"steps/{run_id}") if _is_table(n)]
-
-    def progress(self) -> dict[str, int]:
-        """Return, for every run with rows, the first step of its last part."""
-        names = [n for n in self._storage.names("steps", recursive=True) if _is_table(n)]
-        return {n.split("/")[0]: _first_step(n) for n in names}
+        return [n for n in self._storage.names(f"steps/{run_id}") if is_table(n)]
 
     def rewind(self, run_id: str, parts: Iterable[str]) -> bool:
         """Delete all rows of a run but the named parts; return whether those are all there."""
@@ -173,19 +205,23 @@ class Results:
             _check_rows(table, run_id, num_rows)
             if done:
                 return
-            self._storage.write(f"{folder}/{MERGED}", _parquet_bytes(table))
+            self._storage.write(f"{folder}/{MERGED}", to_bytes([table], table.schema))
         for name in self._storage.names(folder):
             if name != MERGED:
                 self._storage.delete(f"{folder}/{name}")
         self._storage.move(f"{folder}/{MERGED}", f"{folder}/{FIRST_PART}")
 
     def tidy(self, finished: Iterable[str]) -> None:
-        """Delete what a process cut off from its driver may have written to ended runs."""
+        """Delete what a process cut off from its driver may have written to ended runs.
+
+        For the driver that holds the lock; finishes a fold that was cut short, too.
+        """
         ended = set(finished)
         for path in self._storage.names("steps", recursive=True):
-            run_id, _, name = path.partition("/")
-            if run_id in ended and name != FIRST_PART:
+            run_id, slash, name = path.partition("/")
+            if slash and run_id in ended and name != FIRST_PART:
                 self._storage.delete(f"steps/{path}")
+        folding.sweep_up(self._storage)
 
     def _read_parts(self, run_id: str, parts: Iterable[str]) -> pa.Table:
         tables = []
@@ -195,10 +231,24 @@ class Results:
             except FileNotFoundError as error:
                 raise ResultsDamaged(f"steps/{run_id}/{name} is gone") from error
             try:
-                tables.append(_table(data).cast(arrow_schema("steps")))
+                tables.append(from_bytes(data).cast(steps_schema()))
             except DAMAGE as error:
                 raise ResultsDamaged(f"steps/{run_id}/{name} can't be read: {error}") from error
         return pa.concat_tables(tables)
+
+
+def runs_schema() -> pa.Schema:
+    """Return the Arrow schema of the `runs` table, hyperparameters of all rules included."""
+    return arrow_schema("runs", hyperparameter_columns())
+
+
+def steps_schema() -> pa.Schema:
+    """Return the Arrow schema of the `steps` table, columns of all processes included."""
+    labels = {name: {"label": FLOWS[name].label} for name in FLOWS}
+    schema = arrow_schema("steps", steps_columns())
+    return schema.with_metadata(
+        {**(schema.metadata or {}), b"cflows_ray.processes": json.dumps(labels)}
+    )
 
 
 def steps_table(run_id: str, frame: pd.DataFrame) -> pa.Table:
@@ -206,7 +256,7 @@ def steps_table(run_id: str, frame: pd.DataFrame) -> pa.Table:
 
     Raises `ValueError` if a column is missing or unknown.
     """
-    schema = arrow_schema("steps")
+    schema = steps_schema()
     expected = set(schema.names) - {"run_id"}
     if set(frame.columns) != expected:
         difference = sorted(set(frame.columns) ^ expected)
@@ -229,28 +279,6 @@ def _check_rows(table: pa.Table, run_id: str, num_rows: int) -> None:
         )
 
 
-def _parquet_bytes(table: pa.Table) -> bytes:
-    buffer = io.BytesIO()
-    # without checksums, a flipped bit may read back as another number
-    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
-    return buffer.getvalue()
-
-
-def _table(data: bytes) -> pa.Table:
-    """Return the table in a Parquet file's bytes.
-
-    In this thread: pyarrow's own readers let go of the bytes in a thread of theirs, perhaps only
-    when Python has gone, which ends the process with an abort after all its work is done.
-    """
-    file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-    return file.read(use_threads=False)
-
-
-def _is_table(path: str) -> bool:
-    """Whether a path is a finished table, not something that readers ignore."""
-    name = path.rsplit("/", 1)[-1]
-    return name.endswith(".parquet") and not name.startswith(("_", "."))
-
-
-def _first_step(path: str) -> int:
-    return int(path.rsplit("part-", 1)[1].removesuffix(".parquet"))
+def _holds_rows(name: str) -> bool:
+    """Whether a file of the runs table holds rows that no other will hold when it has gone."""
+    return is_table(name) or PENDING.fullmatch(name) is not None

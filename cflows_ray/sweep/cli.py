@@ -12,8 +12,8 @@ import json
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, make_dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, NoReturn, get_type_hints
@@ -22,9 +22,13 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from cflows_ray.checks import ConfigError, one_of
+from cflows_ray.declare import Declared, declared
+from cflows_ray.flows import Settings
+from cflows_ray.rules import RULES, hyperparameters
 from cflows_ray.schema import RUN_STATUSES
 from cflows_ray.store import OtherSchema, Results, Storage, StorageError, SweepLocked
-from cflows_ray.sweep.config import SHARED, ConfigError, RunConfig, SweepConfig
+from cflows_ray.sweep.config import SETTINGS, Grid, RunConfig, SweepConfig
 from cflows_ray.sweep.display import Display, duration, print_whole, say
 from cflows_ray.sweep.placement import cluster_address
 from cflows_ray.sweep.plan import make_plan
@@ -40,15 +44,24 @@ def _as_study(metavar: str) -> Any:
 _Numbers = Annotated[tuple[float, ...] | None, _as_study("NUMBER ...")]
 _Integers = Annotated[tuple[int, ...] | None, _as_study("INTEGER ...")]
 _Names = Annotated[tuple[str, ...] | None, _as_study("NAME ...")]
+_Booleans = Annotated[tuple[bool, ...] | None, _as_study("TRUE|FALSE ...")]
 _Number = Annotated[float | None, _as_study("NUMBER")]
 _Integer = Annotated[int | None, _as_study("INTEGER")]
 _Text = Annotated[str | None, _as_study("TEXT")]
 _Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")]
+# Options of declared fields: one value of a setting, several of a hyperparameter.
+_ONE = {"number": _Number, "integer": _Integer, "text": _Text, "names": _Names}
+_SEVERAL = {"number": _Numbers, "integer": _Integers, "text": _Names, "boolean": _Booleans}
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line can change. Whatever is left out is as the study says."""
+    """What the command line can change. Whatever is left out is as the study says.
+
+    `given` holds the hyperparameters and numerical settings that were given, by name.
+    """
+
+    given: Mapping[str, Any] = field(default_factory=dict)
 
     only: _Names = None
     """Keep the grids with these workloads, rules and criteria, so far as they are named."""
@@ -60,18 +73,6 @@ class Options:
     """Optimizer steps of every run."""
     warmup: _Integer = None
     """Optimizer steps before, until the flows start."""
-    flows: _Names = None
-    """Processes beside the optimizer: midpoint, stable, central."""
-    substeps: _Integer = None
-    """Substeps of the central flow per optimizer step."""
-    scheme: _Text = None
-    """How it makes them: euler, or extrapolated (of second order)."""
-    num_eigs: _Integer = None
-    """Tracked directions at the start; grows by itself."""
-    record_every: _Integer = None
-    """Optimizer steps between rows of the steps table."""
-    dtype: _Text = None
-    """Floating-point type: float32 or float64."""
     name: _Text = None
     """Name of the sweep: its folder in the storage."""
 
@@ -104,6 +105,33 @@ class Options:
     """Say what would run, what is done and how long it may take; start nothing."""
     retry_failed: _Flag = False
     """Try failed runs again."""
+
+
+def declared_options(sweep: SweepConfig) -> dict[str, tuple[Any, str]]:
+    """Return type and help of the options for what the sweep's rules and the settings declare."""
+    rules = {name: info for grid in sweep.grids for name, info in _of_rule(grid.rule).items()}
+    several = {name: (_SEVERAL[info.kind], info.meaning) for name, info in rules.items()}
+    one = {name: (_ONE[info.kind], info.meaning) for name, info in declared(Settings).items()}
+    return {**several, **one}
+
+
+def _of_rule(rule: str) -> dict[str, Declared]:
+    one_of("rule", rule, RULES)
+    return {name: info for name, info in hyperparameters(rule).items() if name != "lr"}
+
+
+def _command_line(sweep: SweepConfig) -> type:
+    """Return `Options` with the declared options beside its own, for tyro to read."""
+    added = [
+        (
+            name,
+            Annotated[kind, tyro.conf.arg(help=meaning[0].upper() + meaning[1:] + ".")],
+            None,
+        )
+        for name, (kind, meaning) in declared_options(sweep).items()
+    ]
+    hidden = ("given", Annotated[Any, tyro.conf.Suppress], None)
+    return make_dataclass("Options", [*added, hidden], bases=(Options,), frozen=True)
 
 
 def main(
@@ -181,8 +209,8 @@ def parse(sweep: SweepConfig, arguments: list[str], about: str = "") -> Options:
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(
-                tyro.conf.configure(tyro.conf.AvoidSubcommands)(Options),
+            found: Any = tyro.cli(
+                tyro.conf.configure(tyro.conf.AvoidSubcommands)(_command_line(sweep)),
                 args=arguments,
                 prog=Path(sys.argv[0]).name if sys.argv[0] else sweep.name,
                 description=f"{about} {_description(sweep)}".strip(),
@@ -190,20 +218,26 @@ def parse(sweep: SweepConfig, arguments: list[str], about: str = "") -> Options:
     except SystemExit as stop:
         if not stop.code:
             raise  # --help
-        raise ConfigError(_one_line(complaint.getvalue())) from None
+        raise ConfigError(_one_line(complaint.getvalue(), _kinds(sweep))) from None
+    values = {f.name: getattr(found, f.name) for f in fields(Options)}
+    given = {name: getattr(found, name) for name in declared_options(sweep)}
+    return Options(**{**values, "given": {k: v for k, v in given.items() if v is not None}})
 
 
-def _one_line(box: str) -> str:
-    """Return what tyro says in a box of several lines, in one line."""
+def _one_line(box: str, kinds: Mapping[str, str]) -> str:
+    """Return what tyro says in a box of several lines, in one line.
+
+    `kinds` says in words what the values of each option must be.
+    """
     text = " ".join(re.sub(r"[\u2500-\u257f]+", " ", box).split())
     value = re.search(r"Error parsing --([\w-]+): .*?(?:arguments:|from) (\[.*?\])", text)
     if value:
-        kind = _kinds().get(value[1].replace("-", "_"), "another value")
+        kind = kinds.get(value[1].replace("-", "_"), "another value")
         return f"{value[1]} must be {kind}, got {value[2][1:-1]}"
     text = re.split(r"Argument helptext|For full helptext|─", text)[0].strip()
     missing = re.search(r"Missing value for argument '--([\w-]+)'", text)
     if missing:
-        return f"{missing[1]} must be {_kinds()[missing[1].replace('-', '_')]}, got nothing"
+        return f"{missing[1]} must be {kinds[missing[1].replace('-', '_')]}, got nothing"
     unknown = re.search(r"Unrecognized options: (.*?)(?: Perhaps you meant: (--[\w-]+).*)?$", text)
     if unknown:
         hint = f" (perhaps {unknown[2]}?)" if unknown[2] else ""
@@ -211,16 +245,16 @@ def _one_line(box: str) -> str:
     return text or "the command line could not be understood; see --help"
 
 
-def _kinds() -> dict[str, str]:
+def _kinds(sweep: SweepConfig) -> dict[str, str]:
     """Return what the values of each option must be, in words."""
-    words = {_Numbers: "numbers", _Integers: "integers", _Names: "names"}
+    words: dict[Any, str] = {_Numbers: "numbers", _Integers: "integers", _Names: "names"}
+    words |= {_Booleans: "True or False"}
     words = {kind: f"{word} with spaces between them" for kind, word in words.items()}
     words |= {_Number: "a number"}
     words |= {_Integer: "an integer", _Text: "a text"}
-    return {
-        name: words.get(kind, "given without a value")
-        for name, kind in get_type_hints(Options, include_extras=True).items()
-    }
+    kinds = get_type_hints(Options, include_extras=True)
+    kinds |= {name: kind for name, (kind, _) in declared_options(sweep).items()}
+    return {name: words.get(kind, "given without a value") for name, kind in kinds.items()}
 
 
 def _description(sweep: SweepConfig) -> str:
@@ -241,13 +275,12 @@ def apply(sweep: SweepConfig, options: Options) -> SweepConfig:
     """
     if options.only is not None:
         sweep = sweep.only(options.only)
-    grids = sweep.grids
-    own: dict[str, object] = {} if options.lrs is None else {"lrs": options.lrs}
     # What is given here holds for every grid, also for those that have a value of their own.
-    shared: dict[str, object] = {
-        name: value for name in ("seeds", *SHARED) if (value := getattr(options, name)) is not None
-    }
-    grids = tuple(replace(g, **own, **dict.fromkeys(shared)) for g in grids)  # type: ignore[arg-type]
+    lengths = {name: getattr(options, name) for name in ("seeds", "steps", "warmup")}
+    shared = {name: value for name, value in lengths.items() if value is not None}
+    shared |= {name: value for name, value in options.given.items() if name in SETTINGS}
+    hyper = {name: value for name, value in options.given.items() if name not in SETTINGS}
+    grids = tuple(_changed(grid, options.lrs, hyper, shared) for grid in sweep.grids)
     names = {
         "storage": "storage",
         "workers": "workers",
@@ -270,9 +303,25 @@ def apply(sweep: SweepConfig, options: Options) -> SweepConfig:
         name=options.name or sweep.name,
         grids=grids,
         execution=replace(sweep.execution, **execution),
-        **shared,  # type: ignore[arg-type]
+        **shared,
     )
     return sweep.smoke() if options.smoke_test else sweep
+
+
+def _changed(
+    grid: Grid,
+    lrs: tuple[float, ...] | None,
+    hyper: Mapping[str, Any],
+    shared: Iterable[str],
+) -> Grid:
+    """Return a grid with other hyperparameters, those that its rule has, and the sweep's settings.
+
+    Raises `ConfigError` for a hyperparameter that no grid's rule has: the options do not list it.
+    """
+    own = {name: value for name, value in hyper.items() if name in _of_rule(grid.rule)}
+    more = {name: value for name, value in grid.more.items() if name not in shared}
+    seeds = None if "seeds" in shared else grid.seeds
+    return replace(grid, lrs=grid.lrs if lrs is None else lrs, seeds=seeds, more={**more, **own})
 
 
 def launch(sweep: SweepConfig, options: Options, console: Console) -> int:

@@ -1,70 +1,48 @@
 """What a run and a sweep are: frozen dataclasses, checked when they are made, and the run id.
 
 `RunConfig` is everything that decides a run's numbers, and its hash is the run id. `SweepConfig`
-is a list of grids over learning rates and seeds. `Execution` says how a sweep is carried out
-(chunks, storage, resources) and never enters the run id: the same sweep on a laptop and on a
-cluster has the same runs.
+is a list of grids over hyperparameters and seeds. `Execution` (`execution.py`) says how a sweep is
+carried out and never enters the run id: the same sweep on a laptop and on a cluster has the same
+runs.
 
-Nothing here imports JAX or Ray, so that a mistake is reported at once, before anything is
-compiled or scheduled. Every error is a `ConfigError` of one line that names the field, the value
-and what is allowed.
+A rule's hyperparameters are declared by the rule, numerical settings by `flows.Settings`; both are
+taken by name here, and nothing in this file knows them. Nothing here imports JAX or Ray, so that a
+mistake is reported at once, before anything is compiled or scheduled. Every error is a
+`ConfigError` of one line that names the field, the value and what is allowed.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from cflows_ray.checks import (
-    ConfigError,
-    boolean,
-    check_scheme,
-    decay_rate,
-    integer,
-    number,
-    one_of,
-    positive,
-    require,
-    seed_number,
-    sequence,
-    stable_average,
-)
-from cflows_ray.schedules import parse_schedule
-from cflows_ray.schema import absent_values
-from cflows_ray.workloads import check_workload
+from cflows_ray.checks import ConfigError, integer, one_of, positive, require, seed_number, sequence
+from cflows_ray.declare import check_declared, declared, default_of
+from cflows_ray.flows import FLOWS, Settings
+from cflows_ray.rules import RULES, AveragedRule, UpdateRule, all_hyperparameters, is_traced
+from cflows_ray.sweep.execution import Execution
+from cflows_ray.workloads import CRITERIA, check_workload
 
-# The names and parameters of the plug-ins, repeated here because their own modules import JAX;
-# a test compares these with the registries.
-RULE_PARAMETERS: dict[str, tuple[str, ...]] = {
-    "gradient_descent": (),
-    "scalar_rmsprop": ("beta2", "eps", "bias_correction"),
-    "rmsprop": ("beta2", "eps", "bias_correction"),
-}
-RULE_DEFAULTS: dict[str, Any] = {"beta2": 0.99, "eps": 1e-8, "bias_correction": False}
-FLOWS: tuple[str, ...] = ("midpoint", "stable", "central")
-CRITERIA: tuple[str, ...] = ("mse", "cross_entropy")
-DTYPES: tuple[str, ...] = ("float32", "float64")
-
-__all__ = ["ConfigError", "Execution", "Grid", "RunConfig", "SweepConfig"]
-
+SETTINGS = tuple(declared(Settings))
 # Settings of a run that a sweep sets for all its grids and a grid may set for itself.
-SHARED = ("steps", "warmup", "substeps", "scheme", "num_eigs", "record_every", "flows", "dtype")
+SHARED = ("steps", "warmup", *SETTINGS)
+# The run ids of the first three rules were made when every run named these, null where a rule has
+# none; so they are spelt out in every id.
+IN_EVERY_ID = ("beta2", "eps", "bias_correction")
+# Fields of a run by themselves, though rules declare them.
+OWN = ("lr", "schedule")
 
 
-def _check_flows(value: Any) -> tuple[str, ...]:
-    """Return the flows as a tuple of known names, in the registry's order.
-
-    The order does not change a run, so it must not change the run id.
-    """
-    names = sequence("flows", value)
-    for name in names:
-        one_of("flows", name, FLOWS)
-    return tuple(name for name in FLOWS if name in names)
+def _in_order(flows: Iterable[str]) -> tuple[str, ...]:
+    """Return flows in the registry's order: the order does not change a run, nor may it its id."""
+    flows = tuple(flows)
+    return tuple(name for name in FLOWS if name in flows)
 
 
 def _json_options(options: Any) -> dict[str, Any]:
@@ -78,77 +56,94 @@ def _json_options(options: Any) -> dict[str, Any]:
         ) from None
 
 
-@dataclass(frozen=True)
-class RunConfig:
+@dataclass(frozen=True, init=False)
+class RunConfig(Settings):
     """One run: everything that decides its numbers.
 
-    `beta2`, `eps` and `bias_correction` left out (None) take the rule's defaults; they must be
-    left out for a rule that has none. Raises `ConfigError` for any value that is not allowed.
+    Args:
+        workload, criterion, workload_options: of `cflows_ray.workloads`.
+        rule, lr, schedule: the update rule, its learning rate and schedule.
+        seed: of the initial parameters.
+        warmup, steps: optimizer steps before and after the common starting point.
+        more: the rule's other hyperparameters and numerical settings (`flows.Settings`), by name.
+            What is left out (or None) has its default; a hyperparameter that the rule does not have
+            must be left out.
+
+    Attributes:
+        hyper: the rule's other hyperparameters, defaults filled in.
+
+    Raises `ConfigError` for any value that is not allowed, `TypeError` for a name that is unknown.
 
     Example:
-        >>> run = RunConfig(workload="saddle_2d", rule="gradient_descent", lr=0.2, steps=50)
-        >>> len(run.run_id)
-        16
+        >>> run = RunConfig(workload="saddle_2d", rule="rmsprop", lr=0.2, beta2=0.9, steps=50)
+        >>> len(run.run_id), run.hyper["beta2"]
+        (16, 0.9)
     """
 
     workload: str
     rule: str
     lr: float
-    criterion: str = "mse"
-    workload_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    beta2: float | None = None
-    eps: float | None = None
-    bias_correction: bool | None = None
-    schedule: str = "constant"
-    seed: int = 0
-    flows: tuple[str, ...] = FLOWS
-    warmup: int = 15
-    steps: int = 1000
-    substeps: int = 4
-    scheme: str = "euler"
-    num_eigs: int = 4
-    record_every: int = 1
-    dtype: str = "float32"
+    criterion: str
+    workload_options: Mapping[str, Any] = field(hash=False)
+    schedule: str
+    seed: int
+    warmup: int
+    steps: int
+    hyper: Mapping[str, Any] = field(hash=False)
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        workload: str,
+        rule: str,
+        lr: float,
+        criterion: str = "mse",
+        workload_options: Mapping[str, Any] | None = None,
+        schedule: str = "constant",
+        seed: int = 0,
+        *,
+        warmup: int = 15,
+        steps: int = 1000,
+        hyper: Mapping[str, Any] | None = None,
+        **more: Any,
+    ) -> None:
         def put(name: str, value: Any) -> None:
             object.__setattr__(self, name, value)
 
-        one_of("criterion", self.criterion, CRITERIA)
-        put("workload_options", _json_options(self.workload_options))
-        check_workload(self.workload, self.criterion, self.workload_options)
-        one_of("rule", self.rule, RULE_PARAMETERS)
-        put("lr", positive("lr", self.lr))
-        for name in RULE_DEFAULTS:
-            put(name, self._rule_parameter(name))
-        parse_schedule(self.schedule)
-        put("seed", seed_number("seed", self.seed))
-        put("flows", _check_flows(self.flows))
-        put("warmup", integer("warmup", self.warmup, 0))
-        for name in ("steps", "substeps", "num_eigs", "record_every"):
-            put(name, integer(name, getattr(self, name), 1))
-        check_scheme(self.scheme, self.substeps)
-        if self.beta2 is not None:
-            stable_average(self.beta2, self.substeps, self.scheme)
-        one_of("dtype", self.dtype, DTYPES)
+        for name in SETTINGS:
+            put(name, more.pop(name, default_of(Settings, name)))
+        options = _json_options({} if workload_options is None else workload_options)
+        one_of("criterion", criterion, CRITERIA)
+        check_workload(workload, criterion, options)
+        one_of("rule", rule, RULES)
+        made = _make_rule(rule, {"lr": lr, "schedule": schedule, **(hyper or {}), **more})
+        put("workload", workload)
+        put("criterion", criterion)
+        put("workload_options", options)
+        put("rule", rule)
+        values = {name: getattr(made, name) for name in declared(made)}
+        put("lr", values.pop("lr"))
+        put("schedule", values.pop("schedule"))
+        put("hyper", values)
+        put("seed", seed_number("seed", seed))
+        super().__post_init__()
+        put("flows", _in_order(self.flows))
+        put("warmup", integer("warmup", warmup, 0))
+        put("steps", integer("steps", steps, 1))
+        made.check_integration(self.longest_substep)
+        if not isinstance(made, AveragedRule):
+            _check_defined(self.flows, made)
 
-    def _rule_parameter(self, name: str) -> float | bool | None:
-        """Return a checked parameter of the rule, or its default; None if the rule has none."""
-        value = getattr(self, name)
-        if name not in RULE_PARAMETERS[self.rule]:
-            require(value is None, name, f"left out for {self.rule}", value)
-            return None
-        if value is None:
-            return RULE_DEFAULTS[name]
-        if name == "bias_correction":
-            return boolean(name, value)
-        return decay_rate(name, value) if name == "beta2" else positive(name, value)
+    @property
+    def update_rule(self) -> UpdateRule:
+        """The rule with its hyperparameters."""
+        return _make_rule(self.rule, {"lr": self.lr, "schedule": self.schedule, **self.hyper})
 
     def to_json(self) -> dict[str, Any]:
         """Return the configuration as plain JSON values; `RunConfig(**...)` is the inverse."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "hyper"}
         return {
             **values,
+            **self.hyper,
             "flows": list(self.flows),
             "workload_options": dict(self.workload_options),
         }
@@ -157,26 +152,27 @@ class RunConfig:
     def run_id(self) -> str:
         """Hash of the whole configuration: 16 hexadecimal digits."""
         # a field added later is left out at its first value: older runs keep their ids
-        added = absent_values("runs")
-        values = {k: v for k, v in self.to_json().items() if v != added.get(k, ...)}
+        known = {**declared(Settings), **declared(RULES[self.rule])}
+        values = dict.fromkeys(IN_EVERY_ID) | {
+            name: value
+            for name, value in self.to_json().items()
+            if name not in known or value != known[name].absent
+        }
         text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def kind(self) -> str:
         """What decides the compiled program: the configuration without its traced numbers."""
-        traced = ("lr", "beta2", "eps", "seed", "steps", "warmup")
+        rule = self.update_rule
+        traced = {"seed", "steps", "warmup", *(n for n in declared(rule) if is_traced(rule, n))}
         values = {k: v for k, v in self.to_json().items() if k not in traced}
         return json.dumps(values, sort_keys=True)
 
-    def rule_parameters(self) -> dict[str, Any]:
-        """Return the keyword arguments of the rule's class."""
-        names = ("lr", "schedule", *RULE_PARAMETERS[self.rule])
-        return {name: getattr(self, name) for name in names}
-
     def row(self) -> dict[str, Any]:
-        """Return the `runs` columns that come from the configuration."""
+        """Return the `runs` columns that come from the configuration; null where it has none."""
         return {
+            **dict.fromkeys(all_hyperparameters()),
             "run_id": self.run_id,
             **self.to_json(),
             "workload_options": json.dumps(dict(self.workload_options), sort_keys=True),
@@ -187,39 +183,106 @@ class RunConfig:
         return f"{self.workload}/{self.criterion} {self.rule} lr={self.lr:g} seed={self.seed}"
 
 
-@dataclass(frozen=True)
+def _make_rule(name: str, given: Mapping[str, Any]) -> UpdateRule:
+    """Return a rule by its name; None stands for a hyperparameter's default.
+
+    Raises `ConfigError` for a value that is not allowed or a hyperparameter that the rule has not,
+    `TypeError` for a name that no rule has.
+    """
+    kind = RULES[name]
+    known, everywhere = declared(kind), all_hyperparameters()
+    values = {}
+    for parameter, value in given.items():
+        if parameter not in known and parameter not in everywhere:
+            raise TypeError(
+                f"RunConfig.__init__() got an unexpected keyword argument {parameter!r}"
+            )
+        if parameter not in known:
+            require(value is None, parameter, f"left out for {name}", value)
+        elif value is not None or parameter == "lr":
+            values[parameter] = value
+    return kind(**values)
+
+
+def _check_defined(flows: Iterable[str], rule: UpdateRule) -> None:
+    """Raise `ConfigError` for a flow that is not defined for a rule."""
+    for name in flows:
+        needed = FLOWS[name].needs(rule)
+        require(needed is None, "flows", f"defined for the rule ({name} needs {needed})", rule)
+
+
+@dataclass(frozen=True, init=False)
 class Grid:
-    """A workload and a rule over learning rates; seeds and lengths are the sweep's unless given.
+    """A workload and a rule over hyperparameters; seeds and lengths are the sweep's unless given.
+
+    Args:
+        workload, criterion, workload_options: of `cflows_ray.workloads`.
+        rule: the update rule.
+        lrs: learning rates.
+        seeds: of this grid; the sweep's if left out.
+        more: hyperparameters of the rule by name, each a value or a sequence of values of which
+            every combination is a run; and `steps`, `warmup` and numerical settings of this grid.
+
+    Raises `ConfigError` for a value that is not allowed, `TypeError` for a name that is unknown.
 
     Example:
-        >>> Grid(workload="saddle_2d", rule="gradient_descent", lrs=(0.1, 0.2)).lrs
-        (0.1, 0.2)
+        >>> grid = Grid(workload="saddle_2d", rule="rmsprop", lrs=(0.1, 0.2), beta2=(0.9, 0.99))
+        >>> len(list(grid.points()))
+        4
     """
 
     workload: str
     rule: str
     lrs: tuple[float, ...]
-    criterion: str = "mse"
-    workload_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    beta2: float | None = None
-    eps: float | None = None
-    bias_correction: bool | None = None
-    schedule: str = "constant"
-    seeds: tuple[int, ...] | None = None
-    steps: int | None = None
-    warmup: int | None = None
-    substeps: int | None = None
-    scheme: str | None = None
-    num_eigs: int | None = None
-    record_every: int | None = None
-    flows: tuple[str, ...] | None = None
-    dtype: str | None = None
+    criterion: str
+    workload_options: Mapping[str, Any] = field(hash=False)
+    seeds: tuple[int, ...] | None
+    more: Mapping[str, Any] = field(hash=False)
 
-    def __post_init__(self) -> None:
-        lrs = tuple(positive("lrs", lr) for lr in sequence("lrs", self.lrs))
-        object.__setattr__(self, "lrs", lrs)
-        if self.seeds is not None:
-            object.__setattr__(self, "seeds", _check_seeds(self.seeds))
+    def __init__(
+        self,
+        workload: str,
+        rule: str,
+        lrs: Iterable[float] | None = None,
+        criterion: str = "mse",
+        workload_options: Mapping[str, Any] | None = None,
+        seeds: Iterable[int] | None = None,
+        *,
+        more: Mapping[str, Any] | None = None,
+        **given: Any,
+    ) -> None:
+        def put(name: str, value: Any) -> None:
+            object.__setattr__(self, name, value)
+
+        merged = {**(more or {}), **given}
+        known = ({*all_hyperparameters(), *SHARED}) - {"lr"}
+        for name in merged:
+            if name not in known:
+                raise TypeError(f"Grid.__init__() got an unexpected keyword argument {name!r}")
+        put("workload", workload)
+        put("rule", rule)
+        put("lrs", tuple(positive("lrs", lr) for lr in sequence("lrs", lrs)))
+        put("criterion", criterion)
+        put("workload_options", {} if workload_options is None else workload_options)
+        put("seeds", None if seeds is None else _check_seeds(seeds))
+        put("more", {name: value for name, value in merged.items() if value is not None})
+
+    def own(self, name: str) -> Any:
+        """Return the grid's own value of a setting or hyperparameter, or None."""
+        return self.more.get(name)
+
+    def points(self) -> Iterator[dict[str, Any]]:
+        """Yield the hyperparameters of every run but its seed: all combinations of the values."""
+        names = [name for name in self.more if name not in SHARED]
+        values = [self.lrs, *(_several(name, self.more[name]) for name in names)]
+        for combination in itertools.product(*values):
+            yield dict(zip(("lr", *names), combination, strict=True))
+
+
+def _several(name: str, value: Any) -> tuple[Any, ...]:
+    """Return the values of a hyperparameter: a sequence, or one."""
+    is_one = isinstance(value, str | Mapping) or not isinstance(value, Iterable)
+    return (value,) if is_one else sequence(name, value)
 
 
 def _check_seeds(value: Any) -> tuple[int, ...]:
@@ -228,60 +291,10 @@ def _check_seeds(value: Any) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class Execution:
-    """How a sweep is carried out. None of this changes a number or a run id.
+class SweepConfig(Settings):
+    """A study: grids over hyperparameters × seeds, and how to carry it out.
 
-    Attributes:
-        storage: folder or URI (s3://bucket/folder, ...) that holds a folder for each sweep.
-        chunk_steps: optimizer steps in one compiled chunk; progress is reported after each.
-        checkpoint_every: chunks between two checkpoints; a fault costs at most this much work.
-        workers: most runs at the same time; None for as many as fit.
-        pack: most runs of one kind in one batched program; None for 1 on CPUs, and on GPUs for as
-            many as fit into memory and measurably gain. Numbers are those of single runs up to
-            rounding.
-        cpus_per_run: CPU cores that a run, or a pack of runs, holds.
-        gpus_per_run: GPUs, or the fraction of one, that a run holds; None for 1 if there are GPUs.
-        memory_gb_per_run: memory that a run reserves; 0 for none.
-        max_failures: how often a run is tried again after a lost process or machine; -1 for ever.
-        autoscaling: do not refuse a run that fits on no machine yet; clusters of Ray's own launcher
-            are known to grow without this.
-        address: Ray cluster to use ("auto", host:port); None for the one that this machine belongs
-            to, or else a private one on this machine.
-        compile_cache: folder for compiled programs; None for the user's cache, "" for none.
-    """
-
-    storage: str = "results"
-    chunk_steps: int = 100
-    checkpoint_every: int = 1
-    workers: int | None = None
-    pack: int | None = None
-    cpus_per_run: float = 1.0
-    gpus_per_run: float | None = None
-    memory_gb_per_run: float = 0.0
-    max_failures: int = 5
-    autoscaling: bool = False
-    address: str | None = None
-    compile_cache: str | None = None
-
-    def __post_init__(self) -> None:
-        require(bool(str(self.storage).strip()), "storage", "a folder or URI", self.storage)
-        for name in ("chunk_steps", "checkpoint_every"):
-            integer(name, getattr(self, name), 1)
-        for name in ("workers", "pack"):
-            if getattr(self, name) is not None:
-                integer(name, getattr(self, name), 1)
-        integer("max_failures", self.max_failures, -1)
-        positive("cpus_per_run", self.cpus_per_run)
-        number("memory_gb_per_run", self.memory_gb_per_run, ">= 0", 0.0)
-        if self.gpus_per_run is not None:
-            gpus = number("gpus_per_run", self.gpus_per_run, ">= 0", 0.0)
-            whole = gpus <= 1 or gpus == int(gpus)  # Ray has fractions only below one GPU
-            require(whole, "gpus_per_run", "a fraction below 1 or a whole number", gpus)
-
-
-@dataclass(frozen=True)
-class SweepConfig:
-    """A study: grids over learning rates × seeds, and how to carry it out.
+    Numerical settings (`flows.Settings`) given here hold for every grid that has none of its own.
 
     Raises `ConfigError` for a value that is not allowed, and for a run that occurs twice.
 
@@ -296,12 +309,6 @@ class SweepConfig:
     seeds: tuple[int, ...] = (0,)
     steps: int = 1000
     warmup: int = 15
-    substeps: int = 4
-    scheme: str = "euler"
-    num_eigs: int = 4
-    record_every: int = 1
-    flows: tuple[str, ...] = FLOWS
-    dtype: str = "float32"
     execution: Execution = field(default_factory=Execution)
 
     def __post_init__(self) -> None:
@@ -309,6 +316,7 @@ class SweepConfig:
         require(bool(ok), "name", "letters, digits, '_', '-' and '.'", self.name)
         object.__setattr__(self, "grids", sequence("grids", self.grids))
         object.__setattr__(self, "seeds", _check_seeds(self.seeds))
+        check_declared(self)
         _ = self.runs  # made now, so that every mistake shows now
 
     @functools.cached_property
@@ -316,29 +324,24 @@ class SweepConfig:
         """All runs, grid by grid, so that neighbours share their compiled programs."""
         result: dict[str, RunConfig] = {}
         for grid in self.grids:
-            for lr in grid.lrs:
+            for point in grid.points():
                 for seed in grid.seeds if grid.seeds is not None else self.seeds:
-                    run = self._run(grid, lr, seed)
+                    run = self._run(grid, point, seed)
                     if run.run_id in result:
                         raise ConfigError(f"grids must not give a run twice, got twice {run}")
                     result[run.run_id] = run
         return tuple(result.values())
 
-    def _run(self, grid: Grid, lr: float, seed: int) -> RunConfig:
+    def _run(self, grid: Grid, point: Mapping[str, Any], seed: int) -> RunConfig:
         """Return one run of a grid."""
-        own = {name: getattr(grid, name) for name in SHARED}
-        shared = {k: getattr(self, k) if v is None else v for k, v in own.items()}
+        shared = {name: grid.more.get(name, getattr(self, name)) for name in SHARED}
         return RunConfig(
             workload=grid.workload,
             rule=grid.rule,
-            lr=lr,
             criterion=grid.criterion,
             workload_options=grid.workload_options,
-            beta2=grid.beta2,
-            eps=grid.eps,
-            bias_correction=grid.bias_correction,
-            schedule=grid.schedule,
             seed=seed,
+            **point,
             **shared,
         )
 
@@ -366,8 +369,9 @@ class SweepConfig:
         kept: dict[tuple[str, str, str], Grid] = {}
         for grid in self.grids:
             seeds = grid.seeds if grid.seeds is not None else self.seeds
-            steps = grid.steps if grid.steps is not None else self.steps
-            small = replace(grid, lrs=grid.lrs[:1], seeds=seeds[:1], steps=min(steps, 20))
+            first = {name: value for name, value in next(grid.points()).items() if name != "lr"}
+            first["steps"] = min(grid.more.get("steps", self.steps), 20)
+            small = replace(grid, lrs=grid.lrs[:1], seeds=seeds[:1], more={**grid.more, **first})
             kept.setdefault((grid.workload, grid.criterion, grid.rule), small)
         execution = replace(self.execution, chunk_steps=min(self.execution.chunk_steps, 10))
         return replace(

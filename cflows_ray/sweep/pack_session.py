@@ -146,6 +146,8 @@ def packs(runs: Sequence[RunConfig], size: int) -> list[list[RunConfig]]:
         >>> [len(pack) for pack in packs([*runs, make("rmsprop", 0.1)], 2)]
         [2, 1, 1]
     """
+    if size == 1:
+        return [[run] for run in runs]
     result: list[list[RunConfig]] = []
     open_packs: dict[str, list[RunConfig]] = {}
     for run in runs:

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cflows_ray.sweep.config import ConfigError, Execution
+from cflows_ray.checks import ConfigError
+from cflows_ray.sweep.execution import Execution
 
 GIB = 1024**3
 MAX_PACK = 64

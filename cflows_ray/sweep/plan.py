@@ -6,12 +6,14 @@ anything on storage.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
-from cflows_ray.store import Checkpoints, Results, Storage, begun_runs
+from cflows_ray.schema import absent_values
+from cflows_ray.store import Checkpoints, Results, Storage, begun_runs, runs_schema
 from cflows_ray.sweep.config import RunConfig, SweepConfig
 from cflows_ray.sweep.display import duration
 
@@ -29,7 +31,8 @@ class Plan:
         left: rows, as far as they are known, of runs that have begun but not ended and that it
             does not ask for any more, by run id.
         begun: steps at the last checkpoint of runs that have begun, by run id.
-        asked_before: rows, as far as they are known, of what the launch before asked for.
+        known: ids of runs that the launch before asked for.
+        dropped: rows, as far as they are known, of those that this one does not ask for.
     """
 
     ended: dict[str, dict[str, Any]]
@@ -39,9 +42,10 @@ class Plan:
     unasked: dict[str, dict[str, Any]] = field(default_factory=dict)
     left: dict[str, dict[str, Any]] = field(default_factory=dict)
     begun: Mapping[str, int] = field(default_factory=dict)
-    asked_before: tuple[dict[str, Any], ...] = ()
+    known: frozenset[str] = frozenset()
+    dropped: tuple[dict[str, Any], ...] = ()
 
-    @property
+    @cached_property
     def todo(self) -> tuple[RunConfig, ...]:
         """Runs to carry out, in the order in which they begin.
 
@@ -53,8 +57,8 @@ class Plan:
         """
         runs = sorted((*self.resumed, *self.fresh, *self.retried), key=lambda run: -run.lr)
         pioneers: dict[str, RunConfig] = {}
-        for run in runs:
-            pioneers.setdefault(run.kind, run)
+        for kind, run in zip(kinds(runs), runs, strict=True):
+            pioneers.setdefault(kind, run)
         first = {run.run_id for run in pioneers.values()}
         others = [run for run in runs if run.run_id not in first]
         half_done = {run.run_id for run in self.resumed}
@@ -76,9 +80,14 @@ class Plan:
 
     def what(self, run: RunConfig) -> str:
         """Return in words what a launch would do with a run."""
-        if run in self.resumed:
-            return f"resume at step {self.begun.get(run.run_id, 0)}"
-        return "retry" if run in self.retried else "run"
+        return self._verbs.get(run.run_id, "run")
+
+    @cached_property
+    def _verbs(self) -> dict[str, str]:
+        """What a launch would do with runs that are not fresh, by run id."""
+        steps = {run.run_id: self.begun.get(run.run_id, 0) for run in self.resumed}
+        resumed = {run_id: f"resume at step {step}" for run_id, step in steps.items()}
+        return {**resumed, **{run.run_id: "retry" for run in self.retried}}
 
     def count(self, status: str) -> int:
         """Return the number of ended runs with a status."""
@@ -103,18 +112,20 @@ class Plan:
 
     def _changes(self) -> list[str]:
         """Say what is new since the launches before, and what is no longer asked for."""
-        begun = map(RunConfig.row, (*self.resumed, *self.retried))
+        new = [run for run in self.fresh if run.run_id not in self.known]
+        again = [run for run in self.fresh if run.run_id in self.known]
         gone = [*self.unasked.values(), *filter(None, self.left.values())]
-        before = [*self.ended.values(), *gone, *begun, *self.asked_before]
-        now = [*self.ended.values(), *map(RunConfig.row, self.todo)]
+        begun = (*self.resumed, *self.retried, *again)
         lines = []
-        if before and (words := _only_in(map(RunConfig.row, self.fresh), before)):
-            lines.append(f"new: {words}")
+        before = [*self.ended.values(), *gone, *self.dropped]
+        if new and (before or begun):
+            words = _only_in(_rows(new), [*before, *_rows(begun)])
+            lines += [f"new: {words}"] if words else []
         counts = [(len(self.unasked), "ended"), (len(self.left), "begun")]
         parts = [f"{n} {word} run{'s' if n > 1 else ''}" for n, word in counts if n]
         if parts:
             verb = "are" if len(self.unasked) + len(self.left) > 1 else "is"
-            words = _only_in(gone, now)
+            words = _only_in(gone, [*self.ended.values(), *_rows(self.todo)])
             what = f" on storage {verb} no longer asked for" + (f" ({words})" if words else "")
             lines.append(f"{' and '.join(parts)}{what}; what there is stays")
         return lines
@@ -138,25 +149,51 @@ class Plan:
             if row["status"] == "finished":
                 cost.setdefault(_cost_key(row), []).append(row["wall_s"] / row["steps"])
         total = 0.0
-        for run in self.todo:
-            known = cost.get(_cost_key(run.row()))
-            if known is None:
+        costs: dict[str, float | None] = {}
+        for kind, run in zip(kinds(self.todo), self.todo, strict=True):
+            if kind not in costs:
+                known = cost.get(_cost_key(run.row()))
+                costs[kind] = None if known is None else sum(known) / len(known)
+            a_step = costs[kind]
+            if a_step is None:
                 return None
-            steps = run.steps - self.begun.get(run.run_id, 0)
-            total += steps * sum(known) / len(known)
+            total += a_step * (run.steps - self.begun.get(run.run_id, 0))
         return total
 
 
-def known_runs(record: Mapping[str, Any]) -> dict[str, RunConfig]:
-    """Return the runs that a launch asked for, by run id, by what it wrote to sweep.json.
+def kinds(runs: Iterable[RunConfig]) -> Iterator[str]:
+    """Yield the kind of every run, found once for all that differ in learning rate and seed."""
+    known: dict[tuple[Any, ...], str] = {}
+    for run in runs:
+        key = tuple(
+            repr(value) if isinstance(value, Mapping) else value
+            for name, value in vars(run).items()
+            if name not in ("lr", "seed", "run_id", "kind")
+        )
+        if key not in known:
+            known[key] = run.kind
+        yield known[key]
 
-    Those that an older or a newer version wrote, and this one does not know, are left out.
+
+def _rows(runs: Iterable[RunConfig]) -> Iterator[dict[str, Any]]:
+    """Yield the `runs` columns that come from the configurations."""
+    return (run.row() for run in runs)
+
+
+def row_before(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an entry of sweep.json, of whatever version, would be in the `runs` table.
+
+    Example:
+        >>> row_before({"lr": 0.1, "flows": ["stable", "central"]})
+        {'scheme': 'euler', 'lr': 0.1, 'flows': 'stable,central'}
     """
-    runs = {}
-    for run_id, values in record.get("runs", {}).items():
-        with contextlib.suppress(TypeError, ValueError):
-            runs[run_id] = RunConfig(**values)
-    return runs
+    row = absent_values("runs") | dict(values)
+    for name, value in row.items():
+        if isinstance(value, list):
+            row[name] = ",".join(map(str, value))
+        elif isinstance(value, Mapping):
+            row[name] = json.dumps(value, sort_keys=True)
+    return row
 
 
 def _cost_key(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -165,16 +202,40 @@ def _cost_key(row: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(str(row[name]) for name in names)
 
 
+# Columns that only a run that has been carried out has, and what a plan reads of it.
+MEASURED = (
+    *("run_id", "sweep", "num_params", "status", "status_detail", "wall_s", "compile_s"),
+    *("device", "versions", "commit"),
+)
+
+
+def configured() -> tuple[str, ...]:
+    """Return the columns of `runs` that come from the configuration, of all registered rules."""
+    return tuple(name for name in runs_schema().names if name not in MEASURED)
+
+
+def plan_columns() -> tuple[str, ...]:
+    """Return the columns of `runs` that a plan reads."""
+    return ("run_id", "status", "wall_s", *configured())
+
+
 def _only_in(rows: Iterable[Mapping[str, Any]], others: Iterable[Mapping[str, Any]]) -> str:
     """Name the values of the configuration that some rows have and no other row has."""
-    rows, others = list(rows), list(others)
+    names = configured()
+    known: dict[str, set[Any]] = {name: set() for name in names}
+    for row in others:
+        for name in names:
+            known[name].add(row.get(name))
+    found: dict[str, dict[Any, None]] = {name: {} for name in names}
+    for row in rows:
+        for name in names:
+            if row.get(name) not in known[name]:
+                found[name][row.get(name)] = None
     words = []
-    for name in (f.name for f in fields(RunConfig)):
-        known = {row[name] for row in others}
-        values = list(dict.fromkeys(row[name] for row in rows if row[name] not in known))
+    for name, values in found.items():
         if values:
-            shown = ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values[:6])
-            words.append(f"{name} {shown}" + (", ..." if len(values) > 6 else ""))
+            shown = [f"{v:g}" if isinstance(v, float) else str(v) for v in [*values][:6]]
+            words.append(f"{name} {', '.join(shown)}" + (", ..." if len(values) > 6 else ""))
     return "; ".join(words)
 
 
@@ -185,7 +246,7 @@ def make_plan(sweep: SweepConfig, storage: Storage, retry_failed: bool = False) 
     """
     results = Results(storage)
     record = results.read_sweep() or {}
-    rows = results.finished()
+    rows = results.finished(plan_columns())
     begun = begun_runs(storage)
     ended, resumed, fresh, retried = {}, [], [], []
     for run in sweep.runs:
@@ -199,11 +260,22 @@ def make_plan(sweep: SweepConfig, storage: Storage, retry_failed: bool = False) 
         else:
             fresh.append(run)
     asked = {run.run_id for run in sweep.runs}
-    known = {run_id: run.row() for run_id, run in known_runs(record).items()}
-    left = {i: known.get(i, {}) for i in sorted(set(begun) - asked - set(rows))}
-    steps = {run.run_id: begun[run.run_id] for run in resumed}
-    before = tuple(known.values())
-    return Plan(ended, tuple(resumed), tuple(fresh), tuple(retried), rows, left, steps, before)
+    before: Mapping[str, Mapping[str, Any]] = record.get("runs", {})
+    left = {
+        run_id: row_before(before[run_id]) if run_id in before else {}
+        for run_id in sorted(set(begun) - asked - set(rows))
+    }
+    return Plan(
+        ended,
+        tuple(resumed),
+        tuple(fresh),
+        tuple(retried),
+        unasked=rows,
+        left=left,
+        begun={run.run_id: begun[run.run_id] for run in resumed},
+        known=frozenset(asked & set(before)),
+        dropped=tuple(row_before(before[run_id]) for run_id in before if run_id not in asked),
+    )
 
 
 def clear_the_way(plan: Plan, storage: Storage) -> Plan:
@@ -214,12 +286,12 @@ def clear_the_way(plan: Plan, storage: Storage) -> Plan:
     process cut off from its driver has written to ended runs.
     """
     results = Results(storage)
-    rows = results.ended_since(run.run_id for run in plan.todo)
-    for run in plan.retried:
-        if rows.get(run.run_id, {}).get("status") == "failed":
-            del rows[run.run_id]
-            results.forget_run(run.run_id)
-            Checkpoints(storage, run.run_id).clear()
+    rows = results.ended_since((run.run_id for run in plan.todo), plan_columns())
+    retried = [i for run in plan.retried if rows.get(i := run.run_id, {}).get("status") == "failed"]
+    results.forget_runs(retried)
+    for run_id in retried:
+        del rows[run_id]
+        Checkpoints(storage, run_id).clear()
     plan = plan.without(rows)
     results.tidy(plan.ended)
     return plan

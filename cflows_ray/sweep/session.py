@@ -30,7 +30,7 @@ from cflows_ray.store import (
     StorageError,
     steps_table,
 )
-from cflows_ray.sweep.config import RunConfig
+from cflows_ray.sweep.config import SETTINGS, RunConfig
 from cflows_ray.sweep.provenance import device, versions
 from cflows_ray.workloads import DataUnavailable
 
@@ -105,14 +105,11 @@ class Progress:
 def build_paired(config: RunConfig) -> tuple[Paired, Any]:
     """Return the paired run of a configuration and its state at the start."""
     from cflows_ray.paired import PairedOptions, PairedRun
-    from cflows_ray.rules import RULES
     from cflows_ray.workloads import build_workload
 
     workload = build_workload(config.workload, config.criterion, **config.workload_options)
-    rule = RULES[config.rule](**config.rule_parameters())
-    names = ("flows", "num_eigs", "substeps", "scheme", "dtype", "record_every")
-    options = PairedOptions(**{name: getattr(config, name) for name in names})
-    paired = PairedRun(workload.problem, rule, options)
+    options = PairedOptions(**{name: getattr(config, name) for name in SETTINGS})
+    paired = PairedRun(workload.problem, config.update_rule, options)
     params = workload.init(config.seed)
     state = paired.start(params, steps=config.steps, warmup=config.warmup, seed=config.seed)
     return paired, state
@@ -232,7 +229,8 @@ class RunSession:
 
     def prepare(self) -> Progress | None:
         """Build the run, or say how it ended if it did."""
-        if self._results.has_run(self.config.run_id):
+        # once begun, a look at its own file will do: to fold it, a driver must have seen its end
+        if self._results.has_run(self.config.run_id, folded=self._paired is None):
             row = self._results.read_run(self.config.run_id) or {}
             self._checkpoints.clear()
             return self.progress(row.get("status", "finished"), row.get("status_detail"))

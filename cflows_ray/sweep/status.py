@@ -1,12 +1,15 @@
 """How a sweep stands, from storage alone (the command is `cflows_ray/status.py`).
 
-Works while the sweep runs and after, from any machine that can read its folder.
+Works while the sweep runs and after, from any machine that can read its folder. What is printed is
+as long for 100,000 runs as for ten: a table by workload and rule, and reasons, each once.
 """
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,10 +21,64 @@ from cflows_ray.schema import RUN_STATUSES
 from cflows_ray.store import Results, Storage, begun_runs, is_alive, read_lock
 from cflows_ray.sweep.config import RunConfig
 from cflows_ray.sweep.display import duration, print_whole, say
-from cflows_ray.sweep.plan import known_runs
 
 OPEN_STATUSES = ("running", "interrupted", "waiting")
-MAX_REASONS = 20
+MAX_REASONS = 10
+MAX_OPEN = 10
+GROUP = ("workload", "criterion", "rule")
+
+
+class KnownRuns(Mapping[str, RunConfig]):
+    """The runs that a launch asked for, by run id, by what it wrote to sweep.json.
+
+    Those that an older or a newer version wrote, and this one does not know, are left out; a run
+    is checked again only when it is asked for, or else 100,000 would take their time.
+    """
+
+    def __init__(self, record: Mapping[str, Any]) -> None:
+        self._record: Mapping[str, Mapping[str, Any]] = record.get("runs", {})
+        accepted: dict[tuple[Any, ...], bool] = {}
+        self._known: dict[str, tuple[str, ...]] = {}
+        for run_id, values in self._record.items():
+            form = _form(values)
+            if form not in accepted:
+                accepted[form] = _is_known(values)
+            if accepted[form]:
+                self._known[run_id] = tuple(str(values.get(name)) for name in GROUP)
+
+    def __getitem__(self, run_id: str) -> RunConfig:
+        if run_id not in self._known:
+            raise KeyError(run_id)
+        return RunConfig(**self._record[run_id])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def __contains__(self, run_id: object) -> bool:
+        return run_id in self._known
+
+    def groups(self) -> Mapping[str, tuple[str, ...]]:
+        """Return workload, criterion and rule of every run."""
+        return self._known
+
+
+def _form(values: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what decides whether this version knows a configuration: all but its numbers."""
+    return tuple(
+        (name, "number" if isinstance(value, int | float) else repr(value))
+        for name, value in values.items()
+    )
+
+
+def _is_known(values: Mapping[str, Any]) -> bool:
+    try:
+        RunConfig(**values)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -42,7 +99,7 @@ class SweepStatus:
 
     name: str
     driver: dict[str, Any] | None
-    runs: dict[str, RunConfig]
+    runs: Mapping[str, RunConfig]
     statuses: dict[str, str]
     details: dict[str, str] = field(default_factory=dict)
     steps: Mapping[str, int] = field(default_factory=dict)
@@ -59,7 +116,7 @@ def sweep_status(storage: Storage) -> SweepStatus:
     """Return how the sweep in a folder stands.
 
     Raises `ConfigError` if no sweep was launched there, `OtherSchema` if its tables are of another
-    version.
+    version, `StorageError` if they can't be read.
     """
     results = Results(storage)
     record = results.read_sweep()
@@ -70,9 +127,9 @@ def sweep_status(storage: Storage) -> SweepStatus:
         raise ConfigError(f"results must be a sweep's folder, got {storage.location!r}{hint}")
     holder = read_lock(storage)
     driver = holder if holder is not None and is_alive(holder) else None
-    rows = results.finished()
-    begun = begun_runs(storage)
-    runs = known_runs(record)
+    begun = begun_runs(storage)  # before the rows: a run that ends meanwhile has ended
+    rows = results.finished(("status", "status_detail", "wall_s"))
+    runs = KnownRuns(record)
     statuses = {}
     for run_id in runs:
         if run_id in rows:
@@ -95,45 +152,103 @@ def sweep_status(storage: Storage) -> SweepStatus:
     )
 
 
-def print_status(status: SweepStatus, console: Console) -> None:
-    """Print how a sweep stands, with the reasons of what went wrong."""
+def print_status(status: SweepStatus, console: Console, verbose: bool = False) -> None:
+    """Print how a sweep stands: failures first, then a table, then what is being done.
+
+    Args:
+        status: what to print.
+        console: where to.
+        verbose: print a line for every run, too.
+    """
     if status.driver is None:
         at_work = "no driver is at work"
     else:
         seen = duration(max(0.0, time.time() - status.driver["renewed"]))
         at_work = f"process {status.driver['pid']} on {status.driver['host']} is at work"
         at_work += f" (seen {seen} ago)"
-    done = sum(status.count(s) for s in RUN_STATUSES)
+    done = sum(status.statuses[run_id] in RUN_STATUSES for run_id in status.runs)
     say(console, f"{status.name}: {done} of {len(status.runs)} runs done, {at_work}")
+    for line in [] if verbose else [*_reasons(status, "failed"), *_reasons(status, "diverged")]:
+        say(console, line)
     print_whole(console, _table(status))
-    for run_id, step in sorted(status.steps.items()):
-        run = status.runs[run_id]
-        say(console, f"{run_id}  {run}: {status.statuses[run_id]}, step {step} of {run.steps}")
-    for word in ("failed", "diverged"):
-        ids = [i for i, s in status.statuses.items() if s == word]
-        for run_id in ids[:MAX_REASONS]:
-            reason = status.details.get(run_id, "no reason given")
-            say(console, f"{run_id}  {status.runs[run_id]}: {word}: {reason}")
-        if len(ids) > MAX_REASONS:
-            say(console, f"... and {len(ids) - MAX_REASONS} more that {word}")
+    for line in _every_run(status) if verbose else _open_runs(status):
+        say(console, line)
     if status.num_unknown:
         words = "configuration that another version of cflows_ray wrote"
         say(console, f"{status.num_unknown} more asked for, with a {words}")
     say(console, f"computing time of the runs that are done: {duration(status.wall_s)}")
 
 
+def _reasons(status: SweepStatus, word: str) -> Iterator[str]:
+    """Say why runs failed or diverged: each reason once, with one run, the frequent ones first.
+
+    Reasons that differ in numbers only, such as the step, are one.
+    """
+    groups: dict[str, list[str]] = {}
+    for run_id, found in status.statuses.items():
+        if found == word:
+            reason = status.details.get(run_id, "no reason given")
+            groups.setdefault(re.sub(r"\d+", "#", reason), []).append(run_id)
+    shares = sorted(groups.values(), key=len, reverse=True)
+    for run_ids in shares[:MAX_REASONS]:
+        reason = status.details.get(run_ids[0], "no reason given")
+        more = f" (and {len(run_ids) - 1} more like it)" if len(run_ids) > 1 else ""
+        yield f"{run_ids[0]}  {status.runs[run_ids[0]]}: {word}: {reason}{more}"
+    if rest := sum(map(len, shares[MAX_REASONS:])):
+        yield f"... and {rest} more that {word}, for other reasons; --verbose lists them"
+
+
+def _open_runs(status: SweepStatus) -> Iterator[str]:
+    """Say where runs stand that have begun and not ended."""
+    run_ids = sorted(status.steps)
+    for run_id in run_ids[:MAX_OPEN]:
+        yield _line(status, run_id)
+    if len(run_ids) > MAX_OPEN:
+        word = status.statuses[run_ids[0]]
+        yield f"... and {len(run_ids) - MAX_OPEN} more {word}; --verbose lists them"
+
+
+def _every_run(status: SweepStatus) -> Iterator[str]:
+    """Say how every run stands, failures first."""
+    order = ("failed", "diverged", *OPEN_STATUSES, "finished")
+    ids: dict[str, list[str]] = {word: [] for word in order}
+    for run_id in status.runs:
+        ids.setdefault(status.statuses[run_id], []).append(run_id)
+    for run_ids in ids.values():
+        yield from (_line(status, run_id) for run_id in run_ids)
+
+
+def _line(status: SweepStatus, run_id: str) -> str:
+    """Say how one run stands."""
+    run, word = status.runs[run_id], status.statuses[run_id]
+    text = f"{run_id}  {run}: {word}"
+    if run_id in status.steps:
+        return f"{text}, step {status.steps[run_id]} of {run.steps}"
+    return text + (f": {status.details[run_id]}" if run_id in status.details else "")
+
+
 def _table(status: SweepStatus) -> Table:
-    """Return the number of runs by workload, criterion, rule and status."""
+    """Return the number of runs by workload, criterion, rule and status; failures first."""
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("workload", "criterion", "rule"):
+    for name in GROUP:
         table.add_column(name)
-    words = [s for s in (*RUN_STATUSES, *OPEN_STATUSES) if s == "finished" or status.count(s)]
+    counts: dict[tuple[str, ...], Counter[str]] = {}
+    for run_id, group in _groups(status).items():
+        counts.setdefault(group, Counter())[status.statuses[run_id]] += 1
+    there = sum(counts.values(), Counter[str]())
+    words = [s for s in (*RUN_STATUSES, *OPEN_STATUSES) if s == "finished" or there[s]]
     for name in ("runs", *words):
         table.add_column(name, justify="right")
-    groups: dict[tuple[str, str, str], list[str]] = {}
-    for run_id, run in status.runs.items():
-        groups.setdefault((run.workload, run.criterion, run.rule), []).append(run_id)
-    for key, ids in groups.items():
-        counts = [status.count(word, ids) for word in words]
-        table.add_row(*key, str(len(ids)), *[str(n) if n else "" for n in counts])
+    worst_first = sorted(
+        counts.items(), key=lambda item: (-item[1]["failed"], -item[1]["diverged"])
+    )
+    for group, count in worst_first:
+        cells = [str(count[word]) if count[word] else "" for word in words]
+        table.add_row(*group, str(count.total()), *cells)
     return table
+
+
+def _groups(status: SweepStatus) -> Mapping[str, tuple[str, ...]]:
+    if isinstance(status.runs, KnownRuns):
+        return status.runs.groups()
+    return {i: tuple(getattr(run, n) for n in GROUP) for i, run in status.runs.items()}

@@ -17,7 +17,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ for _name, _value in {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours lets the chunk finish first
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's own state is never used
+    "TUNE_MAX_PENDING_TRIALS_PG": "200",  # Tune's own for a grid: so many ask for machines at once
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }.items():
     os.environ.setdefault(_name, _value)
@@ -37,15 +38,19 @@ for _name, _value in {
 import ray  # noqa: E402
 from ray import tune  # noqa: E402
 
+from cflows_ray.checks import ConfigError  # noqa: E402
 from cflows_ray.store import (  # noqa: E402  # noqa: E402
     Results,
     Storage,
     StorageError,
     SweepLock,
+    fold,
     read_lock,
 )
-from cflows_ray.sweep.config import ConfigError, Execution, RunConfig, SweepConfig  # noqa: E402
+from cflows_ray.sweep.config import RunConfig, SweepConfig  # noqa: E402
 from cflows_ray.sweep.display import Display  # noqa: E402
+from cflows_ray.sweep.execution import Execution  # noqa: E402
+from cflows_ray.sweep.folding import folding_ended_runs  # noqa: E402
 from cflows_ray.sweep.pack_session import PackSession, packs  # noqa: E402
 from cflows_ray.sweep.placement import (  # noqa: E402
     autoscaling_nodes,
@@ -67,6 +72,7 @@ from cflows_ray.sweep.stopping import (  # noqa: E402
     stop_if_lost,
     stop_on_signals,
 )
+from cflows_ray.sweep.watching import Watching, runs_of  # noqa: E402
 from cflows_ray.sweep.worker import prepare_process, working_in  # noqa: E402
 
 
@@ -121,7 +127,7 @@ class PairedTrial(tune.Trainable):
                 checkpoint_every=settings["checkpoint_every"],
                 commit=settings["commit"],
             )
-            for run in _runs(settings)
+            for run in runs_of(settings)
         ]
         return PackSession(sessions, size=settings["pack"], chunk_steps=settings["chunk_steps"])
 
@@ -166,69 +172,6 @@ class Outcome:
     lost: dict[str, str] = field(default_factory=dict)
 
 
-class _Watcher(tune.Callback):
-    """Passes what Tune reports to the display, and remembers what the launch must know."""
-
-    def __init__(self, display: Display) -> None:
-        self._display = display
-        self.running: set[str] = set()  # trial ids
-        self.lost: dict[str, str] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Give Tune nothing to save: a launch is never restored from its state."""
-        return {}
-
-    def on_step_end(self, **info: Any) -> None:  # type: ignore[override]  # noqa: ARG002
-        """Draw, where that does not happen by itself."""
-        self._display.tick()
-
-    def on_trial_start(self, *, trial: Any, **info: Any) -> None:  # type: ignore[override]  # noqa: ARG002
-        """Note that runs have a process."""
-        self.running.add(trial.trial_id)
-        for run in self._open_runs(trial):
-            self._display.started(run.run_id)
-
-    def on_trial_result(self, *, trial: Any, result: dict[str, Any], **info: Any) -> None:  # type: ignore[override]  # noqa: ARG002
-        """Note a chunk."""
-        if result["status"] in (STORAGE_FAILED, NOT_BEGUN):
-            for run in self._open_runs(trial):
-                self._display.waits(run.run_id)
-            return
-        runs = {run.run_id: run for run in _runs(trial.config)}
-        for member in result["members"]:
-            run, status = runs[member["run_id"]], member["status"]
-            self._display.progressed(run.run_id, member)
-            for note in member["notes"]:
-                self._display.note(f"{run}: {note}")
-            if status in ("failed", "diverged"):
-                self._display.note(f"{run}: {status}: {member['detail'] or 'no reason given'}")
-
-    def on_trial_complete(self, *, trial: Any, **info: Any) -> None:  # type: ignore[override]  # noqa: ARG002
-        """Note that runs have no process any more."""
-        self.running.discard(trial.trial_id)
-        for run in _runs(trial.config):
-            self._display.left(run.run_id)
-
-    def on_trial_recover(self, *, trial: Any, **info: Any) -> None:  # type: ignore[override]  # noqa: ARG002
-        """Note that runs have lost their process and will be started again."""
-        self.running.discard(trial.trial_id)
-        for run in self._open_runs(trial):
-            self._display.waits(run.run_id)
-            self._display.note(f"{run}: {_reason(trial)}; goes on from its last checkpoint")
-
-    def on_trial_error(self, *, trial: Any, **info: Any) -> None:  # type: ignore[override]  # noqa: ARG002
-        """Note that runs were given up."""
-        self.running.discard(trial.trial_id)
-        for run in self._open_runs(trial):
-            self.lost[run.run_id] = f"{run}: {_reason(trial)}"
-            self._display.given_up(run.run_id)
-            self._display.note(f"{run}: {_reason(trial)}; given up")
-
-    def _open_runs(self, trial: Any) -> list[RunConfig]:
-        """Return the trial's runs that have not ended."""
-        return [run for run in _runs(trial.config) if self._display.is_open(run.run_id)]
-
-
 def _reason(trial: Any) -> str:
     """Return why a trial's process failed, in one line."""
     try:
@@ -243,17 +186,43 @@ def _reason(trial: Any) -> str:
     return "process lost"
 
 
+class _Watcher(Watching, tune.Callback):  # type: ignore[misc]
+    """What Tune calls when something happens to a trial."""
+
+
+class _Queue(tune.search.Searcher):
+    """Hands Tune its trials one at a time, in the plan's order.
+
+    Tune would make all trials of a grid at once, and keeps what it has made to the end.
+    """
+
+    def __init__(self, work: Iterable[list[RunConfig]]) -> None:
+        super().__init__()
+        self._work = iter(work)
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]  # noqa: ARG002
+        """Return the next trial's runs; as text, or else Tune would take them apart."""
+        pack = next(self._work, None)
+        if pack is None:
+            return str(self.FINISHED)
+        return {"runs": json.dumps([run.to_json() for run in pack])}
+
+    def on_trial_complete(self, *trial: Any, **info: Any) -> None:
+        """Learn nothing: what is to do is known beforehand."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Save nothing: a launch is never restored from its state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Restore nothing."""
+
+
 class _Stopper(Stopping, tune.Stopper):
     """What Tune asks when a trial, and when everything, is to stop."""
 
 
-def _runs(settings: Mapping[str, Any]) -> list[RunConfig]:
-    """Return the runs that a trial with these settings carries out."""
-    return [RunConfig(**values) for values in json.loads(settings["runs"])]
-
-
 def _trial_name(trial: Any) -> str:
-    first, *others = _runs(trial.config)
+    first, *others = runs_of(trial.config)
     return first.run_id + (f"+{len(others)}" if others else "")
 
 
@@ -283,6 +252,7 @@ def run_sweep(
         plan = clear_the_way(plan, storage)
         display.ended({run_id: row["status"] for run_id, row in plan.ended.items()})
         if not plan.todo:
+            fold(storage, at_end=True)
             return Outcome()
         with _cluster(sweep.execution, display):
             nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
@@ -313,11 +283,9 @@ def _fit(
     commit: str | None,
     trainable: type[PairedTrial],
 ) -> Outcome:
-    """Run Tune over packs of runs."""
+    """Run Tune over packs of runs, some thousand at a time."""
     execution = sweep.execution
     space = {
-        # As text, or else Tune would take it apart.
-        "runs": tune.grid_search([json.dumps([run.to_json() for run in pack]) for pack in work]),
         "sweep": sweep.name,
         "storage": storage.base,
         "chunk_steps": execution.chunk_steps,
@@ -328,15 +296,55 @@ def _fit(
         "gpus": resources.get("gpu", 0.0),
         "compile_cache": execution.compile_cache,
     }
-    watcher = _Watcher(display)
+    watcher = _Watcher(display, _reason)
     stopper = _Stopper(watcher.running, lock)
-    with tempfile.TemporaryDirectory(
-        prefix="cflows_ray-tune-", ignore_cleanup_errors=True
-    ) as folder:
-        tuner = tune.Tuner(
-            tune.with_resources(trainable, resources),
+    _quiet_ray()
+    display.start()
+    try:
+        with (
+            stop_on_signals(stopper, display),
+            stop_if_lost(lock, stopper, display),
+            folding_ended_runs(storage, lock, lambda: stopper.storage_error is None),
+        ):
+            for first in range(0, len(work), TRIALS_AT_ONCE):
+                if stopper.requested:
+                    break
+                some = work[first : first + TRIALS_AT_ONCE]
+                callbacks = {"callbacks": [watcher], "stop": stopper}
+                _fit_some(sweep, some, space, tune.with_resources(trainable, resources), callbacks)
+    finally:
+        display.all_left()
+        display.stop()
+    interrupted = stopper.requested and stopper.storage_error is None
+    return Outcome(interrupted, stopper.storage_error, watcher.lost)
+
+
+# Tune keeps 30 kB of every trial that it has ever made. The next thousands start when the last run
+# of these has ended: idle for less than a run takes, once in so many.
+TRIALS_AT_ONCE = 5000
+
+
+def _fit_some(
+    sweep: SweepConfig,
+    work: list[list[RunConfig]],
+    space: dict[str, Any],
+    trainable: Any,
+    callbacks: dict[str, Any],
+) -> None:
+    """Run Tune over packs of runs to their end."""
+    execution = sweep.execution
+    with (
+        tempfile.TemporaryDirectory(
+            prefix="cflows_ray-tune-", ignore_cleanup_errors=True
+        ) as folder,
+        working_in(folder),
+    ):
+        tune.Tuner(
+            trainable,
             param_space=space,
             tune_config=tune.TuneConfig(
+                search_alg=_Queue(work),
+                num_samples=len(work),
                 max_concurrent_trials=execution.workers,
                 reuse_actors=True,
                 trial_name_creator=_trial_name,
@@ -346,25 +354,10 @@ def _fit(
                 name=sweep.name,
                 storage_path=folder,
                 verbose=0,
-                callbacks=[watcher],
-                stop=stopper,
                 failure_config=tune.FailureConfig(max_failures=execution.max_failures),
+                **callbacks,
             ),
-        )
-        _quiet_ray()
-        display.start()
-        try:
-            with (
-                stop_on_signals(stopper, display),
-                stop_if_lost(lock, stopper, display),
-                working_in(folder),
-            ):
-                tuner.fit()
-        finally:
-            display.all_left()
-            display.stop()
-    interrupted = stopper.requested and stopper.storage_error is None
-    return Outcome(interrupted, stopper.storage_error, watcher.lost)
+        ).fit()
 
 
 def _quiet_ray() -> None:

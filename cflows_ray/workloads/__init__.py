@@ -1,42 +1,53 @@
-"""Workloads: a network on a data set under a criterion, by name.
+"""Workloads: a network on a data set under a criterion, by name; one data set or network a file.
 
-`build_workload` makes one; `check_workload` only validates the request, without loading JAX or any
-data. `WORKLOADS` is the registry; its entries import their data set and network when built.
+Hands out the registry `WORKLOADS`; of a name and options, `check_workload`, `full_options`,
+`fetch_data`, `check_data`, `data_fingerprint`, `describe`, `resolve_paths` and `build_workload`;
+and, for a workload of one's own, `Recipe` (any problem), `Supervised` (joins a `DataSource` and a
+`NetworkKind`) with the types they are made of. Nothing loads JAX before a workload is built.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
-
-from cflows_ray.workloads.download import DataUnavailable
+from cflows_ray.workloads.base import (
+    DataSet,
+    DataSource,
+    DataUnavailable,
+    Network,
+    NetworkKind,
+    Recipe,
+    Workload,
+)
+from cflows_ray.workloads.criteria import CRITERIA
 from cflows_ray.workloads.registry import (
     WORKLOADS,
-    Entry,
     build_workload,
+    check_data,
     check_workload,
+    data_fingerprint,
+    describe,
     fetch_data,
     full_options,
+    resolve_paths,
 )
-
-if TYPE_CHECKING:
-    from cflows_ray.workloads.base import Workload
+from cflows_ray.workloads.supervised import DATA, NETWORKS, Supervised
 
 __all__ = [
+    "CRITERIA",
+    "DATA",
+    "NETWORKS",
     "WORKLOADS",
+    "DataSet",
+    "DataSource",
     "DataUnavailable",
-    "Entry",
+    "Network",
+    "NetworkKind",
+    "Recipe",
+    "Supervised",
     "Workload",
     "build_workload",
+    "check_data",
     "check_workload",
+    "data_fingerprint",
+    "describe",
     "fetch_data",
     "full_options",
+    "resolve_paths",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """Load `Workload` on first use: its module imports JAX."""
-    if name == "Workload":
-        from cflows_ray.workloads.base import Workload
-
-        return Workload
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,26 +1,31 @@
-"""What a workload is, and how a network and a data set become one.
+"""What a workload is, and what a data set and a network must say to become one.
 
-A network is an `apply(params, inputs) -> outputs`; a data set is a pair of arrays. `supervised`
-joins them under a criterion into the `Problem` that the optimizer and the flows act on.
+Nothing here loads JAX: a driver checks options, looks at data with NumPy, and leaves building to
+the workers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
 
-from cflows_ray.problem import Problem
-from cflows_ray.workloads.criteria import CRITERIA, correct
-from cflows_ray.workloads.ghost import mean_over_examples
-from cflows_ray.workloads.options import CommonOptions
+from cflows_ray.workloads.options import resolve
 
-Apply = Callable[[Any, Any], Array]
+if TYPE_CHECKING:
+    from jaxtyping import Array, PyTree
+
+    from cflows_ray.problem import Problem
+
+Apply = Callable[[Any, Any], "Array"]
+
+
+class DataUnavailable(FileNotFoundError, RuntimeError):
+    """Data are not on this machine and could not be fetched: not the fault of a run."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,21 +79,136 @@ class Network:
     init: Callable[[int], PyTree]
 
 
-def float_dtype(params: PyTree) -> jnp.dtype:
-    """Return the floating-point type of the parameters; computing happens in it.
+def nothing(options: Any) -> None:
+    """Need nothing that is not already there."""
+    del options
 
-    Raises `ValueError` for parameters of several types.
+
+def no_files(options: Any) -> Iterable[Path]:
+    """Read no files."""
+    del options
+    return ()
+
+
+@dataclass(frozen=True, eq=False)
+class DataSource:
+    """A data set of the registry. Its functions take an instance of `options`.
+
+    Attributes:
+        name: its name, for messages.
+        options: frozen dataclass of its options, which checks itself.
+        load: `load(options) -> DataSet`, with NumPy only.
+        fetch: see that the data are on this machine, or raise `DataUnavailable`.
+        files: the files that `load` reads, so that a changed one is read anew.
+        paths: names of options that are paths.
+        outline: a data set without examples, of the right shapes, where these are known before
+            loading: a network that does not fit is then refused without the files.
     """
-    dtypes = {leaf.dtype for leaf in jax.tree.leaves(params)}
-    if len(dtypes) != 1:
-        raise ValueError(f"params must have one dtype, got {sorted(map(str, dtypes))}")
-    return dtypes.pop()
+
+    name: str
+    options: type
+    load: Callable[[Any], DataSet]
+    fetch: Callable[[Any], None] = nothing
+    files: Callable[[Any], Iterable[Path]] = no_files
+    paths: tuple[str, ...] = ()
+    outline: Callable[[Any], DataSet] | None = None
 
 
-def in_dtype_of(params: PyTree, x: Array) -> Array:
-    """Cast inputs to the parameters' dtype; leave integer tokens alone."""
-    x = jnp.asarray(x)
-    return x.astype(float_dtype(params)) if jnp.issubdtype(x.dtype, jnp.floating) else x
+@dataclass(frozen=True, eq=False)
+class NetworkKind:
+    """A network of the registry. Its functions take an instance of `options` and a data set.
+
+    Attributes:
+        name: its name, for messages.
+        options: frozen dataclass of its options, which checks itself.
+        build: `build(options, data) -> Network`; the first that may load JAX.
+        check: raise `ValueError` where the data do not fit, with NumPy only.
+        tokens: whether inputs are integer tokens (n, t) and targets tokens (n, s) at the last s
+            positions; otherwise inputs are numbers (n, ...) and outputs (n, c).
+    """
+
+    name: str
+    options: type
+    build: Callable[[Any, DataSet], Network]
+    check: Callable[[Any, DataSet], None]
+    tokens: bool = False
+
+
+class Recipe(ABC):
+    """What stands in the registry: how a workload is checked, found and built.
+
+    A data set and a network are joined by `Supervised`. A workload of another kind derives from
+    this class, in one file that imports JAX inside `build`, or when something there is used
+    (`lazy_module`):
+
+        class Bowl(Recipe):
+            summary = "a quadratic in two parameters"
+            option_classes = (BowlOptions,)
+
+            def build(self, name, criterion, options): ...
+
+        WORKLOADS.register("bowl", Bowl())
+
+    Attributes:
+        summary: one line for people.
+        option_classes: frozen dataclasses of its options, no field name used twice.
+    """
+
+    summary: str
+    option_classes: ClassVar[Sequence[type]] = ()
+
+    def resolve(self, name: str, options: Mapping[str, Any]) -> list[Any]:
+        """Return checked instances of the option classes.
+
+        Raises `ConfigError` for an unknown option or a value that is not allowed.
+        """
+        return resolve(self.option_classes, options, name)
+
+    def default_options(self) -> dict[str, Any]:
+        """Return the options with their defaults, for people; a default need not be allowed."""
+        return defaults_of(self.option_classes)
+
+    @abstractmethod
+    def build(self, name: str, criterion: str, *options: Any) -> Workload:
+        """Build the workload under its name, from what `resolve` returned."""
+
+    def fetch(self, *options: Any) -> None:
+        """See that data are on this machine, or raise `DataUnavailable`; no JAX."""
+        del options
+
+    def check_data(self, name: str, criterion: str, *options: Any) -> None:
+        """Look at the data, with NumPy only; raise `ValueError` where they do not fit."""
+        del name, criterion, options
+
+    def arrays(self, name: str, *options: Any) -> Mapping[str, np.ndarray]:
+        """Return the arrays that the loss will see, by name, with NumPy only; empty for none."""
+        del name, options
+        return {}
+
+    def files(self, *options: Any) -> Iterable[Path]:
+        """Return the files that building reads, so that a changed one is read anew."""
+        del options
+        return ()
+
+    def paths(self, *options: Any) -> tuple[str, ...]:
+        """Return the names of options that are paths."""
+        del options
+        return ()
+
+    def describe(self, name: str, *options: Any) -> str:
+        """Return a few words that tell this workload from others of the same name."""
+        del options
+        return name
+
+
+def defaults_of(classes: Iterable[type]) -> dict[str, Any]:
+    """Return the fields of several option classes with their defaults."""
+    return {field.name: field.default for cls in classes for field in fields(cls)}
+
+
+def as_mapping(resolved: Iterable[Any]) -> dict[str, Any]:
+    """Return the fields of several instances of options as one mapping."""
+    return {key: value for part in resolved for key, value in asdict(part).items()}
 
 
 def check_images(network: str, data: DataSet) -> int:
@@ -112,58 +232,3 @@ def check_tokens(network: str, data: DataSet) -> tuple[int, int]:
         )
     assert data.vocab_size is not None
     return data.vocab_size, int(y.shape[1])
-
-
-def is_classification(y: np.ndarray) -> bool:
-    """Tell targets that name classes (indices, ±1 or one-hot vectors) from other targets."""
-    if np.issubdtype(y.dtype, np.integer):
-        return True
-    if y.shape[-1] == 1:
-        return bool(np.all(np.abs(y) == 1))
-    return bool(np.all((y == 0) | (y == 1)) and np.all(y.sum(axis=-1) == 1))
-
-
-def supervised(
-    name: str, criterion: str, data: DataSet, network: Network, common: CommonOptions
-) -> Workload:
-    """Join a data set and a network under a criterion.
-
-    The loss is the mean of the criterion over all examples (for sequences: over all predicted
-    positions of all examples). With `common.ghost_batch` it accumulates over slices.
-
-    Example:
-        >>> from cflows_ray.workloads import build_workload
-        >>> workload = build_workload("digits_mlp", "cross_entropy")
-        >>> float(workload.problem.loss(workload.init(0), workload.problem.data))  # log(10)
-        2.3025...
-    """
-    example_loss = CRITERIA[criterion]
-    classes = is_classification(data.y)
-    if criterion == "cross_entropy" and not classes:
-        raise ValueError(
-            f"criterion 'cross_entropy' of workload {name!r} needs targets that are class indices, "
-            "one-hot vectors, or ±1 for a single output"
-        )
-
-    def per_example(params: PyTree, batch: dict[str, Array]) -> Float[Array, " *n"]:
-        return example_loss(network.apply(params, in_dtype_of(params, batch["x"])), batch["y"])
-
-    def per_example_correct(params: PyTree, batch: dict[str, Array]) -> Float[Array, " *n"]:
-        outputs = network.apply(params, in_dtype_of(params, batch["x"]))
-        return correct(outputs, batch["y"]).astype(outputs.dtype)
-
-    def outputs(params: PyTree, probe: Array) -> Array:
-        return network.apply(params, in_dtype_of(params, probe))
-
-    has_test = data.x_test is not None and len(data.x_test) > 0
-    probe = data.x_test if has_test else data.x
-    assert probe is not None  # one of the two is an array
-    problem = Problem(
-        loss=mean_over_examples(per_example, common.ghost_batch),
-        data={"x": data.x, "y": data.y},
-        outputs=outputs,
-        probe=probe[: common.num_probe],
-        accuracy=mean_over_examples(per_example_correct, common.ghost_batch) if classes else None,
-        test_data={"x": data.x_test, "y": data.y_test} if has_test else None,
-    )
-    return Workload(name=name, criterion=criterion, problem=problem, init=network.init)

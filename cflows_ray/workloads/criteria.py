@@ -1,8 +1,9 @@
 """Training criteria: the loss of each example, and whether it is classified correctly.
 
 A criterion maps outputs `(..., c)` and targets to one number an example `(...)`; the loss of a
-batch is the mean. Targets are class indices `(...)` or, as floats, vectors `(..., c)`. Outputs of
-one unit with a float target of ±1 are a binary task.
+batch is the mean. Targets are class indices `(...)` or, as floats, vectors `(..., c)`; nothing
+broadcasts, other shapes raise `ValueError`. Outputs of one unit with a float target of ±1 are a
+binary task.
 
 | criterion | loss of one example |
 | --- | --- |
@@ -13,12 +14,32 @@ one unit with a float target of ±1 are a binary task.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 
-Criterion = Callable[[Float[Array, "*n c"], Shaped[Array, "*n"]], Float[Array, "*n"]]
+from cflows_ray.workloads.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import jax
+    import jax.numpy as jnp
+    from jaxtyping import Array
+else:
+    jax, jnp = lazy_module("jax"), lazy_module("jax.numpy")
+
+Criterion = Callable[[Any, Any], "Array"]
+
+
+def _check_shapes(outputs: Array, targets: Array) -> None:
+    """Refuse targets that would broadcast: raises `ValueError`, also while being traced."""
+    classes = jnp.issubdtype(targets.dtype, jnp.integer)
+    expected = outputs.shape[:-1] if classes else outputs.shape
+    if targets.shape != expected:
+        kind = "class indices" if classes else "vectors"
+        raise ValueError(
+            f"targets must be {kind} of shape {expected} for outputs {outputs.shape}, "
+            f"got {targets.dtype} {targets.shape}"
+        )
 
 
 def _is_binary(outputs: Array, targets: Array) -> bool:
@@ -40,6 +61,7 @@ def mse(outputs: Float[Array, "*n c"], targets: Shaped[Array, "*n"]) -> Float[Ar
         >>> float(mse(jnp.array([[1.0, 3.0]]), jnp.array([0]))[0])
         4.5
     """
+    _check_shapes(outputs, targets)
     return 0.5 * jnp.sum((outputs - _target_vectors(outputs, targets)) ** 2, axis=-1)
 
 
@@ -52,6 +74,7 @@ def cross_entropy(
         >>> round(float(cross_entropy(jnp.zeros((1, 10)), jnp.array([3]))[0]), 4)
         2.3026
     """
+    _check_shapes(outputs, targets)
     if _is_binary(outputs, targets):
         return jax.nn.softplus(-outputs[..., 0] * targets[..., 0].astype(outputs.dtype))
     log_probs = jax.nn.log_softmax(outputs, axis=-1)
@@ -60,6 +83,7 @@ def cross_entropy(
 
 def correct(outputs: Float[Array, "*n c"], targets: Shaped[Array, "*n"]) -> Bool[Array, "*n"]:
     """Whether each example is classified as its target says."""
+    _check_shapes(outputs, targets)
     if _is_binary(outputs, targets):
         return (outputs[..., 0] > 0) == (targets[..., 0] > 0)
     if jnp.issubdtype(targets.dtype, jnp.floating):

@@ -14,11 +14,18 @@ once more per order of differentiation.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Float
+
+from cflows_ray.workloads.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import jax
+    import jax.numpy as jnp
+    from jaxtyping import Array, PyTree
+else:
+    jax, jnp = lazy_module("jax"), lazy_module("jax.numpy")
 
 
 def mean_over_examples(

@@ -1,54 +1,92 @@
-"""Layers that several networks share.
+"""Layers that several networks share, as functions of a scope and an input.
 
-All of them compute in the dtype of their inputs and parameters, keep their parameters in float32
-when initialised, and have exact derivatives of every order, which the third derivatives of the
-central flow need. The norms are written out for that reason: library kernels that compute the
-variance as E[x²] - E[x]², clipped at zero, lose digits and have wrong derivatives where they clip.
+A `Scope` is where a layer's parameters are. All layers compute in the dtype of their inputs and
+parameters, keep their parameters in float32 when initialised, and have exact derivatives of every
+order, which the third derivatives of the central flow need. The norms are written out for that
+reason: library kernels that compute the variance as E[x²] - E[x]², clipped at zero, lose digits and
+have wrong derivatives where they clip.
 """
 
 from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Float
 
 from cflows_ray.workloads.base import DataSet, Network
+from cflows_ray.workloads.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import jax
+    import jax.numpy as jnp
+    from jaxtyping import Array, PyTree
+else:
+    jax, jnp = lazy_module("jax"), lazy_module("jax.numpy")
 
 Initializer = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
-
-gelu = partial(jax.nn.gelu, approximate=False)
-
-ACTIVATION_FUNCTIONS: dict[str, Callable[[Array], Array]] = {"gelu": gelu, "tanh": jnp.tanh}
-
-# What `parameter` declares while a network is being initialised: path -> (initializer, shape).
-_Declared = dict[tuple[str, ...], tuple[Initializer, tuple[int, ...]]]
-_declared: ContextVar[_Declared | None] = ContextVar("declared", default=None)
+Declared = dict[tuple[str, ...], tuple[Initializer, tuple[int, ...]]]
 
 
-def parameter(module: nn.Module, name: str, init: Initializer, shape: tuple[int, ...]) -> Array:
-    """Declare a parameter of a module, or return its value where it has one.
+class Scope:
+    """Where a part of a network has its parameters: a place in a nested dict, `scope / "name"`.
 
-    Initial values are drawn by NumPy, each from its own stream: compiling JAX's generator for every
-    shape of a network would take longer than many a run.
+    Args:
+        params: the nested dict at this place; None while a network is being initialised.
+        path: names from the root to here.
+        declared: while being initialised, what each parameter is drawn from, by its path.
+
+    Example:
+        >>> scope = Scope({"head": {"bias": np.zeros(3)}})
+        >>> (scope / "head").parameter("bias", zeros, (3,)).shape
+        (3,)
     """
 
-    def placeholder(key: Array) -> Array:
-        del key
-        declared = _declared.get()
-        if declared is not None:
-            declared[(*module.path, name)] = (init, shape)
+    def __init__(
+        self,
+        params: Mapping[str, Any] | None,
+        path: tuple[str, ...] = (),
+        declared: Declared | None = None,
+    ) -> None:
+        self._params, self._path, self._declared = params, path, declared
+
+    def __truediv__(self, name: str) -> Scope:
+        inner = None if self._params is None else self._params.get(name, {})
+        return Scope(inner, (*self._path, name), self._declared)
+
+    def parameter(self, name: str, init: Initializer, shape: tuple[int, ...]) -> Array:
+        """Return a parameter; while being initialised, declare it.
+
+        Raises `ValueError` for a parameter that is missing, has another shape, or is declared
+        twice.
+        """
+        path = (*self._path, name)
+        where = "/".join(path)
+        if self._params is not None:
+            value = self._params.get(name)
+            got = "none" if value is None else np.shape(value)
+            if value is None or got != shape:
+                raise ValueError(f"parameter {where!r} must be of shape {shape}, got {got}")
+            return value
+        if self._declared is not None:
+            if path in self._declared:
+                raise ValueError(f"parameter {where!r} must have a name of its own, it is taken")
+            self._declared[path] = (init, shape)
         return jnp.zeros(shape, jnp.float32)
 
-    return module.param(name, placeholder)
+
+def gelu(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """X Φ(x), Φ the normal distribution function itself and not the approximation by tanh."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+def activation(name: str) -> Callable[[Array], Array]:
+    """Return the activation function of a name in `options.ACTIVATIONS`."""
+    return {"gelu": gelu, "tanh": jnp.tanh}[name]
 
 
 def zeros(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -79,55 +117,53 @@ def xavier_uniform(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarr
     return rng.uniform(-bound, bound, shape)
 
 
-class Linear(nn.Module):
-    """x W + b on the last axis; W (inputs, features).
+def linear(
+    scope: Scope,
+    x: Float[Array, "*n p"],
+    features: int,
+    *,
+    use_bias: bool = True,
+    kernel_init: Initializer | None = None,
+    bias_init: Initializer | None = None,
+) -> Float[Array, "*n c"]:
+    """X W + b on the last axis; W (inputs, features).
 
     By default both start uniform on ±1/sqrt(inputs), as in the networks of the paper.
     """
-
-    features: int
-    use_bias: bool = True
-    kernel_init: Initializer | None = None
-    bias_init: Initializer | None = None
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "*n p"]) -> Float[Array, "*n c"]:
-        """Apply the layer."""
-        default = uniform(1 / math.sqrt(x.shape[-1]))
-        kernel_init = self.kernel_init or default
-        x = x @ parameter(self, "kernel", kernel_init, (x.shape[-1], self.features))
-        if not self.use_bias:
-            return x
-        bias = parameter(self, "bias", self.bias_init or default, (self.features,))
-        return x + jnp.broadcast_to(bias, x.shape)
+    default = uniform(1 / math.sqrt(x.shape[-1]))
+    x = x @ scope.parameter("kernel", kernel_init or default, (x.shape[-1], features))
+    if not use_bias:
+        return x
+    bias = scope.parameter("bias", bias_init or default, (features,))
+    return x + jnp.broadcast_to(bias, x.shape)
 
 
-def head(num_outputs: int, *, zero: bool) -> Linear:
-    """Make a last layer, at zero or with the default initialisation."""
+def head(
+    scope: Scope, x: Float[Array, "*n p"], num_outputs: int, *, zero: bool
+) -> Float[Array, "*n c"]:
+    """Apply a last layer, which starts at zero or by the default of `linear`."""
     init = zeros if zero else None
-    return Linear(num_outputs, kernel_init=init, bias_init=init, name="head")
+    return linear(scope / "head", x, num_outputs, kernel_init=init, bias_init=init)
 
 
-class Conv3x3(nn.Module):
+def conv3x3(
+    scope: Scope,
+    x: Float[Array, "n h w p"],
+    features: int,
+    stride: int = 1,
+    kernel_init: Initializer | None = None,
+) -> Float[Array, "n h2 w2 c"]:
     """3x3 convolution without bias, padded by one pixel; kernel (3, 3, inputs, features)."""
-
-    features: int
-    stride: int = 1
-    kernel_init: Initializer | None = None
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "n h w p"]) -> Float[Array, "n h2 w2 c"]:
-        """Apply the layer."""
-        inputs = x.shape[-1]
-        kernel_init = self.kernel_init or uniform(1 / math.sqrt(9 * inputs))
-        kernel = parameter(self, "kernel", kernel_init, (3, 3, inputs, self.features))
-        # XLA's convolutions are slow inside loops on a CPU, their derivatives above all (ten times)
-        return jax.lax.platform_dependent(
-            x,
-            kernel,
-            cpu=partial(_convolve_by_patches, stride=self.stride),
-            default=partial(_convolve, stride=self.stride),
-        )
+    inputs = x.shape[-1]
+    kernel_init = kernel_init or uniform(1 / math.sqrt(9 * inputs))
+    kernel = scope.parameter("kernel", kernel_init, (3, 3, inputs, features))
+    # XLA's convolutions are slow inside loops on a CPU, their derivatives above all (ten times)
+    return jax.lax.platform_dependent(
+        x,
+        kernel,
+        cpu=partial(_convolve_by_patches, stride=stride),
+        default=partial(_convolve, stride=stride),
+    )
 
 
 def _convolve(x: Array, kernel: Array, *, stride: int) -> Array:
@@ -167,62 +203,43 @@ def standardise(x: Array, axes: tuple[int, ...], eps: float) -> Array:
     return deviation / jnp.sqrt(variance + eps)
 
 
-class LayerNorm(nn.Module):
+def layer_norm(scope: Scope, x: Float[Array, "*n c"], *, eps: float = 1e-6) -> Float[Array, "*n c"]:
     """Standardise the last axis, then scale and shift it."""
-
-    eps: float = 1e-6
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
-        """Apply the layer."""
-        scale = parameter(self, "scale", ones, (x.shape[-1],))
-        bias = parameter(self, "bias", zeros, (x.shape[-1],))
-        x = standardise(x, (-1,), self.eps)
-        return x * jnp.broadcast_to(scale, x.shape) + jnp.broadcast_to(bias, x.shape)
+    scale = scope.parameter("scale", ones, (x.shape[-1],))
+    bias = scope.parameter("bias", zeros, (x.shape[-1],))
+    x = standardise(x, (-1,), eps)
+    return x * jnp.broadcast_to(scale, x.shape) + jnp.broadcast_to(bias, x.shape)
 
 
-class GroupNorm(nn.Module):
+def group_norm(
+    scope: Scope,
+    x: Float[Array, "n h w c"],
+    groups: int,
+    *,
+    scale_init: Initializer = ones,
+    eps: float = 1e-6,
+) -> Float[Array, "n h w c"]:
     """Standardise each group of channels over pixels, then scale and shift each channel."""
-
-    groups: int
-    eps: float = 1e-6
-    scale_init: Initializer = ones
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-        """Apply the layer."""
-        n, h, w, c = x.shape
-        scale = parameter(self, "scale", self.scale_init, (c,))
-        bias = parameter(self, "bias", zeros, (c,))
-        x = x.reshape(n, h, w, self.groups, c // self.groups)
-        x = standardise(x, (1, 2, 4), self.eps).reshape(n, h, w, c)
-        return x * jnp.broadcast_to(scale, x.shape) + jnp.broadcast_to(bias, x.shape)
+    n, h, w, c = x.shape
+    scale = scope.parameter("scale", scale_init, (c,))
+    bias = scope.parameter("bias", zeros, (c,))
+    x = x.reshape(n, h, w, groups, c // groups)
+    x = standardise(x, (1, 2, 4), eps).reshape(n, h, w, c)
+    return x * jnp.broadcast_to(scale, x.shape) + jnp.broadcast_to(bias, x.shape)
 
 
-class RMSNorm(nn.Module):
+def rms_norm(scope: Scope, x: Float[Array, "*n c"], *, eps: float = 1e-5) -> Float[Array, "*n c"]:
     """Divide the last axis by its root mean square, then scale it."""
-
-    eps: float = 1e-5
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
-        """Apply the layer."""
-        scale = parameter(self, "scale", ones, (x.shape[-1],))
-        x = x / jnp.sqrt(jnp.mean(x**2, axis=-1, keepdims=True) + self.eps)
-        return x * jnp.broadcast_to(scale, x.shape)
+    scale = scope.parameter("scale", ones, (x.shape[-1],))
+    x = x / jnp.sqrt(jnp.mean(x**2, axis=-1, keepdims=True) + eps)
+    return x * jnp.broadcast_to(scale, x.shape)
 
 
-class Embed(nn.Module):
-    """Rows of a table (vocabulary, features), looked up by token."""
-
-    vocab_size: int
-    features: int
-    table_init: Initializer
-
-    @nn.compact
-    def __call__(self, tokens: Array) -> Float[Array, "*n c"]:
-        """Look up tokens `(*n)`."""
-        return parameter(self, "table", self.table_init, (self.vocab_size, self.features))[tokens]
+def embed(
+    scope: Scope, tokens: Array, vocab_size: int, features: int, table_init: Initializer
+) -> Float[Array, "*n c"]:
+    """Look up tokens `(*n)` among the rows of a table (vocabulary, features)."""
+    return scope.parameter("table", table_init, (vocab_size, features))[tokens]
 
 
 def attention(
@@ -246,26 +263,26 @@ def attention(
     return jnp.einsum("nhqk,nkhd->nqhd", weights, v).reshape(n, t, h * d)
 
 
-def from_module(module: nn.Module, data: DataSet) -> Network:
-    """Turn a flax module into two pure functions; the data fix the input shape."""
-    example = jax.ShapeDtypeStruct((1, *data.x.shape[1:]), data.x.dtype)
+def network(forward: Callable[[Scope, Any], Array], data: DataSet) -> Network:
+    """Turn `forward(scope, x) -> outputs` into two pure functions; the data fix the input shape.
+
+    Initial values are drawn by NumPy, each from its own stream: compiling JAX's generator for every
+    shape of a network would take longer than many a run.
+    """
 
     def apply(params: PyTree, x: Array) -> Array:
-        return cast(Array, module.apply({"params": params}, x))
+        return forward(Scope(params), x)
 
     def init(seed: int) -> PyTree:
-        declared: _Declared = {}
-        token = _declared.set(declared)
-        try:
-            jax.eval_shape(module.init, jax.eval_shape(jax.random.key, 0), example)
-        finally:
-            _declared.reset(token)
+        example = jax.ShapeDtypeStruct((1, *data.x.shape[1:]), data.x.dtype)
+        declared: Declared = {}
+        jax.eval_shape(partial(forward, Scope(None, (), declared)), example)
         return _draw(declared, seed)
 
     return Network(apply=apply, init=init)
 
 
-def _draw(declared: _Declared, seed: int) -> PyTree:
+def _draw(declared: Declared, seed: int) -> PyTree:
     """Draw declared parameters as a nested dict of float32 arrays.
 
     A parameter's stream is named by the seed and its path, so that a layer that is added or taken

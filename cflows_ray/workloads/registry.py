@@ -1,129 +1,80 @@
-"""The registry of workloads, and building them by name."""
+"""The registry of workloads: checking, finding, looking at and building them by name."""
 
 from __future__ import annotations
 
 import functools
-import importlib
+import hashlib
+import os.path
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from cflows_ray.checks import one_of
-from cflows_ray.workloads import options as opt
-from cflows_ray.workloads.download import DataUnavailable, find_folder
-
-if TYPE_CHECKING:
-    from cflows_ray.workloads.base import Workload
-
-CRITERIA = ("mse", "cross_entropy")
-SCALES = ("paper", "cpu")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """How a workload is made. Its data set and network are modules of this package.
-
-    Attributes:
-        summary: one line for people.
-        data: module with `load(options) -> DataSet`; None for a problem without data.
-        data_options: options class of the data set.
-        network: module with `build(options, data) -> Network`; None where an option names it.
-        defaults: options in which the workload differs from the classes' defaults.
-        cpu: options of `scale="cpu"`; None where the workload has only one scale.
-    """
-
-    summary: str
-    data: str | None
-    data_options: type
-    network: str | None = None
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    cpu: Mapping[str, Any] | None = None
-
+from cflows_ray.checks import ConfigError, one_of
+from cflows_ray.registry import Registry
+from cflows_ray.workloads.base import Recipe, Workload, as_mapping
+from cflows_ray.workloads.criteria import CRITERIA
+from cflows_ray.workloads.supervised import Supervised, stamp
 
 _CIFAR_CPU = {"num_examples": 200, "num_test": 200, "downsample": 2}
 _SORTING_CPU = {"num_examples": 200, "num_test": 200}
 
-WORKLOADS: dict[str, Entry] = {
-    "digits_mlp": Entry(
-        "MLP on scikit-learn's handwritten digits",
-        "digits",
-        opt.DigitsOptions,
-        "mlp",
-        defaults={"width": 32, "depth": 2, "zero_head": True},
-    ),
-    "saddle_2d": Entry("two parameters with an analytic central flow", None, opt.SaddleOptions),
-    "mlp_cifar10": Entry(
-        "MLP on CIFAR-10", "cifar10", opt.CIFAR10Options, "mlp", cpu={**_CIFAR_CPU, "width": 32}
-    ),
-    "cnn_cifar10": Entry(
-        "convolutional network on CIFAR-10",
-        "cifar10",
-        opt.CIFAR10Options,
-        "cnn",
-        cpu={**_CIFAR_CPU, "width": 8},
-    ),
-    "resnet_cifar10": Entry(
-        "residual network with group norm on CIFAR-10",
-        "cifar10",
-        opt.CIFAR10Options,
-        "resnet",
-        cpu={**_CIFAR_CPU, "num_examples": 100, "stages": (1, 1), "width": 8, "groups": 4},
-    ),
-    "vit_cifar10": Entry(
-        "vision transformer on CIFAR-10",
-        "cifar10",
-        opt.CIFAR10Options,
-        "vit",
-        cpu={**_CIFAR_CPU, "dim": 16, "depth": 2, "heads": 2, "head_dim": 8, "mlp_dim": 32},
-    ),
-    "lstm_sorting": Entry(
-        "LSTM on sorting",
-        "sorting",
-        opt.SortingOptions,
-        "lstm",
-        cpu={**_SORTING_CPU, "embedding": 16, "hidden": 16},
-    ),
-    "transformer_sorting": Entry(
-        "causal transformer on sorting",
-        "sorting",
-        opt.SortingOptions,
-        "transformer",
-        cpu={**_SORTING_CPU, "layers": 2, "dim": 16, "heads": 2, "mlp_ratio": 2},
-    ),
-    "mamba_sorting": Entry(
-        "Mamba on sorting",
-        "sorting",
-        opt.SortingOptions,
-        "mamba",
-        defaults={"num_examples": 250},
-        cpu={**_SORTING_CPU, "num_examples": 100, "dim": 16, "state": 4},
-    ),
-    "npz": Entry("your own data from an .npz file", "npz", opt.NpzOptions),
-}
+WORKLOADS: Registry[Recipe] = Registry(
+    "workload",
+    "cflows_ray.workloads",
+    {
+        "digits_mlp": Supervised(
+            "MLP on scikit-learn's handwritten digits",
+            "digits",
+            "mlp",
+            defaults={"width": 32, "depth": 2, "zero_head": True},
+        ),
+        "saddle_2d": "cflows_ray.workloads.saddle:SADDLE",
+        "mlp_cifar10": Supervised(
+            "MLP on CIFAR-10", "cifar10", "mlp", cpu={**_CIFAR_CPU, "width": 32}
+        ),
+        "cnn_cifar10": Supervised(
+            "convolutional network on CIFAR-10", "cifar10", "cnn", cpu={**_CIFAR_CPU, "width": 8}
+        ),
+        "resnet_cifar10": Supervised(
+            "residual network with group norm on CIFAR-10",
+            "cifar10",
+            "resnet",
+            cpu={**_CIFAR_CPU, "num_examples": 100, "stages": (1, 1), "width": 8, "groups": 4},
+        ),
+        "vit_cifar10": Supervised(
+            "vision transformer on CIFAR-10",
+            "cifar10",
+            "vit",
+            cpu={**_CIFAR_CPU, "dim": 16, "depth": 2, "heads": 2, "head_dim": 8, "mlp_dim": 32},
+        ),
+        "lstm_sorting": Supervised(
+            "LSTM on sorting",
+            "sorting",
+            "lstm",
+            cpu={**_SORTING_CPU, "embedding": 16, "hidden": 16},
+        ),
+        "transformer_sorting": Supervised(
+            "causal transformer on sorting",
+            "sorting",
+            "transformer",
+            cpu={**_SORTING_CPU, "layers": 2, "dim": 16, "heads": 2, "mlp_ratio": 2},
+        ),
+        "mamba_sorting": Supervised(
+            "Mamba on sorting",
+            "sorting",
+            "mamba",
+            defaults={"num_examples": 250},
+            cpu={**_SORTING_CPU, "num_examples": 100, "dim": 16, "state": 4},
+        ),
+        "npz": Supervised("your own data from an .npz file", "npz"),
+    },
+)
 
 
-def _resolve(name: str, criterion: str, options: Mapping[str, Any]) -> tuple[str | None, list[Any]]:
-    """Return the network's name and the validated option instances of a workload."""
+def _resolve(name: str, options: Mapping[str, Any] | None) -> tuple[Recipe, list[Any]]:
+    """Return a workload's recipe and its checked options."""
     one_of("workload", name, sorted(WORKLOADS))
-    one_of("criterion", criterion, CRITERIA)
-    entry, options = WORKLOADS[name], dict(options)
-    preset: Mapping[str, Any] = {}
-    if entry.cpu is not None:
-        scale = options.pop("scale", "paper")
-        one_of("scale", scale, SCALES)
-        preset = entry.cpu if scale == "cpu" else {}
-    options = {**entry.defaults, **preset, **options}
-    if entry.data is None:
-        return None, opt.resolve((entry.data_options,), options, name)
-    network = entry.network
-    if network is None:
-        network = opt.NpzOptions(options.get("path", ""), options.get("network", "mlp")).network
-    classes = (entry.data_options, opt.NETWORK_OPTIONS[network], opt.CommonOptions)
-    resolved = opt.resolve(classes, options, name)
-    if hasattr(resolved[0], "image_size") and hasattr(resolved[1], "check_image"):
-        resolved[1].check_image(resolved[0].image_size)
-    return network, resolved
+    recipe = WORKLOADS[name]
+    return recipe, recipe.resolve(name, options or {})
 
 
 def check_workload(
@@ -137,7 +88,9 @@ def check_workload(
     Example:
         >>> check_workload("digits_mlp", "mse", {"width": 16})
     """
-    _resolve(name, criterion, options or {})
+    one_of("workload", name, sorted(WORKLOADS))
+    one_of("criterion", criterion, CRITERIA)
+    _resolve(name, options)
 
 
 def full_options(name: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -149,8 +102,7 @@ def full_options(name: str, options: Mapping[str, Any] | None = None) -> dict[st
         >>> full_options("mamba_sorting", {"scale": "cpu"})["num_examples"]
         100
     """
-    _, resolved = _resolve(name, "mse", options or {})
-    return {key: value for part in resolved for key, value in asdict(part).items()}
+    return as_mapping(_resolve(name, options)[1])
 
 
 def fetch_data(name: str, options: Mapping[str, Any] | None = None) -> None:
@@ -158,56 +110,109 @@ def fetch_data(name: str, options: Mapping[str, Any] | None = None) -> None:
 
     Downloads what can be downloaded, once. Raises `DataUnavailable`, saying what to do.
     """
-    values = full_options(name, options)
-    if WORKLOADS[name].data == "cifar10":
-        find_folder(values["data_dir"])
-    path = values.get("path")
-    if path is not None and not Path(path).expanduser().is_file():
-        raise DataUnavailable(f"path must be that of an .npz file, there is none at {path!r}")
+    recipe, resolved = _resolve(name, options)
+    recipe.fetch(*resolved)
+
+
+def check_data(name: str, criterion: str = "mse", options: Mapping[str, Any] | None = None) -> None:
+    """See that a workload's data fit its network and criterion, with NumPy only.
+
+    Raises what `fetch_data` raises, and `ConfigError` saying in one line of which data what is
+    wrong.
+
+    Example:
+        >>> check_data("digits_mlp", "cross_entropy")
+    """
+    check_workload(name, criterion, options)
+    recipe, resolved = _resolve(name, options)
+    recipe.fetch(*resolved)
+    try:
+        recipe.check_data(name, criterion, *resolved)
+    except ValueError as error:
+        raise ConfigError(f"{recipe.describe(name, *resolved)}: {error}") from error
+
+
+def data_fingerprint(name: str, options: Mapping[str, Any] | None = None) -> str | None:
+    """Return a hash of the data as the network will see them; None for a workload without data.
+
+    It is of the arrays' values, shapes and types after all preparation, so it tells data that were
+    replaced, and a preparation that has changed, and is the same for the same data under another
+    path. 16 hexadecimal digits of SHA-256. Files are read again only when they have changed.
+
+    Raises what `check_data` raises for "mse".
+
+    Example:
+        >>> len(data_fingerprint("digits_mlp"))
+        16
+        >>> data_fingerprint("saddle_2d")
+    """
+    recipe, resolved = _resolve(name, options)
+    recipe.fetch(*resolved)
+    return _fingerprint(recipe, name, tuple(resolved), stamp(recipe.files(*resolved)))
+
+
+@functools.lru_cache(maxsize=1024)
+def _fingerprint(
+    recipe: Recipe, name: str, resolved: tuple[Any, ...], key: tuple[Any, ...]
+) -> str | None:
+    """Hash the arrays of a workload; files that have changed have another key."""
+    del key
+    arrays = recipe.arrays(name, *resolved)
+    digest = hashlib.sha256()
+    for part, values in sorted(arrays.items()):
+        digest.update(f"{part} {values.dtype.str} {values.shape};".encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()[:16] if arrays else None
+
+
+def resolve_paths(name: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return options with relative paths made absolute, for a process in another folder.
+
+    For what is carried out, not for what is recorded: a run id hashes the path as it was given.
+    `~` is left to each machine.
+
+    Example:
+        >>> resolve_paths("npz", {"path": "/data/../data/task.npz"})
+        {'path': '/data/task.npz'}
+    """
+    recipe, resolved = _resolve(name, options)
+    given = dict(options or {})
+    for path in recipe.paths(*resolved):
+        if given.get(path) and not given[path].startswith("~"):
+            given[path] = os.path.abspath(given[path])
+    return given
+
+
+def describe(name: str, options: Mapping[str, Any] | None = None) -> str:
+    """Return a few words for messages that tell a workload from others of its name.
+
+    Example:
+        >>> describe("npz", {"path": "/data/task.npz", "network": "cnn"})
+        'npz(task.npz)/cnn'
+    """
+    recipe, resolved = _resolve(name, options)
+    return recipe.describe(name, *resolved)
 
 
 def build_workload(name: str, criterion: str = "mse", **options: Any) -> Workload:
     """Build the named workload; the same call gives the same object, so programs are reused.
 
-    Raises what `check_workload` raises, and an error that says what to do where data are missing.
+    Files that have changed are read anew. Raises what `check_workload` raises, and an error that
+    says what to do where data are missing.
 
     Example:
         >>> build_workload("digits_mlp", width=16) is build_workload("digits_mlp", width=16)
         True
     """
     check_workload(name, criterion, options)
-    values = full_options(name, options)
-    return _build(name, criterion, tuple(sorted(values.items())), _fingerprint(values))
-
-
-def _fingerprint(values: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Return time and size of a file of data, so that a rewritten file is read anew."""
-    path = Path(values.get("path", "")).expanduser()
-    if not path.is_file():
-        return None
-    stat = path.stat()
-    return stat.st_mtime_ns, stat.st_size
+    recipe, resolved = _resolve(name, options)
+    return _build(recipe, name, criterion, tuple(resolved), stamp(recipe.files(*resolved)))
 
 
 @functools.lru_cache(maxsize=64)
 def _build(
-    name: str,
-    criterion: str,
-    options: tuple[tuple[str, Any], ...],
-    fingerprint: tuple[int, int] | None,
+    recipe: Recipe, name: str, criterion: str, resolved: tuple[Any, ...], key: tuple[Any, ...]
 ) -> Workload:
-    """Build a workload from all of its options, hashable."""
-    del fingerprint
-    entry = WORKLOADS[name]
-    network, resolved = _resolve(name, criterion, dict(options))
-    if entry.data is None or network is None:
-        return _module("saddle").build(name, criterion, *resolved)
-    data_options, network_options, common = resolved
-    data = _module(entry.data).load(data_options)
-    built = _module(network).build(network_options, data)
-    return _module("base").supervised(name, criterion, data, built, common)
-
-
-def _module(name: str) -> Any:
-    """Import a module of this package when it is needed."""
-    return importlib.import_module(f"cflows_ray.workloads.{name}")
+    """Build a workload; files that have changed have another key."""
+    del key
+    return recipe.build(name, criterion, *resolved)

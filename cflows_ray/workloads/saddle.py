@@ -9,20 +9,43 @@ by 2c/η on average.
 
 from __future__ import annotations
 
-import jax.numpy as jnp
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
-from cflows_ray.problem import Problem
-from cflows_ray.workloads.base import Workload
-from cflows_ray.workloads.options import SaddleOptions
+from cflows_ray.checks import require
+from cflows_ray.workloads.base import Recipe, Workload
+from cflows_ray.workloads.lazy import lazy_module
+from cflows_ray.workloads.options import check_numbers
+
+if TYPE_CHECKING:
+    import jax.numpy as jnp
+    from jaxtyping import Array
+else:
+    jnp = lazy_module("jax.numpy")
 
 
-def build(name: str, criterion: str, options: SaddleOptions) -> Workload:
-    """Build the workload; the criterion is recorded and changes nothing.
+@dataclass(frozen=True)
+class SaddleOptions:
+    """L(x, y) = ½ y x² - c y, started at (x0, y0) plus a small offset drawn from the seed."""
 
-    Parameters are `{"x": (), "y": ()}`, started at (x0, y0). Seed 0 starts exactly there; other
-    seeds multiply x0 by a factor drawn from [0.5, 1.5].
+    c: float = 0.01
+    x0: float = 0.15
+    y0: float = 9.8
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "c", "x0", "y0")
+        require(self.c >= 0, "c", ">= 0", self.c)
+        require(self.y0 > 0, "y0", "> 0", self.y0)
+
+
+class Saddle(Recipe):
+    """Parameters `{"x": (), "y": ()}`, started at (x0, y0), and no data.
+
+    Seed 0 starts exactly there; other seeds multiply x0 by a factor drawn from [0.5, 1.5]. The
+    criterion is recorded and changes nothing.
 
     Example:
         >>> from cflows_ray.workloads import build_workload
@@ -31,13 +54,25 @@ def build(name: str, criterion: str, options: SaddleOptions) -> Workload:
         4.5
     """
 
-    def loss(params: dict[str, Array], data: tuple[()]) -> Float[Array, ""]:
-        del data
-        x, y = params["x"], params["y"]
-        return 0.5 * y * x**2 - options.c * y
+    summary = "two parameters with an analytic central flow"
+    option_classes = (SaddleOptions,)
 
-    def init(seed: int) -> dict[str, Array]:
-        factor = np.random.default_rng(seed).uniform(0.5, 1.5) if seed else 1.0
-        return {"x": jnp.float32(options.x0 * factor), "y": jnp.float32(options.y0)}
+    def build(self, name: str, criterion: str, *options: Any) -> Workload:
+        """Build the workload."""
+        from cflows_ray.problem import Problem
 
-    return Workload(name=name, criterion=criterion, problem=Problem(loss=loss), init=init)
+        (at,) = options
+
+        def loss(params: dict[str, Array], data: tuple[()]) -> Float[Array, ""]:
+            del data
+            x, y = params["x"], params["y"]
+            return 0.5 * y * x**2 - at.c * y
+
+        def init(seed: int) -> dict[str, Array]:
+            factor = np.random.default_rng(seed).uniform(0.5, 1.5) if seed else 1.0
+            return {"x": jnp.float32(at.x0 * factor), "y": jnp.float32(at.y0)}
+
+        return Workload(name=name, criterion=criterion, problem=Problem(loss=loss), init=init)
+
+
+SADDLE = Saddle()

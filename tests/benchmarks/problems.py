@@ -15,9 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from cflows_ray.workloads import Workload, build_workload
-from cflows_ray.workloads.options import CIFAR10Options
-from cflows_ray.workloads.registry import WORKLOADS, full_options
+from cflows_ray.workloads import WORKLOADS, Supervised, Workload, build_workload, full_options
+from cflows_ray.workloads.data.cifar10 import CIFAR10Options
 
 DATA = "CFLOWS_CIFAR10_DIR"
 REFERENCE_SIZES, REFERENCE_EXAMPLES, REFERENCE_LR = (8, 16, 16, 1), 128, 0.1
@@ -76,7 +75,9 @@ def random_images(name: str, criterion: str = "mse", **options: Any) -> Workload
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "random.npz")
         np.savez(path, **arrays)  # type: ignore[arg-type]
-        kind = WORKLOADS[name].network
+        recipe = WORKLOADS[name]
+        assert isinstance(recipe, Supervised)
+        kind = recipe.kind().name
         return build_workload("npz", criterion, path=path, network=kind, **network)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import io
 import logging
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,13 @@ KEYS = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_EC2_METADAT
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
     """Start a private local cluster with two CPUs."""
-    from tests.sweep import fake_run  # noqa: F401  # sets Ray's environment
+    names = ("tests.sweep.fake_run", "tests.ray.faults", "tests.ray.moments")
+    modules = [importlib.import_module(name) for name in names]  # before Ray: sets its environment
 
     import ray  # isort: skip
 
-    for name in ("tests.sweep.fake_run", "tests.ray.faults", "tests.ray.moments"):
-        # Workers can't import the tests; send them along.
-        ray.cloudpickle.register_pickle_by_value(sys.modules[name])
+    for module in modules:
+        ray.cloudpickle.register_pickle_by_value(module)  # workers can't import the tests
     ray.init(
         address="local",
         num_cpus=2,

@@ -50,7 +50,7 @@ def changes_of_a_run(folder: Path, sweep: SweepConfig) -> list[tuple[str, str]]:
 WRITES = {
     "rows": r"(before write|half written|before rename|written) steps/\w+/part-\d+.parquet",
     "checkpoint": r"(before write|half written|before rename|written) _checkpoints/\w+/step-\S+",
-    "merge": r".* steps/\w+/_merged.parquet|(before delete|deleted|moved) steps/\w+/part-.*",
+    "merge": r".* steps/\w+/_merged|(before delete|deleted|moved) steps/\w+/part-.*",
     "row": r".* runs/\w+.parquet",
 }
 

@@ -8,8 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from cflows_ray.rules import RULES, GradientDescent, RMSProp, ScalarRMSProp, parse_schedule
-from cflows_ray.rules.base import RuleState
+from cflows_ray.rules import RULES, GradientDescent, Moments, RMSProp, ScalarRMSProp, traced
+from cflows_ray.schedules import parse_schedule
 
 SCHEDULES = {
     "constant": lambda lr: optax.constant_schedule(lr),
@@ -31,10 +31,10 @@ def loss(w):
 def ours(rule, steps):
     w = jnp.linspace(-1.0, 1.0, 6)
     state, path = rule.init(w), []
-    for _ in range(steps):
-        g = jax.grad(loss)(w)
-        state = rule.update(state, g)
-        w = w - g / rule.preconditioner(state)
+    for i in range(steps):
+        t, g = jnp.asarray(i + 1.0), jax.grad(loss)(w)
+        state = rule.absorb(t, state, g)
+        w = rule.step(t, w, state, g)
         path.append(w)
     return np.array(path)
 
@@ -89,6 +89,10 @@ def make(name, **changes):
     return RULES[name](**({"lr": 0.01} | changes))
 
 
+def finite_tree(tree):
+    return all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(tree))
+
+
 @pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 class TestContract:
@@ -96,42 +100,64 @@ class TestContract:
 
     def test_state_keeps_structure_and_dtype(self, name, dtype):
         with jax.enable_x64(dtype == "float64"):
-            rule, w = make(name), jnp.ones(4, dtype)
+            rule, w, t = make(name), jnp.ones(4, dtype), jnp.ones((), dtype)
             before = rule.init(w)
-            after = rule.update(before, w)
-            rate = rule.drift(after, w, w)
-            for state in (after, rate):
+            after = rule.absorb(t, before, w)
+            rate = rule.motion(t, w, after, Moments(w, w, w), 0.25)
+            for state in (after, rate.state):
                 assert jax.tree.structure(state) == jax.tree.structure(before)
                 for old, new in zip(*map(jax.tree.leaves, (before, state)), strict=True):
                     assert (old.shape, old.dtype) == (new.shape, new.dtype)
-            assert rule.preconditioner(after).dtype == np.dtype(dtype)
+            for vector in (rate.params, rule.step(t, w, after, w)):
+                assert (vector.shape, vector.dtype) == (w.shape, w.dtype)
+            assert rule.edge_preconditioner(t, after).dtype == np.dtype(dtype)
 
-    def test_time_advances_at_rate_one_and_nu_at_its_own(self, name, dtype):
+    def test_averages_settle_where_the_optimizers_do(self, name, dtype):
+        """The flow's fixed point under a constant gradient is the discrete recursion's."""
+        with jax.enable_x64(dtype == "float64"):
+            rule, g = make(name), jnp.arange(1.0, 5.0, dtype=dtype)
+            state, t = rule.init(g), jnp.asarray(2000.0, dtype)
+            for _ in range(1500):
+                state = rule.absorb(t, state, g)
+            rate = rule.motion(t, g, state, Moments.still(g), 0.0).state
+            for r, s in zip(jax.tree.leaves(rate), jax.tree.leaves(state), strict=True):
+                np.testing.assert_allclose(r, jnp.zeros_like(s), atol=1e-5 * float(jnp.max(s)))
+
+    def test_rates_are_those_of_the_discrete_averages(self, name, dtype):
+        """F = (U(s, g) - s) / β for an average of decay β: U = s + β f."""
         with jax.enable_x64(dtype == "float64"):
             rule, w = make(name), jnp.arange(1.0, 5.0, dtype=dtype)
-            state = rule.update(rule.init(w), 0.5 * w)
-            rate = rule.drift(state, w, jnp.zeros_like(w))
-            assert float(rate.t) == 1.0
-            if rate.nu is not None:
-                # f = (U(s, g) - s) / β₂
-                expected = (rule.update(state, w).nu - state.nu) / rule.beta2
-                np.testing.assert_allclose(rate.nu, expected, rtol=100 * np.finfo(dtype).eps)
+            t = jnp.asarray(3.0, dtype)
+            state = rule.absorb(t, rule.init(w), 0.5 * w)
+            rate = rule.motion(t, w, state, Moments.still(w), 0.0).state
+            moved = rule.absorb(t, state, w)
+            decays = {"momentum": getattr(rule, "beta1", None), "nu": getattr(rule, "beta2", None)}
+            decays["momentum"] = decays["momentum"] or getattr(rule, "momentum", None)
+            for part, decay in decays.items():
+                if getattr(state, part) is not None:
+                    np.testing.assert_allclose(
+                        getattr(state, part) + decay * getattr(rate, part),
+                        getattr(moved, part),
+                        rtol=1000 * np.finfo(dtype).eps,
+                    )
 
-    def test_gradient_variance_enters_the_second_moment(self, name, dtype):
+    def test_motion_is_affine_in_the_moments_of_the_oscillation(self, name, dtype):
         with jax.enable_x64(dtype == "float64"):
-            rule, w = (
-                make(name, **({} if name == "gradient_descent" else {"beta2": 0.8})),
-                jnp.ones(3, dtype),
-            )
-            variance = jnp.array([1.0, 2.0, 4.0], dtype)
-            state = rule.update(rule.init(w), w)
-            without = rule.drift(state, w, jnp.zeros_like(w)).nu
-            with_variance = rule.drift(state, w, variance).nu
-            expected = {"gradient_descent": None, "scalar_rmsprop": 7.0, "rmsprop": variance}[name]
-            if expected is None:
-                assert with_variance is None
-            else:
-                np.testing.assert_allclose(with_variance - without, 0.25 * expected, rtol=1e-5)
+            rule, w, t = make(name), jnp.arange(1.0, 4.0, dtype=dtype), jnp.asarray(9.0, dtype)
+            state = rule.absorb(t, rule.init(w), w)
+            excess, variance = jnp.array([0.1, -2.0, 3.0], dtype), jnp.array([1.0, 2.0, 4.0], dtype)
+
+            def motion(scale):
+                return rule.motion(t, w, state, Moments(w, scale * excess, scale * variance), 0.25)
+
+            once, twice, none = motion(1.0), motion(2.0), motion(0.0)
+            difference = jax.tree.map(lambda a, b, c: a - 2.0 * b + c, twice, once, none)
+            for zero, size in zip(*map(jax.tree.leaves, (difference, twice)), strict=True):
+                largest = float(jnp.max(jnp.abs(size)))
+                np.testing.assert_allclose(zero, jnp.zeros_like(zero), atol=1e-5 * largest)
+            assert not np.allclose(once.params, none.params)
+            if rule.responds:
+                assert not np.allclose(once.state.nu, none.state.nu)
 
     def test_hyperparameters_are_traced(self, name, dtype):
         traces = []
@@ -140,21 +166,36 @@ class TestContract:
             @jax.jit
             def one_step(rule, w):
                 traces.append(1)
-                return w - w / rule.preconditioner(rule.update(rule.init(w), w))
+                t = jnp.ones((), dtype)
+                return rule.step(t, w, rule.absorb(t, rule.init(w), w), w)
 
             w = jnp.ones(3, dtype)
-            results = [one_step(make(name, lr=lr), w) for lr in (0.1, 0.2, 0.4)]
+            rules = [traced(make(name, lr=lr), dtype) for lr in (0.1, 0.2, 0.4)]
+            results = [one_step(rule, w) for rule in rules]
         assert len(traces) == 1
         assert not np.allclose(results[0], results[1])
 
     def test_a_parameter_without_gradient_does_no_harm(self, name, dtype):
         with jax.enable_x64(dtype == "float64"):
-            rule, g = make(name), jnp.array([1.0, 0.0], dtype)
-            state = rule.update(rule.init(g), g)
-            rate = rule.drift(state, g, jnp.zeros_like(g))
-            tangent = jax.jvp(rule.preconditioner, (state,), (rate,))[1]
-            assert np.all(np.isfinite(tangent))
-            assert np.all(np.isfinite(g / rule.preconditioner(state)))
+            rule, g, t = make(name), jnp.array([1.0, 0.0], dtype), jnp.ones((), dtype)
+            state = rule.absorb(t, rule.init(g), g)
+            rate = rule.motion(t, g, state, Moments.still(g), 0.25)
+            here, moving = (t, state), (jnp.ones_like(t), rate.state)
+            tangent = jax.jvp(rule.edge_preconditioner, here, moving)[1]
+            assert finite_tree((rate, tangent, rule.step(t, g, state, g)))
+
+
+@pytest.mark.parametrize("bias_correction", [False, True])
+def test_gradient_variance_enters_the_second_moment(bias_correction):
+    """dν/dt rises by (1-β₂)/β₂ of the variance: elementwise, or of its sum for the scalar rule."""
+    w, variance = jnp.ones(3), jnp.array([1.0, 2.0, 4.0])
+    for kind, expected in ((RMSProp, variance), (ScalarRMSProp, 7.0)):
+        rule, t = kind(0.1, beta2=0.8, bias_correction=bias_correction), jnp.ones(())
+        state = rule.absorb(t, rule.init(w), w)
+        none = jnp.zeros(3)
+        with_variance = rule.motion(t, w, state, Moments(w, none, variance), 0.25).state.nu
+        without = rule.motion(t, w, state, Moments.still(w), 0.25).state.nu
+        np.testing.assert_allclose(with_variance - without, 0.25 * expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -194,5 +235,5 @@ def test_rules_are_immutable():
 
 def test_scheduled_learning_rate_uses_the_count_before_the_step():
     rule = GradientDescent(1.0, "linear_warmup:4")
-    rates = [float(rule.learning_rate(RuleState(jnp.float32(t), None))) for t in (1, 2, 4, 9)]
+    rates = [float(rule.learning_rate(jnp.float32(t))) for t in (1, 2, 4, 9)]
     np.testing.assert_allclose(rates, [0.25, 0.5, 1.0, 1.0])

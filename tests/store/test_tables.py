@@ -18,7 +18,13 @@ from rich.console import Console
 from cflows_ray import status as status_module
 from cflows_ray.schema import arrow_schema
 from cflows_ray.status import print_status, sweep_status
-from cflows_ray.store.checkpoint import Checkpoint, CheckpointDamaged, Checkpoints, _to_zip, _from_zip
+from cflows_ray.store.checkpoint import (
+    Checkpoint,
+    CheckpointDamaged,
+    Checkpoints,
+    _from_zip,
+    _to_zip,
+)
 from cflows_ray.store.lock import SweepLock
 from cflows_ray.store.storage import Storage
 from cflows_ray.store.tables import OtherSchema, Results, ResultsDamaged, steps_table

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cflows_ray.schema import column_names
-from cflows_ray.sweep import config as config_module
+from cflows_ray.store.tables import runs_schema
 from cflows_ray.sweep.cli import Options, apply, parse
-from cflows_ray.sweep.config import ConfigError, Execution, Grid, RunConfig, SweepConfig
+from cflows_ray.sweep.config import SETTINGS, ConfigError, Execution, Grid, RunConfig, SweepConfig
 from cflows_ray.sweep.placement import (
     autoscaling_nodes,
     check_fits,
@@ -135,7 +134,7 @@ def test_the_run_id_is_a_hash_of_the_whole_configuration() -> None:
         "record_every": 2,
         "dtype": "float64",
     }
-    assert set(changes) == {f.name for f in dataclasses.fields(RunConfig)}
+    assert set(changes) == set(RUN.to_json())
     cross_entropy = {"workload": "digits_mlp"}  # the saddle has no criterion but its own
     ids = {RUN.run_id}
     for name, value in changes.items():
@@ -170,26 +169,46 @@ def test_execution_does_not_enter_the_run_id() -> None:
 def test_the_row_has_the_columns_of_the_table() -> None:
     own = {"sweep", "num_params", "status", "status_detail", "wall_s", "compile_s", "device"}
     own |= {"versions", "commit"}
-    assert set(RUN.row()) == set(column_names("runs")) - own
+    assert set(RUN.row()) == set(runs_schema().names) - own
 
 
-def test_names_agree_with_the_registries() -> None:
-    from cflows_ray.checks import SCHEMES
-    from cflows_ray.flows import FLOWS
-    from cflows_ray.paired.options import PairedOptions
-    from cflows_ray.rules import RULES
-    from cflows_ray.workloads.registry import CRITERIA
+def test_settings_are_those_of_a_paired_run() -> None:
+    from cflows_ray.paired import PairedOptions
 
-    assert set(config_module.RULE_PARAMETERS) == set(RULES)
-    assert set(config_module.FLOWS) == set(FLOWS) - {"discrete"}
-    for scheme in SCHEMES:
-        assert dataclasses.replace(RUN, scheme=scheme).scheme == PairedOptions(scheme=scheme).scheme
-    assert set(config_module.CRITERIA) == set(CRITERIA)
-    for name, parameters in config_module.RULE_PARAMETERS.items():
-        fields = {f.name: f.default for f in dataclasses.fields(RULES[name])}  # type: ignore[arg-type]
-        assert set(fields) == {"lr", "schedule", *parameters}
-        for parameter in parameters:
-            assert fields[parameter] == config_module.RULE_DEFAULTS[parameter]
+    settings = {name: getattr(RUN, name) for name in SETTINGS}
+    options = PairedOptions(**settings)
+    assert {name: getattr(options, name) for name in SETTINGS} == settings
+
+
+def test_any_hyperparameter_can_be_swept() -> None:
+    grid = Grid("saddle_2d", "rmsprop", lrs=(0.1, 0.2), beta2=(0.9, 0.99), eps=1e-6)
+    sweep = SweepConfig(name="x", grids=(grid,), seeds=(0, 1), steps=50)
+    found = [(run.lr, run.hyper["beta2"], run.seed) for run in sweep.runs]
+    assert found == [(lr, b, s) for lr in (0.1, 0.2) for b in (0.9, 0.99) for s in (0, 1)]
+    assert {run.hyper["eps"] for run in sweep.runs} == {1e-6}
+    with pytest.raises(ConfigError, match=r"^beta2 must be > 0 and < 1, got 1.0$"):
+        SweepConfig(name="x", grids=(dataclasses.replace(grid, beta2=(0.9, 1.0)),))
+    with pytest.raises(ConfigError, match=r"^beta2 must be left out for gradient_descent, got 0.9"):
+        SweepConfig(name="x", grids=(dataclasses.replace(GRID, beta2=(0.9, 0.99)),))
+    with pytest.raises(TypeError, match="unexpected keyword argument 'beta3'"):
+        dataclasses.replace(grid, beta3=0.9)
+
+
+def test_hyperparameters_on_the_command_line() -> None:
+    grids = (Grid("saddle_2d", "rmsprop", lrs=(0.1,)), GRID)
+    sweep = dataclasses.replace(SWEEP, grids=grids)
+    changed = apply(sweep, parse(sweep, ["--beta2", "0.9", "0.99", "--bias-correction", "True"]))
+    assert {(r.hyper["beta2"], r.hyper["bias_correction"]) for r in changed.runs if r.hyper} == {
+        (0.9, True),
+        (0.99, True),
+    }
+    assert [run.run_id for run in changed.runs if not run.hyper] == [
+        run.run_id for run in SWEEP.runs
+    ]
+    with pytest.raises(ConfigError, match="options must be among those that --help lists"):
+        parse(SWEEP, ["--beta2", "0.9"])  # no grid's rule has it
+    with pytest.raises(ConfigError, match=r"^beta2 must be numbers with spaces between them, got"):
+        parse(sweep, ["--beta2", "much"])
 
 
 def test_importing_loads_neither_jax_nor_ray() -> None:

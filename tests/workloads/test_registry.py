@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 
 from cflows_ray.workloads import WORKLOADS, build_workload, check_workload, full_options
 
-SCALED = [name for name, entry in WORKLOADS.items() if entry.cpu is not None]
+SCALED = [name for name in WORKLOADS if getattr(WORKLOADS[name], "cpu", None) is not None]
 
 
 @pytest.mark.parametrize("name", sorted(set(WORKLOADS) - {"npz"}))
@@ -86,7 +87,18 @@ def test_checking_loads_neither_jax_nor_data():
         "from cflows_ray.workloads import WORKLOADS, check_workload\n"
         "for name in WORKLOADS:\n"
         "    check_workload(name, 'mse', {'path': 'a.npz'} if name == 'npz' else {})\n"
-        "heavy = {'jax', 'flax', 'sklearn', 'numpy'} & set(sys.modules)\n"
+        "heavy = {'jax', 'flax', 'sklearn'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_workloads_are_listed_with_their_options(capsys):
+    runpy.run_module("cflows_ray.workloads", run_name="__main__")
+    lines = capsys.readouterr().out.splitlines()
+    shown = dict(zip(lines[::2], lines[1::2], strict=True))
+    assert len(shown) == len(WORKLOADS)
+    options = shown["vit_cifar10: vision transformer on CIFAR-10"]
+    assert options.strip().startswith("scale='paper', num_examples=1000, num_classes=4")
+    assert "num_examples=250" in shown["mamba_sorting: Mamba on sorting"]
+    assert "path='', network='mlp'" in shown["npz: your own data from an .npz file"]

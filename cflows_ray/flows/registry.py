@@ -1,0 +1,27 @@
+"""The registry of processes beside the optimizer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cflows_ray.registry import Registry
+from cflows_ray.schema import Column, columns
+
+FLOWS: Registry[Any] = Registry(
+    "flows",
+    "cflows_ray.flows",
+    {
+        "midpoint": "cflows_ray.flows.midpoint:MIDPOINT",
+        "stable": "cflows_ray.flows.stable:STABLE",
+        "central": "cflows_ray.flows.central:CENTRAL",
+    },
+)
+
+
+def steps_columns() -> tuple[Column, ...]:
+    """Return the columns of the `steps` table: the common ones, then those of single processes.
+
+    All registered processes, whichever a run has: the files of a sweep share one schema. Loads JAX.
+    """
+    own = {column.name: column for name in FLOWS for column in FLOWS[name].columns}
+    return columns("steps", own.values())

@@ -1,0 +1,85 @@
+"""Momentum: a filter that an optimizer passes the gradient through, and its two gains.
+
+    m' = β m + κ g,     u = a m' + b g,     Q(z) = b + aκ / (1 - β/z)
+
+The theory needs the filter at two frequencies (docs/theory.md, "Momentum"): its gain Q(1) for what
+stays, and Q(-1) for an oscillation of period two.
+
+| | κ | a | b |
+| --- | --- | --- | --- |
+| heavy ball | 1 | 1 | 0 |
+| Nesterov | 1 | β | 1 |
+| Adam | 1-β | 1 | 0 |
+| NAdam | 1-β | β (corrected) | 1-β |
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from cflows_ray.lazy import LazyModule
+
+if TYPE_CHECKING:
+    import jax.numpy as jnp
+    from jaxtyping import Array, Float
+else:
+    jnp = LazyModule("jax.numpy")
+
+
+class Filter(NamedTuple):
+    """A first-order filter of the gradient; all fields are scalars.
+
+    Example:
+        >>> float(heavy_ball(0.5).slow_gain), round(float(heavy_ball(0.5).fast_gain), 4)
+        (2.0, 0.6667)
+    """
+
+    decay: Float[Array, ""]
+    intake: Float[Array, ""]
+    of_memory: Float[Array, ""]
+    of_gradient: Float[Array, ""]
+
+    def absorb(self, memory: Float[Array, " d"], grad: Float[Array, " d"]) -> Float[Array, " d"]:
+        """Return m' = β m + κ g."""
+        return self.decay * memory + self.intake * grad
+
+    def output(self, memory: Float[Array, " d"], grad: Float[Array, " d"]) -> Float[Array, " d"]:
+        """Return u = a m' + b g."""
+        return self.of_memory * memory + self.of_gradient * grad
+
+    def drift(self, memory: Float[Array, " d"], grad: Float[Array, " d"]) -> Float[Array, " d"]:
+        """Return dm/dt = ((β - 1) m + κ g) / β, for m that has absorbed the present gradient."""
+        return ((self.decay - 1.0) * memory + self.intake * grad) / self.decay
+
+    @property
+    def slow_gain(self) -> Float[Array, ""]:
+        """Q(1) = b + aκ / (1 - β): what a constant gradient becomes."""
+        return self.of_gradient + self.of_memory * self.intake / (1.0 - self.decay)
+
+    @property
+    def fast_gain(self) -> Float[Array, ""]:
+        """Q(-1) = b + aκ / (1 + β): what a gradient that alternates becomes."""
+        return self.of_gradient + self.of_memory * self.intake / (1.0 + self.decay)
+
+    def fastest_rate(self, eigenvalue: Float[Array, ""]) -> Float[Array, ""]:
+        """Return a bound on the rates, per step, of the flow along an eigenvector of P⁻¹H.
+
+        dm/dt = ((β-1) m + κλx)/β, dx/dt = -(a m + bλx): the larger of |trace| and √determinant.
+        """
+        damping = (1.0 - self.decay) / self.decay
+        trace = damping + self.of_gradient * eigenvalue
+        rotation = self.of_memory * self.intake * eigenvalue / self.decay
+        determinant = damping * self.of_gradient * eigenvalue + rotation
+        return jnp.maximum(trace, jnp.sqrt(jnp.abs(determinant)))
+
+
+def heavy_ball(decay: Float[Array, ""]) -> Filter:
+    """Return m' = β m + g, u = m' (`optax.trace`)."""
+    one, none = jnp.ones_like(decay), jnp.zeros_like(decay)
+    return Filter(jnp.asarray(decay), one, one, none)
+
+
+def nesterov(decay: Float[Array, ""]) -> Filter:
+    """Return m' = β m + g, u = β m' + g (`optax.trace(nesterov=True)`)."""
+    one = jnp.ones_like(decay)
+    return Filter(jnp.asarray(decay), one, jnp.asarray(decay), one)

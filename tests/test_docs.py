@@ -1,0 +1,203 @@
+"""README and docs/: their Python is run, their commands exist, their pages and drawing are true."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.draw_house import DRAWING, draw, floors, imports_of_rooms, needed
+
+ROOT = Path(__file__).parents[1]
+TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+class Block(NamedTuple):
+    """Code between ```python and ```: its first line's number, and why it is not run, if so."""
+
+    line: int
+    code: str
+    not_run: str | None
+
+
+def blocks(text: str) -> list[Block]:
+    """Return the Python blocks of a Markdown text.
+
+    A block that cannot run says why in a comment directly above: `<!-- not run: needs a GPU -->`.
+    """
+    found = []
+    fence = re.compile(r"(?m)^(?:<!-- not run: *(.*?) *-->\n)?```python\n((?s:.*?))^```$")
+    for match in fence.finditer(text):
+        line = text[: match.start(2)].count("\n") + 1
+        found.append(Block(line, match[2], match[1]))
+    return found
+
+
+def run(file: Path) -> int:
+    """Run the blocks of a file in order, as one program; return how many there were."""
+    name = file.name
+    names: dict[str, Any] = {"__name__": "__docs__"}  # a study defines its sweep and starts nothing
+    can_run = [block for block in blocks(file.read_text()) if block.not_run is None]
+    for block in can_run:
+        padded = "\n" * (block.line - 1) + block.code  # so that errors name the line of the file
+        exec(compile(padded, name, "exec"), names)
+    return len(can_run)
+
+
+@pytest.fixture
+def beside_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Work in a folder that holds `results/quickstart`: small tables with errors known."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent / "analysis"))
+    from synthetic import study_runs, write_sweep
+
+    write_sweep(tmp_path / "results", study_runs(), name="quickstart")
+    monkeypatch.chdir(tmp_path)
+    yield
+    import matplotlib.pyplot as plt
+
+    plt.close("all")
+
+
+WITH_CODE = [file for file in TEXTS if "```python" in file.read_text()]
+
+
+@pytest.mark.parametrize("file", WITH_CODE, ids=lambda file: file.name)
+@pytest.mark.usefixtures("beside_results")
+def test_the_code_of_a_page_runs(file: Path) -> None:
+    found = blocks(file.read_text())
+    assert len(found) == file.read_text().count("```python"), "a block does not begin its line"
+    assert run(file) == sum(block.not_run is None for block in found)
+
+
+def test_what_is_not_run_says_why() -> None:
+    for file in TEXTS:
+        reasons = [block.not_run for block in blocks(file.read_text()) if block.not_run is not None]
+        assert all(len(reason.split()) > 1 for reason in reasons), file
+        assert len(reasons) == len(re.findall(r"(?m)^<!-- not run", file.read_text())), file
+
+
+def test_blocks_are_found_with_their_lines_and_reasons() -> None:
+    text = "# x\n```python\na = 1\n```\n<!-- not run: needs a GPU -->\n```python\nb\n```\n"
+    assert blocks(text) == [Block(3, "a = 1\n", None), Block(7, "b\n", "needs a GPU")]
+
+
+def test_an_error_in_a_block_names_the_line_of_the_page(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# x\n\n```python\nx = 1\n1 / 0\n```\n")
+    with pytest.raises(ZeroDivisionError) as caught:
+        run(page)
+    assert caught.traceback[-1].lineno + 1 == 5  # counted from 0
+
+
+def test_commands_that_are_shown_exist() -> None:
+    targets = set(re.findall(r"(?m)^([a-z-]+):", (ROOT / "Makefile").read_text()))
+    for file in TEXTS:
+        text = file.read_text()
+        code = "\n".join(re.findall(r"(?m)^    .*|`[^`\n]*`", text))
+        assert set(re.findall(r"\bmake ([a-z-]+)", code)) <= targets, file
+        for script in re.findall(r"python (\w+/\w+\.py)", code):
+            assert (ROOT / script).exists(), f"{file}: {script}"
+        for module in re.findall(r"python -m ([\w.]+)", code):
+            assert importlib.util.find_spec(module), f"{file}: {module}"
+
+
+# The pages of `make docs`
+
+
+@pytest.fixture(scope="module")
+def pages() -> types.ModuleType:
+    """Return the script that makes the pages, as a module."""
+    spec = importlib.util.spec_from_file_location("make_pages", ROOT / "docs" / "make_pages.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.slow
+def test_pages_are_made_without_a_complaint(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "docs" / "make_pages.py"), "--to", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    reference = (tmp_path / "site" / "api" / "cflows_ray" / "linalg" / "sdcp.html").read_text()
+    assert "&lt;X, Y&gt; = 0" in reference  # mathematics, not a tag of HTML
+    assert 'type="checkbox" disabled' not in (tmp_path / "site" / "theory.html").read_text()
+    assert "https://" not in re.sub(r'href="https://[^"]*"', "", _fetched(tmp_path / "site"))
+
+
+def _fetched(site: Path) -> str:
+    """Return the tags of all pages that make a browser fetch something by itself."""
+    tags = re.compile(r"<(?:script|img|link|iframe)\b[^>]*>")
+    return "\n".join(tag for file in site.rglob("*.html") for tag in tags.findall(file.read_text()))
+
+
+def test_public_names_without_words_are_complaints(pages: types.ModuleType) -> None:
+    import pdoc.doc
+
+    module = types.ModuleType("bare")
+    words = "    'Words.'\n"
+    exec(f"def f(): pass\ndef g():\n{words}class C:\n{words}    def h(self): pass", vars(module))
+    exec("X = 1", vars(module))
+    module.__dict__["__all__"] = ["f", "g", "C", "X"]
+    known = pdoc.doc.Module(module)
+    assert pages.undocumented(known) == ["bare", "bare.f", "bare.C.h", "bare.X"]
+    module.__doc__ = "Hands out `X`."
+    assert pages.undocumented(pdoc.doc.Module(module)) == ["bare.f", "bare.C.h"]
+
+
+def test_links_that_lead_nowhere_are_complaints(pages: types.ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "b.html").write_text('<h1 id="there">b</h1>')
+    links = ["b.html", "b.html#there", "b.html#gone", "c.html", "https://example.org", "#gone"]
+    (tmp_path / "a.html").write_text("".join(f'<a href="{link}">x</a>' for link in links))
+    assert pages.broken_links(tmp_path) == [
+        "a.html: b.html#gone",
+        "a.html: c.html",
+        "a.html: #gone",
+    ]
+
+
+# The house
+
+
+def test_the_stations_on_the_ways_exist() -> None:
+    """What docs/architecture.md names, "`room/file.py`: `Name`, `Class.method`", is there."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    stations = re.findall(r"`(\w+/\w+\.py)`(?:: ((?:`[\w.]+`(?:, )?)+))?", text)
+    assert len(stations) > 15
+    for path, names in stations:
+        file = next(
+            (top / path for top in (ROOT, ROOT / "cflows_ray") if (top / path).exists()), None
+        )
+        assert file is not None, path
+        defined = set(re.findall(r"(?m)^ *(?:def|class) (\w+)|^(\w+)(?::.*)? = ", file.read_text()))
+        for name in re.findall(r"\w+(?=`)", names):
+            assert name in {word for pair in defined for word in pair}, f"{path}: {name}"
+
+
+def test_the_drawing_is_that_of_the_imports() -> None:
+    again = "run python -m tests.draw_house"
+    assert DRAWING.read_text() == draw(imports_of_rooms()), again
+    assert "(figures/house.svg)" in (ROOT / "docs" / "architecture.md").read_text()
+
+
+def test_the_drawing_changes_with_the_imports() -> None:
+    imports = {name: set(rooms) for name, rooms in imports_of_rooms().items()}
+    for name, rooms in needed(imports).items():
+        for target in rooms:
+            fewer = {**imports, name: imports[name] - {target}}
+            assert draw(fewer) != draw(imports), f"{name} -> {target}"
+
+
+def test_arrows_point_up_and_imply_those_left_out() -> None:
+    imports = {"a": set(), "b": {"a"}, "c": {"a", "b"}, "d": {"a", "c"}}
+    assert needed(imports) == {"a": set(), "b": {"a"}, "c": {"b"}, "d": {"c"}}
+    assert floors(imports) == {"a": 0, "b": 1, "c": 2, "d": 3}
