@@ -173,7 +173,8 @@ def projected(schema: pa.Schema, columns: tuple[str, ...] | None) -> pa.Schema:
 
 def _read_file(file: str, wanted: pa.Schema) -> pa.Table:
     with pq.ParquetFile(file) as source:
-        there = [name for name in wanted.names if name in source.schema_arrow.names]
+        written = set(source.schema_arrow.names)
+        there = [name for name in wanted.names if name in written]
         table = source.read(columns=there, use_threads=False).select(there)
     for place, lacking in enumerate(wanted):
         if lacking.name not in there:  # another file of the folder has it

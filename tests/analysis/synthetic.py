@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from cflows_ray.schema import arrow_schema
 
+OF_RULES = {"beta2": pa.float64(), "eps": pa.float64(), "bias_correction": pa.bool_()}
 SPEED = 0.01  # distance that the optimizer covers in a step
 LOSS, GRAD, SHARPNESS = 0.5, 2.0, 2.0
 VARIANCES = (0.03, 0.004)
@@ -29,7 +30,11 @@ def plain_schema(table: str) -> pa.Schema:
     fields = [
         field.with_metadata({k: v for k, v in (field.metadata or {}).items() if k == b"unit"})
         for field in arrow_schema(table)
+        if field.name not in OF_RULES
     ]
+    if table == "runs":
+        place = [field.name for field in fields].index("lr") + 1
+        fields[place:place] = [pa.field(name, kind) for name, kind in OF_RULES.items()]
     return pa.schema(fields, metadata=arrow_schema(table).metadata)
 
 

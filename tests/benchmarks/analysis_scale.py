@@ -28,9 +28,15 @@ import pyarrow.parquet as pq
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "analysis")]
 
-from synthetic import CENTRAL, STABLE, RunTruth, runs_row, steps_table, write_sweep  # noqa: E402
-
-from cflows_ray.schema import arrow_schema  # noqa: E402
+from synthetic import (  # noqa: E402
+    CENTRAL,
+    STABLE,
+    RunTruth,
+    plain_schema,
+    runs_row,
+    steps_table,
+    write_sweep,
+)
 
 AIM_S, AIM_GB = 60.0, 2.0
 RULES = ("gradient_descent", "scalar_rmsprop", "rmsprop")
@@ -49,7 +55,7 @@ def make(folder: Path, runs: int, steps: int) -> Path:
             beta2=None if rule == "gradient_descent" else 0.99,
             workload=f"workload_{i // 75}", flows={"central": CENTRAL, "stable": replace(STABLE)},
         )  # fmt: skip
-        row = pa.Table.from_pylist([runs_row(truth, "scale")], schema=arrow_schema("runs"))
+        row = pa.Table.from_pylist([runs_row(truth, "scale")], schema=plain_schema("runs"))
         pq.write_table(row, sweep / "runs" / f"{truth.run_id}.parquet")
         place = sweep / "steps" / truth.run_id
         place.mkdir()

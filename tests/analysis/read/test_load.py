@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from synthetic import RunTruth, example_runs, steps_table, write_sweep
+from synthetic import OF_RULES, RunTruth, example_runs, steps_table, write_sweep
 
 import analysis
 from analysis import ResultsError, load
@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_both_tables_come_back_whole(example_sweep: Path) -> None:
     results = load(example_sweep)
-    assert list(results.runs.columns) == column_names("runs")
+    assert list(results.runs.columns) == [*column_names("runs"), *OF_RULES]
     assert list(results.steps.columns) == column_names("steps")
     runs = example_runs()
     assert len(results.runs) == len(runs)

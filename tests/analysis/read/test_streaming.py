@@ -103,4 +103,5 @@ def test_memory_does_not_grow_with_the_number_of_runs(tmp_path: Path) -> None:
         assert rows == 8002
     # Six times the rows; each run may leave a few hundred numbers of curves and points.
     assert peaks[24][0] < 1.5 * peaks[4][0]
-    assert peaks[24][1] < 1.5 * peaks[4][1]
+    # Of Arrow's: the run in use, two read ahead and one being read, whichever are there just now.
+    assert peaks[24][1] < 4 * steps_table(runs[0]).nbytes
