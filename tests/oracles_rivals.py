@@ -94,7 +94,7 @@ class Rule:
         return (root + self.eps) * first / self.rate_of(absorbed)
 
     def move(self, x: Point, g: Array, nu: Array) -> Point:
-        """The step, ν' being given."""
+        """Make the step, ν' being given."""
         beta, kappa, a, b = self.filters
         absorbed = x.t + 1.0
         P = self.preconditioner(nu, absorbed)
@@ -147,7 +147,7 @@ def scheme(name: str) -> Callable[[Rate, Array, float], Array]:
 
 
 def rkc_coefficients(n: int, damping: float = 2 / 13) -> dict[str, list[float]]:
-    """Coefficients of the second-order Runge-Kutta-Chebyshev scheme (Sommeijer, Shampine, Verwer)."""
+    """Coefficients of the second-order Runge-Kutta-Chebyshev scheme (Sommeijer et al. 1998)."""
     w0 = 1 + damping / n**2
     T, dT, d2T = [1.0, w0], [0.0, 1.0], [0.0, 0.0]
     for j in range(2, n + 1):
@@ -200,7 +200,7 @@ def integrate(
 
 
 def modified(G: Rate, order: int) -> Rate:
-    """z' = G, or G - ½ DG G, whose time-one map is z + G(z) to the order given."""
+    """Return G, or G - ½ DG G, whose time-one map is z + G(z) to the order given."""
     if order == 1:
         return G
 
@@ -221,13 +221,17 @@ class Alternating(NamedTuple):
     swing: Point
 
 
-def alternating_map(loss: Loss, rule: Rule, z: Alternating, keep_nu: bool = True) -> Alternating:
-    """The exact map: A at both parities, half sum and minus half difference.
+def alternating_map(
+    loss: Loss, rule: Rule, z: Alternating, keep_nu: bool = True, reach: Array | float = 1.0
+) -> Alternating:
+    """Make the exact map: A at both parities, half sum and minus half difference.
 
-    `keep_nu=False` drops the alternating part of ν: both parities divide by the same P.
+    `keep_nu=False` drops the alternating part of ν: both parities divide by the same P. `reach`
+    θ > 1 evaluates at mean ± θ swing and divides the difference by θ: a swing near rounding level
+    would be lost in the sum.
     """
-    plus = jax.tree.map(jnp.add, z.mean, z.swing)
-    minus = jax.tree.map(jnp.subtract, z.mean, z.swing)
+    plus = jax.tree.map(lambda x, y: x + reach * y, z.mean, z.swing)
+    minus = jax.tree.map(lambda x, y: x - reach * y, z.mean, z.swing)
     if keep_nu:
         ahead, behind = rule.advance(loss, plus), rule.advance(loss, minus)
     else:
@@ -236,20 +240,34 @@ def alternating_map(loss: Loss, rule: Rule, z: Alternating, keep_nu: bool = True
         ahead, behind = rule.move(plus, g, nu), rule.move(minus, k, nu)
     return Alternating(
         jax.tree.map(lambda a, b: 0.5 * (a + b), ahead, behind),
-        jax.tree.map(lambda a, b: -0.5 * (a - b), ahead, behind),
+        jax.tree.map(lambda a, b: -0.5 * (a - b) / reach, ahead, behind),
     )
 
 
 def alternating_rate(
-    loss: Loss, rule: Rule, z: Alternating, order: int, keep_nu: bool = True
+    loss: Loss,
+    rule: Rule,
+    z: Alternating,
+    order: int,
+    keep_nu: bool = True,
+    least: float | None = None,
 ) -> tuple[Rate, Array, Callable[[Array], Alternating]]:
-    """The flow's right-hand side on flat vectors, z flattened, and the way back."""
+    """Return the flow's right-hand side on flat vectors, z flattened, and the way back.
+
+    With `least`, the differences reach at least so far: θ = max(1, least / |v|).
+    """
     flat, back = ravel_pytree(z)
 
-    def G(y: Array) -> Array:
-        return ravel_pytree(alternating_map(loss, rule, back(y), keep_nu))[0] - y
+    def rate(y: Array) -> Array:
+        norm = jnp.linalg.norm(back(y).swing.w)
+        reach = 1.0 if least is None else jnp.maximum(1.0, least / jnp.maximum(norm, 1e-300))
 
-    return modified(G, order), flat, back
+        def G(x: Array) -> Array:
+            return ravel_pytree(alternating_map(loss, rule, back(x), keep_nu, reach))[0] - x
+
+        return modified(G, order)(y)
+
+    return rate, flat, back
 
 
 def edge_rate(loss: Loss, P: Array, state: Array) -> Array:
@@ -307,7 +325,7 @@ def preconditioner_at(loss: Loss, rule: Rule, z: Alternating) -> Array:
 
 
 def rounding_size(w: Array, P: Array, v: Array, dtype: Any) -> Array:
-    """Expected size, in P's metric along v, of one rounding of w in a dtype.
+    """Return the expected size, in P's metric along v, of one rounding of w in a dtype.
 
     Each coordinate is off by up to half a unit in the last place, uniformly: variance ulp²/12.
     """
@@ -322,3 +340,18 @@ def lift(z: Alternating, P: Array, size: Array, feed: bool) -> Alternating:
     wanted = squared + size**2 if feed else jnp.maximum(squared, size**2)
     factor = jnp.where(squared > 0, jnp.sqrt(wanted / jnp.where(squared > 0, squared, 1.0)), 1.0)
     return z._replace(swing=jax.tree.map(lambda x: factor * x, z.swing))
+
+
+# --- predictions ---------------------------------------------------------------------------------
+
+
+def predict(loss: Loss, c: Array, v: Array) -> dict[str, Array]:
+    """Averages over both parities of an oscillation c ± v, and v's own (secant) sharpness."""
+    value, g = jax.value_and_grad(loss)(c + v)
+    other, k = jax.value_and_grad(loss)(c - v)
+    return {
+        "loss": 0.5 * (value + other),
+        "grad_norm_sq": 0.5 * (jnp.vdot(g, g) + jnp.vdot(k, k)),
+        "curvature": 0.5 * jnp.vdot(v, g - k),  # over vᵀPv: effective sharpness along v
+        "grad_sq": 0.5 * (g**2 + k**2),
+    }

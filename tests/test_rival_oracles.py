@@ -1,0 +1,498 @@
+"""The oracles of the rival flows, held to the identities that define them."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from tests.networks import NETWORKS
+from tests.oracles import OracleRule, central_path, discrete_path
+from tests.oracles_rivals import (
+    Alternating,
+    Point,
+    Rule,
+    alternating_rate,
+    edge_rate,
+    effective_eigh,
+    integrate,
+    lift,
+    modified,
+    optimizer_path,
+    preconditioner_at,
+    rounding_size,
+    scheme,
+    start_alternating,
+)
+from tests.oracles_rivals_others import (
+    Covariant,
+    Rod,
+    corrected_rate,
+    covariance_rate,
+    lift_columns,
+    low_rank,
+    rod_euler_low_rank,
+    rod_rate_dense,
+    start_rod,
+    top_displacement,
+    unforced_path,
+    valley_2d,
+    valley_start,
+)
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def warmed(loss, w, rule, warmup=5):
+    """The optimizer's states before and at the start of the flows."""
+    path = optimizer_path(loss, rule, rule.start(jnp.asarray(w)), warmup)
+    return (jax.tree.map(lambda x: jnp.asarray(x[k]), path) for k in (-2, -1))
+
+
+def cosine(t):
+    return 0.1 + 0.9 * 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(t, 200.0) / 200.0))
+
+
+EXACT = {
+    "gradient descent": Rule("gradient_descent", 0.8),
+    "scheduled": Rule("gradient_descent", 1.2, schedule=cosine),
+    "heavy ball": Rule("heavy_ball", 0.4, beta1=0.5),
+    "heavy ball, scheduled": Rule("heavy_ball", 0.6, beta1=0.5, schedule=cosine),
+    "nesterov": Rule("nesterov", 0.3, beta1=0.6),
+    "decay": Rule("heavy_ball", 0.4, beta1=0.5, decay=0.01),
+    "scalar rmsprop": Rule("scalar_rmsprop", 0.1, beta2=0.95, bias_correction=True),
+    "rmsprop": Rule("rmsprop", 0.02, beta2=0.95),
+    "rmsprop, momentum": Rule("rmsprop_momentum", 0.01, beta1=0.5, beta2=0.95),
+    "adam": Rule("adam", 0.03, beta2=0.99, schedule=cosine),
+}
+
+
+@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("threshold", [None, 1.0])
+def test_unit_step_of_the_first_order_is_the_optimizer(name, threshold):
+    """With the whole state's alternating part, for every rule; ν, m and t included."""
+    rule, (loss, w) = EXACT[name], NETWORKS["tanh_regression"]()
+    before, here = warmed(loss, w, rule)
+    z = start_alternating(loss, rule, before, here, threshold)
+    rate, flat, back = alternating_rate(loss, rule, z, 1)
+    path = jax.vmap(back)(integrate(rate, flat, 60, 1, "euler"))
+    real = optimizer_path(loss, rule, here, 60)
+    sign = (-1.0) ** np.arange(61)
+    for field in Point._fields:
+        mean, swing = (np.asarray(getattr(part, field)) for part in (path.mean, path.swing))
+        got = mean + sign.reshape(-1, *[1] * (mean.ndim - 1)) * swing
+        scale = np.abs(getattr(real, field)).max() + 1e-300
+        assert np.abs(got - getattr(real, field)).max() <= 1e-10 * scale, field
+
+
+def test_without_the_alternating_part_of_nu_the_unit_step_is_not_exact():
+    loss, w = NETWORKS["tanh_regression"]()
+    rule = EXACT["rmsprop"]
+    before, here = warmed(loss, w, rule)
+    z = start_alternating(loss, rule, before, here, 1.0)
+    z = z._replace(swing=z.swing._replace(w=z.swing.w + 0.01))
+    z = z._replace(mean=z.mean._replace(w=here.w - z.swing.w))
+    real = optimizer_path(loss, rule, here, 1).w[-1]
+    off = {}
+    for keep in (True, False):
+        rate, flat, back = alternating_rate(loss, rule, z, 1, keep)
+        one = back(jnp.asarray(integrate(rate, flat, 1, 1, "euler")[-1]))
+        off[keep] = np.linalg.norm(one.mean.w - one.swing.w - real) / np.linalg.norm(real - here.w)
+    assert off[True] < 1e-12
+    assert 1e-4 < off[False] < 0.2
+
+
+def test_first_order_is_the_edge_flow():
+    """In polar form, with a fixed preconditioner that is no multiple of the identity."""
+    loss, w = NETWORKS["tanh_regression"]()
+    rng = np.random.default_rng(0)
+    P = jnp.asarray(rng.uniform(0.5, 2.0, len(w)))
+    v = jnp.asarray(0.05 * rng.standard_normal(len(w)))
+
+    def pair(y):
+        c, v = jnp.split(y, 2)
+        g, k = jax.grad(loss)(c + v), jax.grad(loss)(c - v)
+        return jnp.concatenate([-0.5 * (g + k) / P, 0.5 * (g - k) / P - 2 * v])
+
+    length = jnp.sqrt(jnp.vdot(v, P * v))
+    ours = integrate(pair, jnp.concatenate([w, v]), 30, 8)
+    polar = integrate(
+        lambda y: edge_rate(loss, P, y), jnp.concatenate([w, v / length, length[None]]), 30, 8
+    )
+    d = len(w)
+    np.testing.assert_allclose(polar[:, :d], ours[:, :d], atol=1e-6)
+    np.testing.assert_allclose(polar[:, d:-1] * polar[:, -1:], ours[:, d:], atol=1e-6)
+    np.testing.assert_allclose(np.sum(polar[:, d:-1] ** 2 * P, 1), 1.0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("order", "slope"), [(1, 2), (2, 3)])
+def test_the_time_one_map_agrees_with_the_optimizer_to_the_order(order, slope):
+    """A step of the flow differs from A by O(G^{order+1}): halve η, see the power."""
+    loss, w = NETWORKS["tanh_regression"]()
+    rng = np.random.default_rng(1)
+    v = jnp.asarray(rng.standard_normal(len(w)) * 0.3)
+    gaps = []
+    for lr in (0.1, 0.05, 0.025):
+        # v is scaled so that -2v is no large rate: only the centre's motion is expanded
+        F = lambda x, lr=lr: -lr * jax.grad(loss)(x)  # noqa: E731
+        end = integrate(modified(F, order), jnp.asarray(w) + v, 1, 20)[-1]
+        gaps.append(np.linalg.norm(end - (w + v + F(jnp.asarray(w) + v))))
+    fitted = np.log2(np.array(gaps[:-1]) / np.array(gaps[1:]))
+    np.testing.assert_allclose(fitted, slope, atol=0.25)
+
+
+@pytest.mark.parametrize(
+    ("name", "substeps", "order"),
+    [("euler", 4, 1), ("heun", 4, 2), ("midpoint", 4, 2), ("rkc4", 2, 2), ("rk4", 2, 4)],
+)
+def test_schemes_have_their_orders(name, substeps, order):
+    def f(y):
+        return jnp.array([y[1] * y[0], jnp.sin(y[0]) - y[1]])
+
+    y, errors = jnp.array([1.0, 0.3]), []
+    exact = integrate(f, y, 2, 200)[-1]
+    for n in (substeps, 2 * substeps, 4 * substeps):
+        errors.append(np.linalg.norm(integrate(f, y, 2, n, name)[-1] - exact))
+    fitted = np.log2(np.array(errors[:-1]) / np.array(errors[1:]))
+    np.testing.assert_allclose(fitted[-1], order, atol=0.35)
+
+
+@pytest.mark.parametrize(("stages", "bound"), [(4, 9.9), (6, 23.0)])
+def test_chebyshev_is_stable_as_far_as_it_says(stages, bound):
+    step = scheme(f"rkc{stages}")
+    grows = [
+        float(step(lambda y, s=s: -s * y, jnp.ones(1), 1.0)[0]) for s in (0.5, bound / 2, bound)
+    ]
+    assert np.abs(grows).max() <= 1.0
+    assert abs(float(step(lambda y: -1.3 * bound * y, jnp.ones(1), 1.0)[0])) > 1.0
+
+
+def test_centre_rates_on_a_quadratic():
+    """λ at order 1, λ + λ²/2 at order 2; v: λ - 2 and (λ-2) - (λ-2)²/2."""
+    lam = jnp.array([0.3, 1.0, 2.2])
+    rule = Rule("gradient_descent", 1.0)
+    z = Alternating(
+        rule.start(jnp.ones(3)), Point(jnp.ones(3), jnp.zeros(3), jnp.zeros(3), jnp.zeros(()))
+    )
+    for order in (1, 2):
+        rate, flat, back = alternating_rate(lambda w: 0.5 * jnp.sum(lam * w**2), rule, z, order)
+        new = back(rate(flat))
+        g, k = -lam, lam - 2
+        expected = (g, k) if order == 1 else (g - g**2 / 2, k - k**2 / 2)
+        np.testing.assert_allclose(new.mean.w, expected[0], atol=1e-14)
+        np.testing.assert_allclose(new.swing.w, expected[1], atol=1e-14)
+        assert float(new.mean.t) == 1.0
+        assert float(new.swing.t) == 0.0
+
+
+def test_momentum_turns_at_the_edge_of_the_design():
+    """On a quadratic the swing neither grows nor falls at 2(1+β)/(1-β), Adam's edge; Nesterov's."""
+    for kind, edge in (("heavy_ball", 2 * 1.9), ("nesterov", 2 * 1.9 / 2.8)):
+        rule = Rule(kind, 1.0, beta1=0.9)
+        for factor, grows in ((0.99, False), (1.01, True)):
+            lam = factor * edge
+            swing = Point(jnp.ones(1), -lam / 1.9 * jnp.ones(1), jnp.zeros(1), jnp.zeros(()))
+            z = Alternating(rule.start(jnp.zeros(1)), swing)
+            rate, flat, back = alternating_rate(lambda w, s=lam: 0.5 * s * w[0] ** 2, rule, z, 1)
+            end = back(jnp.asarray(integrate(rate, flat, 200, 4)[-1]))
+            assert (abs(float(end.swing.w[0])) > 1.0) is grows
+
+
+def test_start_splits_the_real_iterate_and_finds_the_swing():
+    """A quadratic with one direction past 1.5: v is exactly the oscillation along it."""
+    lam, P = np.array([1.8, 0.4, 0.1]), 1 / 0.7
+    rule = Rule("gradient_descent", 0.7)
+    loss = lambda w: 0.5 * jnp.sum(jnp.asarray(lam * P) * w**2)  # noqa: E731
+    before, here = warmed(loss, np.ones(3), rule, 3)
+    z = start_alternating(loss, rule, before, here)
+    np.testing.assert_allclose(z.mean.w + z.swing.w, here.w, atol=1e-15)
+    factor = 0.25 * (2 - (1 - 1.8) - 1 / (1 - 1.8))
+    np.testing.assert_allclose(z.swing.w, [factor * here.w[0], 0, 0], atol=1e-14)
+
+
+def test_lift_is_a_floor_or_a_source_and_leaves_direction_and_mean():
+    rng = np.random.default_rng(3)
+    P = jnp.asarray(rng.uniform(0.5, 2.0, 5))
+    v = jnp.asarray(rng.standard_normal(5))
+    z = Alternating(
+        Rule("heavy_ball", 1.0).start(jnp.ones(5)), Point(v, 2 * v, v * 0, jnp.zeros(()))
+    )
+    length = float(jnp.sqrt(jnp.vdot(v, P * v)))
+    assert lift(z, P, 0.5 * length, feed=False).swing.w == pytest.approx(v)
+    for size, feed, factor in ((3.0, False, 3.0), (1.0, True, np.sqrt(2))):
+        new = lift(z, P, size * length, feed)
+        np.testing.assert_allclose(new.swing.w, factor * v, rtol=1e-13)
+        np.testing.assert_allclose(new.swing.m, 2 * factor * v, rtol=1e-13)
+        np.testing.assert_array_equal(new.mean.w, z.mean.w)
+
+
+def test_rounding_size_is_the_spread_of_real_rounding():
+    rng = np.random.default_rng(4)
+    w, v = rng.standard_normal(50), rng.standard_normal(50)
+    P = rng.uniform(0.5, 2.0, 50)
+    u = v / np.sqrt(np.sum(P * v**2))
+    draws = w * (1 + 1e-4 * rng.standard_normal((4000, 50)))
+    off = (draws.astype(np.float32) - draws) @ (P * u)
+    size = rounding_size(jnp.asarray(w), jnp.asarray(P), jnp.asarray(v), jnp.float32)
+    assert float(size) == pytest.approx(off.std(), rel=0.1)
+
+
+def test_a_swing_below_rounding_needs_reach():
+    """At 1e-18 of the parameters, c ± v is c; with a reach the swing still turns to the top."""
+    loss, w = NETWORKS["tanh_regression"]()
+    rule = Rule("gradient_descent", 0.3)
+    P = np.full(len(w), 1 / 0.3)
+    values, U = effective_eigh(loss, w, P)
+    swing = Point(jnp.asarray(1e-18 * U[:, -1]), *[x * 0 for x in rule.start(jnp.asarray(w))[1:]])
+    z = Alternating(rule.start(jnp.asarray(w) - swing.w), swing)
+    for least, expected in ((None, -2.0), (1e-6, values[-1] - 2.0)):
+        rate, flat, back = alternating_rate(loss, rule, z, 1, least=least)
+        got = np.asarray(back(rate(flat)).swing.w) @ (P * U[:, -1]) / 1e-18
+        assert got == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("zeta", "drift"), [(0.0, (2.0, 0.0)), (0.3, (1.19, -0.81)), (0.6, (-1.24, -3.24))]
+)
+def test_drift_of_the_loop_energy(zeta, drift):
+    """ΔE / (η² ε Σ y₁²) = 2 - 9ζ² for gradient descent and order 2, -9ζ² for order 1 (Berthier)."""
+    expected = {"descent": drift[0], "order 2": drift[0], "order 1": drift[1]}
+    for kind, value in expected.items():
+        assert measured_drift(kind, zeta, eps=1e-3, lr=0.3, loops=2) == pytest.approx(
+            value, abs=0.02
+        )
+
+
+def measured_drift(kind: str, zeta: float, eps: float, lr: float, loops: int) -> float:
+    """E where y₁ crosses 0 upwards, where it is free of the phase; Σ over the steps between."""
+    loss, rule = valley_2d(zeta, eps), Rule("gradient_descent", lr)
+    w = jnp.asarray(valley_start(eps, lr, 0.5))
+    x = lr / 2 * (eps - 1.5 * zeta * w[0] ** 2)
+    none = jnp.zeros(2)
+    z = Alternating(
+        Point(jnp.array([x, w[1]]), none, none, jnp.zeros(())),
+        Point(jnp.array([w[0], lr * w[0] * x / 2]), none, none, jnp.zeros(())),
+    )
+    rate, flat, back = alternating_rate(loss, rule, z, 2 if kind == "order 2" else 1)
+    steps = int(1.5 * loops * 2 * np.pi / (lr * np.sqrt(2 * eps))) + 50
+    many = (1, "euler") if kind == "descent" else (4, "rk4")
+    path = jax.vmap(back)(integrate(rate, flat, steps, *many))
+    y = (np.asarray(path.mean.w)[:, 1] - 2 / lr) / np.sqrt(eps)
+    log_a2 = np.log(np.asarray(path.swing.w)[:, 0] ** 2 / eps)
+    k = np.nonzero((y[:-1] <= 0) & (y[1:] > 0))[0][: loops + 1]
+    assert len(k) == loops + 1
+    part = -y[k] / (y[k + 1] - y[k])
+    at = log_a2[k] + part * (log_a2[k + 1] - log_a2[k])
+    energy = np.exp(at) / 4 - at / 2
+    sums = np.concatenate([[0.0], np.cumsum(y**2)])[k] + part * y[k] ** 2
+    return (energy[-1] - energy[0]) / (lr**2 * eps * (sums[-1] - sums[0]))
+
+
+def test_rod_centre_is_exact_for_one_unit_step_without_its_correction():
+    """½(z_{t+1} + z_{t+2}) - ½(z_t + z_{t+1}) = ½(F₊ + F₋), and Σ becomes ¼(F₊F₊ᵀ + F₋F₋ᵀ)."""
+    loss, w = NETWORKS["tanh_regression"]()
+    for rule in (Rule("gradient_descent", 0.8), Rule("heavy_ball", 0.4, beta1=0.5)):
+        _, here = warmed(loss, w, rule)
+        rod = start_rod(loss, rule, here, rank=2)
+        path = optimizer_path(loss, rule, here, 2)
+        z = np.concatenate([path.w, path.m], 1) if rule.filters[0] else path.w
+        np.testing.assert_allclose(rod.z, (z[0] + z[1]) / 2, atol=1e-15)
+        new = rod_euler_low_rank(loss, rule, rod, 0.5)
+        correction_free = (z[2] - z[0]) / 2
+        # the correction is -½ DF F̄: second order in the step
+        F = (np.asarray(new.z) - np.asarray(rod.z)) / 0.5
+        assert np.linalg.norm(F - correction_free) < 0.8 * np.linalg.norm(correction_free)
+        np.testing.assert_allclose(
+            new.sigma @ new.sigma.T,
+            low_rank_sum(z[1] - z[0], z[2] - z[1], rod, rule),
+            atol=1e-12,
+        )
+
+
+def low_rank_sum(first, second, rod: Rod, rule: Rule) -> np.ndarray:
+    """Best rank-2 part in w's metric of ⅛(F₊F₊ᵀ + F₋F₋ᵀ): it has rank 2 already."""
+    del rod, rule
+    return (np.outer(first, first) + np.outer(second, second)) / 8
+
+
+def test_low_rank_rod_tends_to_the_dense_rod():
+    loss, w = NETWORKS["tanh_regression"]()
+    rule = Rule("gradient_descent", 0.8)
+    _, here = warmed(loss, w, rule)
+    rod = start_rod(loss, rule, here, None)
+    flat, back = ravel_pytree(rod)
+    dense = back(
+        jnp.asarray(
+            integrate(
+                lambda y: ravel_pytree(rod_rate_dense(loss, rule, back(y)))[0],
+                flat,
+                20,
+                40,
+                "euler",
+            )[-1]
+        )
+    )
+    thin = start_rod(loss, rule, here, len(w))
+    step = jax.jit(lambda r: rod_euler_low_rank(loss, rule, r, 1 / 40))
+    for _ in range(20 * 40):
+        thin = step(thin)
+    np.testing.assert_allclose(thin.z, dense.z, atol=1e-9)
+    np.testing.assert_allclose(thin.sigma @ thin.sigma.T, dense.sigma, atol=1e-9)
+
+
+def test_rod_growth_on_a_quadratic_is_half_the_square():
+    """Σ' / Σ = ½s² - 2 along an oscillation, against 2(s - 2) of the alternating flow."""
+    for s in (1.8, 2.0, 2.3):
+        loss = lambda w, s=s: 0.5 * s * w[0] ** 2  # noqa: E731
+        rod = Rod(jnp.zeros(1), jnp.ones((1, 1)), jnp.zeros(1), jnp.ones(()))
+        rate = rod_rate_dense(loss, Rule("gradient_descent", 1.0), rod)
+        assert float(rate.sigma[0, 0]) == pytest.approx(s**2 / 2 - 2)
+        assert float(rate.z[0]) == 0.0
+
+
+def test_rod_below_the_edge_sees_the_drift():
+    """Far below the edge Σ → ¼F̄F̄ᵀ and δ → ½F̄."""
+    loss = lambda w: jnp.sum(w) * 0.1  # noqa: E731
+    rule = Rule("gradient_descent", 1.0)
+    rod = start_rod(loss, rule, rule.start(jnp.zeros(3)), None)
+    flat, back = ravel_pytree(rod)
+    end = back(
+        jnp.asarray(
+            integrate(lambda y: ravel_pytree(rod_rate_dense(loss, rule, back(y)))[0], flat, 5, 4)[
+                -1
+            ]
+        )
+    )
+    delta = top_displacement(end.sigma, jnp.ones(3))
+    np.testing.assert_allclose(np.abs(delta), 0.05, atol=1e-12)
+
+
+@pytest.mark.parametrize("columns", [1, 3])
+def test_low_rank_keeps_what_the_metric_finds_large(columns):
+    rng = np.random.default_rng(columns)
+    M, D = rng.standard_normal((6, 4)), rng.uniform(0.2, 3.0, 6)
+    Z = np.asarray(low_rank(jnp.asarray(M), jnp.asarray(D), columns))
+    left, values, _ = np.linalg.svd(np.sqrt(D)[:, None] * M, full_matrices=False)
+    best = (left[:, :columns] * values[:columns] ** 2) @ left[:, :columns].T
+    np.testing.assert_allclose(np.sqrt(D)[:, None] * (Z @ Z.T) * np.sqrt(D), best, atol=1e-12)
+
+
+def test_covariance_flow_descends_its_free_energy_in_w_and_knows_the_edge():
+    """W' = -P⁻¹∇_w(L + ½<H, Σ>); V' = 0 where HV = 2PV; ν as of RMSProp with diag(HΣH)."""
+    loss, w = NETWORKS["tanh_regression"]()
+    rule = Rule("rmsprop", 0.02, beta2=0.9)
+    rng = np.random.default_rng(5)
+    V = jnp.asarray(0.1 * rng.standard_normal((len(w), 2)))
+    nu = jnp.asarray(rng.uniform(0.1, 1.0, len(w)))
+    x = Covariant(jnp.asarray(w), V, nu, jnp.ones(()))
+    rate = covariance_rate(loss, rule, x)
+    H = np.asarray(jax.hessian(loss)(jnp.asarray(w)))
+    third = np.asarray(jax.jacfwd(jax.hessian(loss))(jnp.asarray(w)))
+    g, P = np.asarray(jax.grad(loss)(jnp.asarray(w))), np.asarray(rule.preconditioner(nu, 1.0))
+    excess = 0.5 * np.einsum("ijl,ik,jk->l", third, V, V)
+    np.testing.assert_allclose(rate.w, -(g + excess) / P, atol=1e-12)
+    np.testing.assert_allclose(rate.V, H @ V / P[:, None] - 2 * V, atol=1e-12)
+    square = g**2 + np.diag(H @ np.asarray(V) @ np.asarray(V).T @ H)
+    np.testing.assert_allclose(rate.nu, (1 / 9) * (square - nu), atol=1e-12)
+
+
+@pytest.mark.parametrize("feed", [False, True])
+def test_lifted_columns_have_lifted_singular_values_and_the_same_span(feed):
+    rng = np.random.default_rng(6)
+    P, V = rng.uniform(0.5, 2.0, 6), rng.standard_normal((6, 3)) * [1.0, 0.1, 1e-3]
+    x = Covariant(jnp.zeros(6), jnp.asarray(V), jnp.zeros(6), jnp.ones(()))
+    new = np.asarray(lift_columns(x, jnp.asarray(P), 0.05, feed).V)
+    old, lifted = (np.linalg.svd(np.sqrt(P)[:, None] * A, compute_uv=False) for A in (V, new))
+    wanted = np.sqrt(old**2 + 0.05**2) if feed else np.maximum(old, 0.05)
+    np.testing.assert_allclose(lifted, wanted, rtol=1e-8)
+    assert np.linalg.matrix_rank(np.column_stack([V, new]), tol=1e-9) == 3
+
+
+def test_corrected_flow_of_gradient_descent_is_the_known_one():
+    """W' = -η∇L - ½η²H∇L (Barrett and Dherin)."""
+    loss, w = NETWORKS["deep_linear"]()
+    rule = Rule("gradient_descent", 0.1)
+    rate, flat, back = corrected_rate(loss, rule, rule.start(jnp.asarray(w)))
+    g, H = jax.grad(loss)(jnp.asarray(w)), jax.hessian(loss)(jnp.asarray(w))
+    np.testing.assert_allclose(back(rate(flat)).w, -0.1 * g - 0.005 * H @ g, atol=1e-14)
+
+
+def test_corrected_flow_with_momentum_has_the_factor_of_its_slow_mode():
+    """On a quadratic the slow rate is a + ½a²(1+β)/(1-β) + O(a³), a = ηλ/(1-β) (Ghosh et al.)."""
+    beta = 0.8
+    for a in (0.02, 0.01):
+        rule = Rule("heavy_ball", 1.0, beta1=beta)
+        lam = a * (1 - beta)
+        loss = lambda w, s=lam: 0.5 * s * w[0] ** 2  # noqa: E731
+        rate, flat, _ = corrected_rate(loss, rule, rule.start(jnp.ones(1)))
+        w_and_m = np.asarray(jax.jacfwd(rate)(flat))[:2, :2]
+        slow = -np.linalg.eigvals(w_and_m).real.max()
+        assert slow == pytest.approx(a + 0.5 * a**2 * (1 + beta) / (1 - beta), abs=30 * a**3)
+
+
+def test_unforced_central_flow_is_stable_without_nu_and_holds_the_edge_with_it():
+    loss, w = NETWORKS["tanh_regression"]()
+    gd = unforced_path(loss, w, OracleRule("gradient_descent", 0.1), 5, 4)
+    stable = integrate(lambda y: -0.1 * jax.grad(loss)(y), jnp.asarray(w), 5, 4, "euler")
+    np.testing.assert_allclose(gd[0], stable, atol=1e-13)
+    rule = OracleRule("rmsprop", 0.01, 0.95)
+    ws, nus, excess = unforced_path(loss, w, rule, 60, 4, 5)
+    with_force = central_path(loss, w, rule, 60, 4, 5)
+    assert max(excess) > 0
+    top = [
+        np.max(effective_eigh(loss, x, rule.preconditioner(nu, len(x)))[0])
+        for x, nu in zip(ws[::10], nus[::10], strict=True)
+    ]
+    assert max(top) < 2.1
+    assert np.abs(ws[-1] - with_force.params[-1]).max() > 1e-6
+
+
+def test_rules_here_are_the_rules_of_the_other_oracles():
+    loss, w = NETWORKS["gelu_classifier"]()
+    for kind in ("gradient_descent", "scalar_rmsprop", "rmsprop"):
+        ours = optimizer_path(
+            loss, Rule(kind, 0.05, beta2=0.95), Rule(kind, 0.05).start(jnp.asarray(w)), 20
+        )
+        theirs, nus = discrete_path(loss, w, OracleRule(kind, 0.05, 0.95), 20)
+        np.testing.assert_allclose(ours.w, theirs, atol=1e-12)
+        if kind != "gradient_descent":
+            np.testing.assert_allclose(ours.nu.reshape(21, -1), nus, atol=1e-13)
+
+
+def test_adam_and_friends_are_those_of_optax():
+    optax = pytest.importorskip("optax")
+    loss, w = NETWORKS["tanh_regression"]()
+    pairs = [
+        (Rule("adam", 0.03), optax.adam(0.03)),
+        (Rule("adam", 0.03, decay=0.1), optax.adamw(0.03, weight_decay=0.1)),
+        (Rule("heavy_ball", 0.1), optax.sgd(0.1, momentum=0.9)),
+        (Rule("nesterov", 0.1), optax.sgd(0.1, momentum=0.9, nesterov=True)),
+        (
+            Rule("rmsprop_momentum", 0.01, beta1=0.5, beta2=0.9),
+            optax.rmsprop(0.01, decay=0.9, eps=1e-8, eps_in_sqrt=False, momentum=0.5),
+        ),
+    ]
+    for rule, optimizer in pairs:
+        params = jnp.asarray(w)
+        state = optimizer.init(params)
+        for _ in range(10):
+            updates, state = optimizer.update(jax.grad(loss)(params), state, params)
+            params = optax.apply_updates(params, updates)
+        ours = optimizer_path(loss, rule, rule.start(jnp.asarray(w)), 10)
+        np.testing.assert_allclose(ours.w[-1], params, rtol=1e-9, atol=1e-10, err_msg=rule.kind)
+
+
+def test_preconditioner_of_a_split_state_is_the_optimizers():
+    loss, w = NETWORKS["tanh_regression"]()
+    rule = EXACT["adam"]
+    _, here = warmed(loss, w, rule)
+    z = Alternating(here, jax.tree.map(jnp.zeros_like, here))
+    after = rule.advance(loss, here)
+    P = rule.preconditioner(after.nu, after.t)
+    np.testing.assert_allclose(preconditioner_at(loss, rule, z), P, rtol=1e-14)
