@@ -93,24 +93,24 @@ class Rule:
         root = jnp.where(nu > 0, jnp.sqrt(jnp.where(nu > 0, nu, 1.0)), 0.0)
         return (root + self.eps) * first / self.rate_of(absorbed)
 
-    def move(self, x: Point, g: Array, nu: Array) -> Point:
-        """Make the step, ν' being given."""
+    def increment(self, x: Point, g: Array, nu: Array) -> Point:
+        """F = A(x) - x, ν' being given; not as a difference, which would lose digits."""
         beta, kappa, a, b = self.filters
         absorbed = x.t + 1.0
         P = self.preconditioner(nu, absorbed)
         if self.kind == "rmsprop_momentum":
-            m = beta * x.m + g / P
-            step = m
+            dm = (beta - 1) * x.m + g / P
+            step = x.m + dm
         else:
-            m = beta * x.m + kappa * g if beta else x.m
-            step = (a * m + b * g) / P
-        w = x.w - step - self.rate_of(absorbed) * self.decay * x.w
-        return Point(w, m, nu, absorbed)
+            dm = (beta - 1) * x.m + kappa * g if beta else jnp.zeros_like(x.m)
+            step = (a * (x.m + dm) + b * g) / P
+        dw = -step - self.rate_of(absorbed) * self.decay * x.w
+        return Point(dw, dm, nu - x.nu, jnp.ones_like(x.t))
 
     def advance(self, loss: Loss, x: Point) -> Point:
-        """A(x): one optimizer step."""
+        """Return A(x): one optimizer step."""
         g = jax.grad(loss)(x.w)
-        return self.move(x, g, self.absorb_square(x.nu, g))
+        return jax.tree.map(jnp.add, x, self.increment(x, g, self.absorb_square(x.nu, g)))
 
 
 def optimizer_path(loss: Loss, rule: Rule, x: Point, steps: int) -> Point:
@@ -221,10 +221,10 @@ class Alternating(NamedTuple):
     swing: Point
 
 
-def alternating_map(
+def alternating_increment(
     loss: Loss, rule: Rule, z: Alternating, keep_nu: bool = True, reach: Array | float = 1.0
 ) -> Alternating:
-    """Make the exact map: A at both parities, half sum and minus half difference.
+    """Return G(z): half the sum of F at both parities, and -2 swing - half their difference.
 
     `keep_nu=False` drops the alternating part of ν: both parities divide by the same P. `reach`
     θ > 1 evaluates at mean ± θ swing and divides the difference by θ: a swing near rounding level
@@ -232,15 +232,16 @@ def alternating_map(
     """
     plus = jax.tree.map(lambda x, y: x + reach * y, z.mean, z.swing)
     minus = jax.tree.map(lambda x, y: x - reach * y, z.mean, z.swing)
+    g, k = jax.grad(loss)(plus.w), jax.grad(loss)(minus.w)
     if keep_nu:
-        ahead, behind = rule.advance(loss, plus), rule.advance(loss, minus)
+        nus = rule.absorb_square(plus.nu, g), rule.absorb_square(minus.nu, k)
     else:
-        g, k = jax.grad(loss)(plus.w), jax.grad(loss)(minus.w)
-        nu = 0.5 * (rule.absorb_square(z.mean.nu, g) + rule.absorb_square(z.mean.nu, k))
-        ahead, behind = rule.move(plus, g, nu), rule.move(minus, k, nu)
+        shared = rule.absorb_square(z.mean.nu, g) + rule.absorb_square(z.mean.nu, k)
+        nus = 0.5 * shared, 0.5 * shared
+    ahead, behind = rule.increment(plus, g, nus[0]), rule.increment(minus, k, nus[1])
     return Alternating(
         jax.tree.map(lambda a, b: 0.5 * (a + b), ahead, behind),
-        jax.tree.map(lambda a, b: -0.5 * (a - b) / reach, ahead, behind),
+        jax.tree.map(lambda y, a, b: -2 * y - 0.5 * (a - b) / reach, z.swing, ahead, behind),
     )
 
 
@@ -260,10 +261,10 @@ def alternating_rate(
 
     def rate(y: Array) -> Array:
         norm = jnp.linalg.norm(back(y).swing.w)
-        reach = 1.0 if least is None else jnp.maximum(1.0, least / jnp.maximum(norm, 1e-300))
+        reach = 1.0 if least is None else jnp.maximum(1.0, least / jnp.maximum(norm, 1e-150))
 
         def G(x: Array) -> Array:
-            return ravel_pytree(alternating_map(loss, rule, back(x), keep_nu, reach))[0] - x
+            return ravel_pytree(alternating_increment(loss, rule, back(x), keep_nu, reach))[0]
 
         return modified(G, order)(y)
 
@@ -286,7 +287,7 @@ def edge_rate(loss: Loss, P: Array, state: Array) -> Array:
 def effective_eigh(loss: Loss, w: np.ndarray, P: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvalues, rising, of P^{-1/2} H P^{-1/2}, and U with UᵀPU = I in columns."""
     root = np.sqrt(np.broadcast_to(np.asarray(P), np.shape(w)))
-    H = np.asarray(jax.hessian(loss)(jnp.asarray(w)))
+    H = np.asarray(jax.jit(jax.hessian(loss))(jnp.asarray(w)))
     values, vectors = np.linalg.eigh(H / root[:, None] / root[None, :])
     return values, vectors / root[:, None]
 
@@ -320,8 +321,8 @@ def start_alternating(
 
 def preconditioner_at(loss: Loss, rule: Rule, z: Alternating) -> Array:
     """P of the step from z: absorbed at both parities."""
-    new = alternating_map(loss, rule, z)
-    return jnp.broadcast_to(rule.preconditioner(new.mean.nu, new.mean.t), z.mean.w.shape)
+    new = jax.tree.map(jnp.add, z.mean, alternating_increment(loss, rule, z).mean)
+    return jnp.broadcast_to(rule.preconditioner(new.nu, new.t), z.mean.w.shape)
 
 
 def rounding_size(w: Array, P: Array, v: Array, dtype: Any) -> Array:

@@ -39,8 +39,8 @@ def rod_step_map(loss: Loss, rule: Rule, z: Array, nu: Array, t: Array) -> Array
     d = z.size // (2 if rule.filters[0] else 1)
     w = z[:d]
     m = z[d:] if rule.filters[0] else jnp.zeros_like(w)
-    new = rule.move(Point(w, m, nu, t - 1.0), jax.grad(loss)(w), nu)
-    return (jnp.concatenate([new.w, new.m]) if rule.filters[0] else new.w) - z
+    new = rule.increment(Point(w, m, nu, t - 1.0), jax.grad(loss)(w), nu)
+    return jnp.concatenate([new.w, new.m]) if rule.filters[0] else new.w
 
 
 def rod_metric(rule: Rule, nu: Array, t: Array, n: int) -> Array:
