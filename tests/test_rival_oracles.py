@@ -451,8 +451,8 @@ def test_adam_and_friends_are_those_of_optax():
     optax = pytest.importorskip("optax")
     loss, w = NETWORKS["tanh_regression"]()
     pairs = [
-        (Rule("adam", 0.03), optax.adam(0.03)),
-        (Rule("adam", 0.03, decay=0.1), optax.adamw(0.03, weight_decay=0.1)),
+        (Rule("adam", 0.03), optax.adam(0.03, b2=0.99)),
+        (Rule("adam", 0.03, decay=0.1), optax.adamw(0.03, b2=0.99, weight_decay=0.1)),
         (Rule("heavy_ball", 0.1), optax.sgd(0.1, momentum=0.9)),
         (Rule("nesterov", 0.1), optax.sgd(0.1, momentum=0.9, nesterov=True)),
         (
