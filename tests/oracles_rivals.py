@@ -261,7 +261,7 @@ def alternating_rate(
 
     def rate(y: Array) -> Array:
         norm = jnp.linalg.norm(back(y).swing.w)
-        reach = 1.0 if least is None else jnp.maximum(1.0, least / jnp.maximum(norm, 1e-150))
+        reach = 1.0 if least is None else jnp.maximum(1.0, least / jnp.maximum(norm, 1e-30))
 
         def G(x: Array) -> Array:
             return ravel_pytree(alternating_increment(loss, rule, back(x), keep_nu, reach))[0]

@@ -9,7 +9,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from tests.networks import NETWORKS
-from tests.oracles import OracleRule, central_path, discrete_path
+from tests.oracles import DenseLoss, OracleRule, central_path, discrete_path
 from tests.oracles_rivals import (
     Alternating,
     Point,
@@ -39,6 +39,7 @@ from tests.oracles_rivals_others import (
     top_displacement,
     unforced_path,
     valley_2d,
+    valley_3d,
     valley_start,
 )
 
@@ -266,6 +267,13 @@ def test_drift_of_the_loop_energy(zeta, second, first):
         assert got == pytest.approx(value, abs=0.02), kind
 
 
+def test_curvature_of_the_wide_valley():
+    """Along x at x = 0 it is |y| + 3, and the drift is ε(1, 1, 0)."""
+    loss, w = valley_3d(0.01), jnp.array([0.0, 1.2, -0.9])
+    np.testing.assert_allclose(jax.grad(loss)(w), [-0.01, -0.01, 0.0], atol=1e-15)
+    assert float(jax.hessian(loss)(w)[0, 0]) == pytest.approx(4.5)
+
+
 def measured_drift(kind: str, zeta: float, eps: float, lr: float, loops: int) -> float:
     """E where y₁ crosses 0 upwards, where it is free of the phase; Σ over the steps between."""
     loss, rule = valley_2d(zeta, eps), Rule("gradient_descent", lr)
@@ -374,10 +382,9 @@ def test_covariance_flow_descends_its_free_energy_in_w_and_knows_the_edge():
     V = jnp.asarray(0.1 * rng.standard_normal((len(w), 2)))
     nu = jnp.asarray(rng.uniform(0.1, 1.0, len(w)))
     x = Covariant(jnp.asarray(w), V, nu, jnp.ones(()))
-    rate = covariance_rate(loss, rule, x)
-    H = np.asarray(jax.jit(jax.hessian(loss))(jnp.asarray(w)))
-    third = np.asarray(jax.jit(jax.jacfwd(jax.hessian(loss)))(jnp.asarray(w)))
-    g, P = np.asarray(jax.grad(loss)(jnp.asarray(w))), np.asarray(rule.preconditioner(nu, 1.0))
+    rate = jax.jit(lambda x: covariance_rate(loss, rule, x))(x)
+    _, g, H, third = DenseLoss(loss).all(w)
+    P = np.asarray(rule.preconditioner(nu, 1.0))
     excess = 0.5 * np.einsum("ijl,ik,jk->l", third, V, V)
     np.testing.assert_allclose(rate.w, -(g + excess) / P, atol=1e-12)
     np.testing.assert_allclose(rate.V, H @ V / P[:, None] - 2 * V, atol=1e-12)
@@ -425,12 +432,12 @@ def test_unforced_central_flow_is_stable_without_nu_and_holds_the_edge_with_it()
     stable = integrate(lambda y: -0.1 * jax.grad(loss)(y), jnp.asarray(w), 5, 4, "euler")
     np.testing.assert_allclose(gd[0], stable, atol=1e-13)
     rule = OracleRule("rmsprop", 0.01, 0.95)
-    ws, nus, excess = unforced_path(loss, w, rule, 30, 2, 5)
-    with_force = central_path(loss, w, rule, 30, 2, 5)
+    ws, nus, excess = unforced_path(loss, w, rule, 20, 2, 15)
+    with_force = central_path(loss, w, rule, 20, 2, 15)
     assert max(excess) > 0
     top = [
         np.max(effective_eigh(loss, x, rule.preconditioner(nu, len(x)))[0])
-        for x, nu in zip(ws[::6], nus[::6], strict=True)
+        for x, nu in zip(ws[::5], nus[::5], strict=True)
     ]
     assert max(top) < 2.1
     assert np.abs(ws[-1] - with_force.params[-1]).max() > 1e-6
