@@ -204,6 +204,18 @@ def test_momentum_turns_at_the_edge_of_the_design():
             assert (abs(float(end.swing.w[0])) > 1.0) is grows
 
 
+@pytest.mark.parametrize(("kind", "growth"), [("heavy_ball", 19.0), ("nesterov", 1.4378)])
+def test_growth_of_the_swing_past_the_edge(kind, growth):
+    """Growth is g (s - 2), g = 1 / (1 + 2Q'(-1)/Q(-1)), s = Q(-1) ηλ; (1+β)/(1-β) for heavy ball."""
+    rule, excess = Rule(kind, 1.0, beta1=0.9), 1e-5
+    lam = (2 + excess) / rule.gain_fast
+    here = rule.start(jnp.zeros(1))
+    z = Alternating(here, here)
+    rate, flat, _ = alternating_rate(lambda w: 0.5 * lam * w[0] ** 2, rule, z, 1)
+    top = np.linalg.eigvals(np.asarray(jax.jacfwd(rate)(flat))).real.max()
+    assert top / excess == pytest.approx(growth, rel=1e-2)
+
+
 def test_start_splits_the_real_iterate_and_finds_the_swing():
     """A quadratic with one direction past 1.5: v is exactly the oscillation along it."""
     lam, P = np.array([1.8, 0.4, 0.1]), 1 / 0.7
