@@ -206,7 +206,7 @@ def test_momentum_turns_at_the_edge_of_the_design():
 
 @pytest.mark.parametrize(("kind", "growth"), [("heavy_ball", 19.0), ("nesterov", 1.4378)])
 def test_growth_of_the_swing_past_the_edge(kind, growth):
-    """Growth is g (s - 2), g = 1 / (1 + 2Q'(-1)/Q(-1)), s = Q(-1) ηλ; (1+β)/(1-β) for heavy ball."""
+    """It is g (s - 2), g = 1 / (1 + 2Q'(-1)/Q(-1)), s = Q(-1) ηλ; (1+β)/(1-β) for heavy ball."""
     rule, excess = Rule(kind, 1.0, beta1=0.9), 1e-5
     lam = (2 + excess) / rule.gain_fast
     here = rule.start(jnp.zeros(1))
