@@ -123,6 +123,13 @@ def optimizer_path(loss: Loss, rule: Rule, x: Point, steps: int) -> Point:
     return jax.tree.map(lambda p, q: np.concatenate([p, q[None]]), path, last)
 
 
+def warmed(loss: Loss, w: np.ndarray, rule: Rule, warmup: int = 5) -> tuple[Point, Point]:
+    """Return the optimizer's states before and at the start of the flows."""
+    path = optimizer_path(loss, rule, rule.start(jnp.asarray(w)), warmup)
+    before, here = (jax.tree.map(lambda x, k=k: jnp.asarray(x[k]), path) for k in (-2, -1))
+    return before, here
+
+
 # --- schemes -------------------------------------------------------------------------------------
 
 
