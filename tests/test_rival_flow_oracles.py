@@ -1,4 +1,4 @@
-"""The oracles of rod, covariance, corrected and unforced flow, and their rules, held to identities."""
+"""The oracles of rod, covariance, corrected and unforced flow and of the rules, by identities."""
 
 from __future__ import annotations
 
