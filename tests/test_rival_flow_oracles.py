@@ -80,6 +80,19 @@ def test_low_rank_rod_tends_to_the_dense_rod():
     np.testing.assert_allclose(thin.sigma @ thin.sigma.T, dense.sigma, atol=1e-9)
 
 
+def test_rod_centre_of_gradient_descent_is_the_published_one():
+    """z̄' = -(η/2)(g₊ + g₋) - (η²/8)(H₊ + H₋)(g₊ + g₋)."""
+    loss, w = NETWORKS["deep_linear"]()
+    rng, lr = np.random.default_rng(7), 0.4
+    delta = 0.1 * rng.standard_normal(len(w))
+    rod = Rod(jnp.asarray(w), jnp.outer(delta, delta), jnp.zeros(len(w)), jnp.ones(()))
+    hessian, grad = jax.jit(jax.hessian(loss)), jax.grad(loss)
+    both = grad(w + delta) + grad(w - delta)
+    H = hessian(w + delta) + hessian(w - delta)
+    rate = rod_rate_dense(loss, Rule("gradient_descent", lr), rod)
+    np.testing.assert_allclose(rate.z, -lr / 2 * both - lr**2 / 8 * H @ both, atol=1e-12)
+
+
 def test_rod_growth_on_a_quadratic_is_half_the_square():
     """Σ' / Σ = ½s² - 2 along an oscillation, against 2(s - 2) of the alternating flow."""
     for s in (1.8, 2.0, 2.3):
