@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from cflows_ray import status as status_module
-from cflows_ray.schema import arrow_schema
+from cflows_ray.store.tables import steps_schema
 from cflows_ray.status import print_status, sweep_status
 from cflows_ray.store.checkpoint import (
     Checkpoint,
@@ -59,7 +59,7 @@ def test_rows_become_the_steps_table() -> None:
     paired = FakePaired(run)
     _, frame = paired.advance(paired.start(), 3)
     table = steps_table(run.run_id, frame)
-    assert table.schema.equals(arrow_schema("steps"), check_metadata=True)
+    assert table.schema.equals(steps_schema(), check_metadata=True)
     rows = table.to_pylist()
     assert rows[0]["run_id"] == run.run_id
     assert rows[0]["test_loss"] is None
