@@ -153,11 +153,6 @@ class MomentumRule:
         pull = b * g + self.gain(1.0, s.t) * force
         return -a * held - pull / P - self.rate(s.t) * self.decay * s.w
 
-    def filter_rate(self, s: State, g: np.ndarray) -> np.ndarray:
-        """Return dm/dt = ((β₁ - 1) m + κ g)/β₁."""
-        z = self.filtered(g, self.preconditioner(s.nu, s.t, len(g)))
-        return ((self.beta1 - 1) * s.m + self.kappa * z) / self.beta1
-
     def nu_rate(self, s: State, second: np.ndarray) -> np.ndarray:
         """Return dν/dt = (1-β₂)/β₂ (E g² - ν), elementwise E g² given."""
         if self.family == "sgd":
@@ -172,19 +167,28 @@ class Scheme:
 
     Attributes:
         substeps: substeps a step, h = 1/substeps.
-        extrapolated: Richardson's extrapolation of pairs of substeps, of second order.
+        kind: `euler`, of first order: m, then X, then w with the new m, with ν and t.
+            `staggered`: the same with m half a substep ahead of w and ν (leapfrog).
+            `extrapolated`: Richardson's extrapolation of pairs of `euler` substeps.
+            `split`: Richardson's extrapolation of pairs of staggered substeps, of second order.
         central: with Σ; without, the stable flow.
-        reduced: m settled, dw/dt = -Q(1) P⁻¹[∇L + force] - ηω w.
+        reduced: m settled, dw/dt = -Q(1) P⁻¹[∇L + force] - ηω w, by linearly implicit Euler.
         mean_squared: E g² = (∇L + force)² + diag(HΣH); without, ∇L² + diag(HΣH).
-        exponential: the filter's decay by e^(-h(1-β₁)/β₁) in the place of 1 - h(1-β₁)/β₁.
+        centred: inertia (1+β₁)/2 in the place of β₁, which is of second order below the edge, and
+            m started half a step earlier; not the rule without momentum as β₁ → 0.
+        exponential: the filter decays by e^(-h(1-β₁)/β₁); without, by 1 - h(1-β₁)/β₁.
     """
 
     substeps: int = 4
-    extrapolated: bool = False
+    kind: str = "euler"
     central: bool = True
     reduced: bool = False
     mean_squared: bool = False
-    exponential: bool = False
+    exponential: bool = True
+    centred: bool = False
+
+    def __post_init__(self) -> None:
+        assert self.kind in ("euler", "staggered", "extrapolated", "split")
 
 
 @dataclass
@@ -204,6 +208,9 @@ class FlowPath:
     m: list = field(default_factory=list)
     m_predicted: list = field(default_factory=list)
     nu: list = field(default_factory=list)
+
+
+_STAGGERED = ("staggered", "split")
 
 
 class _Look:
@@ -226,21 +233,32 @@ class _Look:
         HU = self.H @ self.U
         return np.einsum("ia,ab,ib->i", HU, X, HU)
 
-    def advanced(self, h: float) -> np.ndarray:
-        """Return m at the end of a substep: of the slow manifold in the reduced form."""
+    def settled(self) -> np.ndarray:
+        """Return the m that this gradient, seen for ever, would lead to."""
         rule, s = self.rule, self.s
-        settled = rule.filtered(self.g, rule.preconditioner(s.nu, s.t, len(self.g)))
-        if self.scheme.reduced or rule.beta1 == 0:
-            return rule.kappa / (1 - rule.beta1) * settled
-        if not self.scheme.exponential:
-            return s.m + h * rule.filter_rate(s, self.g)
-        kept = np.exp(-h * (1 - rule.beta1) / rule.beta1)
-        return kept * s.m + (1 - kept) * rule.kappa / (1 - rule.beta1) * settled
+        fed = rule.filtered(self.g, rule.preconditioner(s.nu, s.t, len(self.g)))
+        return rule.kappa / (1 - rule.beta1) * fed
 
-    def rates(self, m: np.ndarray, X: np.ndarray, mean: np.ndarray) -> tuple:
+    def kept(self, h: float) -> float:
+        """Return the factor by which the filter's memory decays in a time h."""
+        if self.scheme.reduced or self.rule.beta1 == 0:
+            return 0.0
+        beta1 = self.rule.beta1
+        decay = h * (1 - beta1) / ((1 + beta1) / 2 if self.scheme.centred else beta1)
+        return np.exp(-decay) if self.scheme.exponential else 1 - decay
+
+    def advanced(self, h: float, m: np.ndarray | None = None) -> np.ndarray:
+        """Return m (the state's own, if not given) after a time h of this gradient."""
+        m, kept = self.s.m if m is None else m, self.kept(h)
+        return kept * m + (1 - kept) * self.settled()
+
+    def rates(self, h: float, m: np.ndarray, X: np.ndarray, mean: np.ndarray) -> tuple:
         """Return dw/dt, dν/dt and dA/dt, A = Uᵀ(2Q̂ - H)U; ν sees mean² + diag(HΣH)."""
         rule, s, U = self.rule, self.s, self.U
         dw = rule.velocity(s, m, self.g, self.force(X))
+        if self.scheme.reduced:  # stiff, with rates up to Q(1) τ: linearly implicit
+            P = rule.preconditioner(s.nu, s.t, len(s.w))
+            dw = np.linalg.solve(np.eye(len(P)) + h * rule.gain(1.0, s.t) / P[:, None] * self.H, dw)
         dnu = rule.nu_rate(s, mean**2 + self.variance(X))
         dQ = np.broadcast_to(rule.metric_rate(s.nu, s.t, dnu, len(s.w)), len(s.w))
         return dw, dnu, 2 * np.einsum("ia,i,ib->ab", U, dQ, U) - self.D @ dw
@@ -250,11 +268,11 @@ class _Look:
         zero = np.zeros((self.U.shape[1],) * 2)
         X, mean = zero, self.g
         for _ in range(100):
-            stable = self.rates(m, zero, mean)[2]
+            stable = self.rates(h, m, zero, mean)[2]
             A = np.diag(2 - self.eigvals[self.critical]) + h * stable
 
             def response(V: np.ndarray, stable: np.ndarray = stable, mean: Any = mean) -> Any:
-                return h * (self.rates(m, V, mean)[2] - stable)
+                return h * (self.rates(h, m, V, mean)[2] - stable)
 
             before, X = X, solve_sdcp_oracle(A, response) if len(zero) else zero
             if not self.scheme.mean_squared or np.abs(X - before).max(initial=0) <= (
@@ -265,11 +283,14 @@ class _Look:
             X = (X + before) / 2
         return X, mean
 
-    def euler(self, h: float) -> tuple[State, np.ndarray]:
-        """Return the end of a substep, and X: first m, then X, then w with the new m, and ν, t."""
-        m, s = self.advanced(h), self.s
+    def euler(self, h: float, kick: float | None = None) -> tuple[State, np.ndarray]:
+        """Return the end of a substep, and X: first m, then X, then w with the new m, and ν, t.
+
+        `kick`, h if not given, is how far m advances; t advances at rate 1.
+        """
+        m, s = self.advanced(h if kick is None else kick), self.s
         X, mean = self.covariance(h, m)
-        dw, dnu, _ = self.rates(m, X, mean)
+        dw, dnu, _ = self.rates(h, m, X, mean)
         return State(s.w + h * dw, m, s.nu + h * dnu, s.t + h), X
 
 
@@ -290,16 +311,23 @@ def flow_path(
     derivatives: Callable[[Callable], Any] = DenseLoss,
 ) -> FlowPath:
     """Return the flow from an optimizer's state (before it absorbs the gradient at its w)."""
-    dense = derivatives(loss)
-    s, h, path = rule.absorb(start, dense.grad(start.w)), 1 / scheme.substeps, FlowPath()
+    dense, h, path = derivatives(loss), 1 / scheme.substeps, FlowPath()
+    s = rule.absorb(start, dense.grad(start.w))
+    if scheme.centred:
+        s = s._replace(m=(start.m + s.m) / 2)
+    pairs, staggered = scheme.kind in ("extrapolated", "split"), scheme.kind in _STAGGERED
     for i in range(steps * scheme.substeps + 1):
         look = _Look(rule, dense, s, scheme)
-        following, X = look.euler(h)
+        begins = i % 2 == 0 if pairs else i == 0
+        following, X = look.euler(h, h / 2 if begins and staggered else h)
         if i % scheme.substeps == 0:
             _record(path, look, X)
-        if scheme.extrapolated and i % 2 == 0:
-            long = look.euler(2 * h)[0]
-        if scheme.extrapolated and i % 2 == 1:
+        if pairs and begins:
+            long = look.euler(2 * h, h if staggered else 2 * h)[0]
+        elif pairs:
+            if staggered:  # both m wait for their last half kick; this gradient is near enough
+                following = following._replace(m=look.advanced(h / 2, following.m))
+                long = long._replace(m=look.advanced(h, long.m))
             following = State(*(2 * a - b for a, b in zip(following, long, strict=True)))
         s = following
     return path
