@@ -111,9 +111,42 @@ def adaptive_edge(c: float, rule: MomentumRule, y0: float, t: np.ndarray) -> Edg
     return Edge(y, q**2 * (1 + 2 * r * B / (y + A)))
 
 
-def adamw_rest(c: float, rule: MomentumRule) -> Edge:
-    """Return the fixed point of AdamW's central flow: Σ = q², y = Q(1)(1 - q²/2c)/ω; ε → 0."""
+def adamw_rest(c: float, rule: MomentumRule, mean_squared: bool) -> tuple[float, float]:
+    """Return y and Σ_xx where AdamW's central flow rests on `saddle(c)`; ε → 0.
+
+    Σ = q², q = η/τ. With ν_y = c² y = Q(1)(1 - q²/2c)/ω; with ν_y = (c - Σ/2)², y = Q(1)/ω.
+    """
     late = 1e9
-    q = rule.rate(late) / rule.edge(late)
-    y = rule.gain(1.0, late) * (1 - q**2 / (2 * c)) / rule.decay
-    return Edge(np.array([y]), np.array([q**2]))
+    q, y = rule.rate(late) / rule.edge(late), rule.gain(1.0, late) / rule.decay
+    return (y if mean_squared else y * (1 - q**2 / (2 * c))), q**2
+
+
+def growth_gain(rule: MomentumRule, t: float = 1e9) -> float:
+    """Return G: a period-two oscillation grows by G (s - 2) a step, s the effective sharpness.
+
+    G = 1/(1 + 2Q'(-1)/Q(-1)), for heavy ball and Adam (1 + β₁)/(1 - β₁).
+    """
+    a, beta1 = rule.output(t)[0], rule.beta1
+    slope = -a * rule.kappa * beta1 / (1 + beta1) ** 2
+    return 1 / (1 + 2 * slope / rule.gain(-1.0, t))
+
+
+def loop_multipliers(rule: MomentumRule, c: float) -> np.ndarray:
+    """Return the multipliers per step of disturbances of the optimizer's period-two orbit.
+
+    Exact for `saddle(c)` and family `sgd` with constant rate: the roots E of
+
+        [(E + 1)/Q(-E) - 2/Q(-1)] (E - 1)/Q(E) = -2 c η².
+
+    The pair next to 1 is the self-stabilisation loop; beyond 1 in absolute value it grows.
+    """
+    P = np.polynomial.polynomial
+    (a, b), beta1 = rule.output(1.0), rule.beta1
+    # Q(E) = N(E)/D(E); coefficients from the constant up
+    N, D = np.array([-b * beta1, b + a * rule.kappa]), np.array([-beta1, 1.0])
+    N_minus, D_minus = N * [1, -1], D * [1, -1]
+    oscillation = P.polysub(P.polymul([1, 1], D_minus), rule.edge(1.0) * N_minus)
+    drift = P.polymul([-1, 1], D)
+    coupling = 2 * c * rule.lr**2 * P.polymul(N_minus, N)
+    roots = P.polyroots(P.polyadd(P.polymul(oscillation, drift), coupling))
+    return roots[np.argsort(np.abs(roots - 1))]

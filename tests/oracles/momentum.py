@@ -252,36 +252,39 @@ class _Look:
         m, kept = self.s.m if m is None else m, self.kept(h)
         return kept * m + (1 - kept) * self.settled()
 
-    def rates(self, h: float, m: np.ndarray, X: np.ndarray, mean: np.ndarray) -> tuple:
-        """Return dw/dt, dν/dt and dA/dt, A = Uᵀ(2Q̂ - H)U; ν sees mean² + diag(HΣH)."""
+    def rates(self, h: float, m: np.ndarray, X: np.ndarray, near: np.ndarray) -> tuple:
+        """Return dw/dt, dν/dt and dA/dt, A = Uᵀ(2Q̂ - H)U: affine in X.
+
+        With `mean_squared` (∇L + force)² is linear in X around a covariance `near`.
+        """
         rule, s, U = self.rule, self.s, self.U
         dw = rule.velocity(s, m, self.g, self.force(X))
         if self.scheme.reduced:  # stiff, with rates up to Q(1) τ: linearly implicit
             P = rule.preconditioner(s.nu, s.t, len(s.w))
             dw = np.linalg.solve(np.eye(len(P)) + h * rule.gain(1.0, s.t) / P[:, None] * self.H, dw)
-        dnu = rule.nu_rate(s, mean**2 + self.variance(X))
+        squared = self.g**2
+        if self.scheme.mean_squared:
+            mean = self.g + self.force(near)
+            squared = mean**2 + 2 * mean * self.force(X - near)
+        dnu = rule.nu_rate(s, squared + self.variance(X))
         dQ = np.broadcast_to(rule.metric_rate(s.nu, s.t, dnu, len(s.w)), len(s.w))
         return dw, dnu, 2 * np.einsum("ia,i,ib->ab", U, dQ, U) - self.D @ dw
 
-    def covariance(self, h: float, m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return X for a substep of length h, and the mean gradient that ν sees."""
-        zero = np.zeros((self.U.shape[1],) * 2)
-        X, mean = zero, self.g
-        for _ in range(100):
-            stable = self.rates(h, m, zero, mean)[2]
-            A = np.diag(2 - self.eigvals[self.critical]) + h * stable
+    def covariance(self, h: float, m: np.ndarray) -> np.ndarray:
+        """Return X for a substep of length h; with `mean_squared` by Newton's method."""
+        X = zero = np.zeros((self.U.shape[1],) * 2)
+        gap = np.diag(2 - self.eigvals[self.critical])
+        for _ in range(20 if len(zero) else 0):
+            near, stable = X, self.rates(h, m, zero, X)[2]
 
-            def response(V: np.ndarray, stable: np.ndarray = stable, mean: Any = mean) -> Any:
-                return h * (self.rates(h, m, V, mean)[2] - stable)
+            def response(V: np.ndarray, near: np.ndarray = near, stable: Any = stable) -> Any:
+                return h * (self.rates(h, m, V, near)[2] - stable)
 
-            before, X = X, solve_sdcp_oracle(A, response) if len(zero) else zero
-            if not self.scheme.mean_squared or np.abs(X - before).max(initial=0) <= (
-                1e-11 * np.abs(X).max(initial=0)
-            ):
-                return X, mean
-            mean = self.g + self.force((X + before) / 2)  # halved steps: the plain ones may cycle
-            X = (X + before) / 2
-        return X, mean
+            X = solve_sdcp_oracle(gap + h * stable, response)
+            linear = self.rule.family == "sgd" or not self.scheme.mean_squared
+            if linear or np.abs(X - near).max() <= 1e-10 * np.abs(X).max():
+                break
+        return X
 
     def euler(self, h: float, kick: float | None = None) -> tuple[State, np.ndarray]:
         """Return the end of a substep, and X: first m, then X, then w with the new m, and ν, t.
@@ -289,8 +292,8 @@ class _Look:
         `kick`, h if not given, is how far m advances; t advances at rate 1.
         """
         m, s = self.advanced(h if kick is None else kick), self.s
-        X, mean = self.covariance(h, m)
-        dw, dnu, _ = self.rates(h, m, X, mean)
+        X = self.covariance(h, m)
+        dw, dnu, _ = self.rates(h, m, X, X)
         return State(s.w + h * dw, m, s.nu + h * dnu, s.t + h), X
 
 
