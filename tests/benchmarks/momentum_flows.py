@@ -38,7 +38,7 @@ CASES = {
 FORMS = {
     "stable": Scheme(kind="split", central=False),
     "central": Scheme(kind="split"),
-    "reduced": Scheme(substeps=8, reduced=True),
+    "reduced": Scheme(reduced=True),
     "mean squared": Scheme(kind="split", mean_squared=True),
     "centred": Scheme(kind="split", centred=True),
 }

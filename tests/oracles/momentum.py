@@ -312,10 +312,14 @@ def flow_path(
     steps: int,
     scheme: Scheme = Scheme(),
     derivatives: Callable[[Callable], Any] = DenseLoss,
+    absorbed: bool = False,
 ) -> FlowPath:
-    """Return the flow from an optimizer's state (before it absorbs the gradient at its w)."""
+    """Return the flow from an optimizer's state before it absorbs the gradient at its w.
+
+    If `absorbed`, it has: a flow goes on from another's state.
+    """
     dense, h, path = derivatives(loss), 1 / scheme.substeps, FlowPath()
-    s = rule.absorb(start, dense.grad(start.w))
+    s = start if absorbed else rule.absorb(start, dense.grad(start.w))
     if scheme.centred:
         s = s._replace(m=(start.m + s.m) / 2)
     pairs, staggered = scheme.kind in ("extrapolated", "split"), scheme.kind in _STAGGERED

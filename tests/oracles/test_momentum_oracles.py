@@ -1,5 +1,7 @@
 """The oracles of momentum against optax, against each other and against closed forms."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +20,7 @@ from tests.oracles.analytic import (
     sgd_edge,
 )
 from tests.oracles.momentum import MomentumRule, Scheme, State, flow_path, optimizer_path
-from tests.oracles.preconditioned import DenseLoss
+from tests.oracles.preconditioned import DenseLoss, OracleRule, central_path
 
 STEPS = 200
 LR, BETA1, BETA2, EPS, DECAY = 0.002, 0.9, 0.97, 1e-6, 0.1
@@ -199,9 +201,12 @@ def test_adamw_rests_on_the_saddle(mean_squared):
     q = rule.rate(1e6) / rule.edge(1e6)
     c = 3 * q**2
     y, sigma = adamw_rest(c, rule, mean_squared)
+    start = edge_start(rule, 0.0, y, c)  # a wrong y would go a factor e nearer to the right one
+    if mean_squared:  # again before it absorbs g_y = -c
+        start.nu[1] = ((c - sigma / 2) ** 2 - (1 - rule.beta2) * c**2) / rule.beta2
     path = flow_path(
         saddle(c),
-        edge_start(rule, 0.0, y, c),  # a wrong y would go a factor e nearer to the right one
+        start,
         rule,
         100,
         Scheme( kind="split", mean_squared=mean_squared),
@@ -270,3 +275,62 @@ def test_loops_grow_as_predicted(name):
         s = rule.step(s, np.array([s.w[1] * s.w[0], s.w[0] ** 2 / 2 - c]))
     third, second = (np.abs(disturbed[k * n // 4 : (k + 1) * n // 4]).max() for k in (2, 1))
     np.testing.assert_allclose(np.log(third / second) / period, np.log(abs(E)), rtol=0.02)
+
+
+NETWORK_RULES = {
+    "heavy_ball": MomentumRule("sgd", 0.8, 0.5),
+    "adam": MomentumRule("adam", 0.05, 0.9, 0.95),
+    "rmsprop": MomentumRule("rmsprop", 0.004, 0.8, 0.95),
+}
+
+
+@pytest.mark.parametrize("name", NETWORK_RULES)
+def test_orders_of_convergence_at_the_edge(name):
+    loss, w = NETWORKS["tanh_regression"]()
+    rule = NETWORK_RULES[name]
+    states = optimizer_path(loss, w, rule, 5)
+    path = flow_path(loss, states[-1], rule, 110, Scheme(2, "split"))
+    k = next(k for k in range(20, 110) if all(path.num_critical[k - 20 : k + 1]))
+    begin = State(path.params[k], path.m[k], path.nu[k], 6.0 + k)
+
+    def end(substeps, kind):
+        p = flow_path(loss, begin, rule, 4, Scheme(substeps, kind), absorbed=True)
+        assert set(p.num_critical) == {path.num_critical[k]}
+        return np.concatenate([p.params[-1], p.m[-1]])
+
+    exact = end(64, "split")
+    for kind, order in (("euler", 1), ("extrapolated", 2), ("split", 2)):
+        gaps = [np.linalg.norm(end(n, kind) - exact) for n in (8, 16)]
+        assert abs(np.log2(gaps[0] / gaps[1]) - order) < 0.35, (kind, gaps)
+
+
+@pytest.mark.parametrize(
+    ("kind", "rule"),
+    [
+        ("gradient_descent", MomentumRule("sgd", 0.8, 0.0)),
+        ("rmsprop", MomentumRule("rmsprop", 0.01, 0.0, 0.95)),
+    ],
+)
+def test_without_momentum_it_is_the_oracle_without_momentum(kind, rule):
+    loss, w = NETWORKS["tanh_regression"]()
+    theirs = central_path(loss, w, OracleRule(kind, rule.lr, 0.95), 60, 4, 5)
+    start = optimizer_path(loss, w, rule, 5)[-1]
+    ours = flow_path(loss, start, rule, 60)
+    assert max(theirs.num_critical) >= 1
+    np.testing.assert_allclose(ours.predicted, theirs.predicted, rtol=1e-8)
+    np.testing.assert_allclose(ours.params[-1], theirs.params[-1], rtol=1e-7)
+
+
+@pytest.mark.parametrize("family", ["sgd", "rmsprop", "adam"])
+def test_a_filter_of_short_memory_is_none(family):
+    """From β₁ = 0.02 on the flow tends to the one without, linearly in β₁."""
+    loss, w = NETWORKS["deep_linear"]()
+    rule = MomentumRule(family, 0.05 if family == "sgd" else 0.005, 0.0, 0.9)
+    none = flow_path(loss, rule.init(w), rule, 5)
+    gaps = []
+    for beta1 in (0.02, 0.01):
+        short = replace(rule, beta1=beta1)
+        path = flow_path(loss, short.init(w), short, 5)
+        gaps.append(np.linalg.norm(path.params[-1] - none.params[-1]))
+    assert gaps[1] < 0.02 * np.linalg.norm(none.params[-1] - w)
+    assert abs(np.log2(gaps[0] / gaps[1]) - 1) < 0.2
