@@ -62,7 +62,14 @@ def digits(seed: int = 0) -> tuple[Callable, np.ndarray]:
     _, _, axes = np.linalg.svd(images, full_matrices=False)
     x = images @ axes[:INPUTS].T
     x, y = x / x.std(), np.eye(CLASSES)[labels[:EXAMPLES]]
-    shapes = [(INPUTS, HIDDEN), (HIDDEN,), (HIDDEN, HIDDEN), (HIDDEN,), (HIDDEN, CLASSES), (CLASSES,)]
+    shapes = [
+        (INPUTS, HIDDEN),
+        (HIDDEN,),
+        (HIDDEN, HIDDEN),
+        (HIDDEN,),
+        (HIDDEN, CLASSES),
+        (CLASSES,),
+    ]
     rng = np.random.default_rng(seed)
     parts = [rng.standard_normal(s) / np.sqrt(s[0]) if len(s) == 2 else np.zeros(s) for s in shapes]
     ends = np.cumsum([p.size for p in parts])[:-1]

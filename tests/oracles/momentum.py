@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.linalg
 
+from tests.oracles.complementarity import solve_complementarity
 from tests.oracles.optimizers import Factor, constant
-from tests.oracles.preconditioned import CRITICAL, DenseLoss, solve_sdcp_oracle
+from tests.oracles.preconditioned import CRITICAL, DenseLoss
 
 
 class State(NamedTuple):
@@ -280,7 +281,7 @@ class _Look:
             def response(V: np.ndarray, near: np.ndarray = near, stable: Any = stable) -> Any:
                 return h * (self.rates(h, m, V, near)[2] - stable)
 
-            X = solve_sdcp_oracle(gap + h * stable, response)
+            X = solve_complementarity(gap + h * stable, response)
             linear = self.rule.family == "sgd" or not self.scheme.mean_squared
             if linear or np.abs(X - near).max() <= 1e-10 * np.abs(X).max():
                 break

@@ -186,9 +186,7 @@ def torch_nadam(
     path, m, nu, product = [w], np.zeros_like(w), np.zeros_like(w), 1.0
     for k in range(steps):
         g, t = grad(w), k + 1
-        mu, following = (
-            betas[0] * (1 - 0.5 * 0.96 ** (s * momentum_decay)) for s in (t, t + 1)
-        )
+        mu, following = (betas[0] * (1 - 0.5 * 0.96 ** (s * momentum_decay)) for s in (t, t + 1))
         product *= mu
         m = betas[0] * m + (1 - betas[0]) * g
         nu = betas[1] * nu + (1 - betas[1]) * g**2
