@@ -14,12 +14,24 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cflows_ray.paired import PairedOptions, PairedPack, PairedResult, PairedRun, run_paired
     from cflows_ray.problem import Problem
-    from cflows_ray.rules import GradientDescent, RMSProp, ScalarRMSProp
+    from cflows_ray.rules import (
+        Adam,
+        AdamW,
+        GradientDescent,
+        NAdam,
+        RMSProp,
+        ScalarAdam,
+        ScalarRMSProp,
+    )
 
 __version__ = "0.2.0"
 
 _HOME = {
+    "Adam": "cflows_ray.rules",
+    "AdamW": "cflows_ray.rules",
     "GradientDescent": "cflows_ray.rules",
+    "NAdam": "cflows_ray.rules",
+    "ScalarAdam": "cflows_ray.rules",
     "ScalarRMSProp": "cflows_ray.rules",
     "RMSProp": "cflows_ray.rules",
     "PairedOptions": "cflows_ray.paired.run",
@@ -31,13 +43,17 @@ _HOME = {
 }
 
 __all__ = [
+    "Adam",
+    "AdamW",
     "GradientDescent",
+    "NAdam",
     "PairedOptions",
     "PairedPack",
     "PairedResult",
     "PairedRun",
     "Problem",
     "RMSProp",
+    "ScalarAdam",
     "ScalarRMSProp",
     "run_paired",
 ]

@@ -115,6 +115,30 @@ def average_decay(default: Any = MISSING, *, meaning: str, **more: Any) -> Any:
     return number(default, check=decay_rate, meaning=meaning, **more)
 
 
+def momentum(check: Any) -> Any:
+    """Declare the decay β of a gradient filter that may be left out."""
+    return number(
+        0.0,
+        check=check,
+        meaning="momentum: decay of the gradient's filter, 0 for none",
+        symbol="β",
+        off=0.0,
+        absent=0.0,
+    )
+
+
+def weight_decay(check: Any, default: float = 0.0, **more: Any) -> Any:
+    """Declare the strength ω of decoupled weight decay, w' = ... - η ω w."""
+    return number(
+        default,
+        check=check,
+        meaning="decoupled weight decay, multiplied by the learning rate",
+        symbol="ω",
+        off=0.0,
+        **more,
+    )
+
+
 def flag(default: bool, *, meaning: str, **more: Any) -> Any:
     """Declare a choice between two programs."""
     return declare(default, check=boolean, kind="boolean", meaning=meaning, **more)

@@ -7,7 +7,10 @@ declares its hyperparameters and implements one of the two contracts of `rule.py
 `RULES.register`. The contract tests over the registry then apply to it. Loads no JAX by itself.
 """
 
+from cflows_ray.rules.adam import Adam
+from cflows_ray.rules.adamw import AdamW
 from cflows_ray.rules.gradient_descent import GradientDescent
+from cflows_ray.rules.nadam import NAdam
 from cflows_ray.rules.preconditioned import Averages, PreconditionedRule
 from cflows_ray.rules.registry import (
     RULES,
@@ -17,17 +20,22 @@ from cflows_ray.rules.registry import (
 )
 from cflows_ray.rules.rmsprop import RMSProp
 from cflows_ray.rules.rule import AveragedRule, Moments, Motion, UpdateRule, is_traced, traced
+from cflows_ray.rules.scalar_adam import ScalarAdam
 from cflows_ray.rules.scalar_rmsprop import ScalarRMSProp
 
 __all__ = [
     "RULES",
+    "Adam",
+    "AdamW",
     "AveragedRule",
     "Averages",
     "GradientDescent",
     "Moments",
     "Motion",
+    "NAdam",
     "PreconditionedRule",
     "RMSProp",
+    "ScalarAdam",
     "ScalarRMSProp",
     "UpdateRule",
     "all_hyperparameters",

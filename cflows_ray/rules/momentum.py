@@ -2,7 +2,7 @@
 
     m' = β m + κ g,     u = a m' + b g,     Q(z) = b + aκ / (1 - β/z)
 
-The theory needs the filter at two frequencies (docs/theory.md, "Momentum"): its gain Q(1) for what
+The theory needs the filter at two frequencies (docs/momentum-theory.md): its gain Q(1) for what
 stays, and Q(-1) for an oscillation of period two.
 
 | | κ | a | b |
@@ -10,13 +10,14 @@ stays, and Q(-1) for an oscillation of period two.
 | heavy ball | 1 | 1 | 0 |
 | Nesterov | 1 | β | 1 |
 | Adam | 1-β | 1 | 0 |
-| NAdam | 1-β | β (corrected) | 1-β |
+| NAdam | 1-β | β (1-βᵗ)/(1-βᵗ⁺¹) | 1-β |
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cflows_ray.checks import number
 from cflows_ray.lazy import LazyModule
 
 if TYPE_CHECKING:
@@ -47,9 +48,22 @@ class Filter(NamedTuple):
         """Return u = a m' + b g."""
         return self.of_memory * memory + self.of_gradient * grad
 
-    def drift(self, memory: Float[Array, " d"], grad: Float[Array, " d"]) -> Float[Array, " d"]:
-        """Return dm/dt = ((β - 1) m + κ g) / β, for m that has absorbed the present gradient."""
-        return ((self.decay - 1.0) * memory + self.intake * grad) / self.decay
+    def drift(
+        self,
+        memory: Float[Array, " d"],
+        grad: Float[Array, " d"],
+        length: float | Float[Array, ""],
+    ) -> Float[Array, " d"]:
+        """Return the mean of dm/dt = ((β - 1) m + κ g) / β over a substep, g held.
+
+        For m that has absorbed the present gradient. m decays to κg / (1-β) at the rate
+        γ = (1-β)/β; over a length h it does (1 - e^{-γh}) of the way, exactly.
+        """
+        rate = (1.0 - self.decay) / self.decay
+        goal = self.intake / (1.0 - self.decay) * grad
+        length = jnp.asarray(length, memory.dtype)
+        share = jnp.where(length > 0, -jnp.expm1(-rate * length) / length, rate)
+        return share * (goal - memory)
 
     @property
     def slow_gain(self) -> Float[Array, ""]:
@@ -73,13 +87,25 @@ class Filter(NamedTuple):
         return jnp.maximum(trace, jnp.sqrt(jnp.abs(determinant)))
 
 
-def heavy_ball(decay: Float[Array, ""]) -> Filter:
+def heavy_ball(decay: Float[Array, ""] | float) -> Filter:
     """Return m' = β m + g, u = m' (`optax.trace`)."""
+    decay = jnp.asarray(decay)
     one, none = jnp.ones_like(decay), jnp.zeros_like(decay)
-    return Filter(jnp.asarray(decay), one, one, none)
+    return Filter(decay, one, one, none)
 
 
-def nesterov(decay: Float[Array, ""]) -> Filter:
+def nesterov(decay: Float[Array, ""] | float) -> Filter:
     """Return m' = β m + g, u = β m' + g (`optax.trace(nesterov=True)`)."""
+    decay = jnp.asarray(decay)
     one = jnp.ones_like(decay)
-    return Filter(jnp.asarray(decay), one, jnp.asarray(decay), one)
+    return Filter(decay, one, decay, one)
+
+
+def momentum_rate(name: str, value: Any) -> float:
+    """Check a momentum: 0 leaves the filter out."""
+    return number(name, value, ">= 0 and < 1", low=0.0, high=1.0)
+
+
+def decay_strength(name: str, value: Any) -> float:
+    """Check a weight decay: 0 leaves it out."""
+    return number(name, value, ">= 0", low=0.0)

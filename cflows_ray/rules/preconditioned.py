@@ -5,28 +5,31 @@ is made of, a filter of the gradient (momentum, `momentum.py`), and decoupled we
 
     absorb      ν' = β₂ν + (1-β₂) q(g),   m' = β m + κ g
     step        w' = w - P⁻¹ (a m' + b g) - η ω w
-    motion      dν/dt = (1-β₂)/β₂ (E q - ν),   dm/dt = ((β-1) m + κ∇L)/β
+    motion      dν/dt = (1-β₂)/β₂ (E q - ν),   dm/dt = ((β-1) m + κ∇L)/β (m moves first)
                 dw/dt = -P⁻¹ [a m + b∇L + Q(1)·½∇<H,Σ>] - η ω w
     edge        Q̂ = (τ/2) P,   τ = (2 - η ω) / Q(-1)
 
 With the factors 1/β₂ and 1/β a flow's averages agree with the discrete ones *after* these have
-absorbed the current gradient (docs/theory.md, "Update rules" and "Momentum").
+absorbed the current gradient (docs/theory.md, "Update rules"; docs/momentum-theory.md).
+
+Where the filter follows the preconditioner (`filters_steps`: RMSProp with momentum), m holds P⁻¹g
+and the step is the filter's output itself.
 """
 
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from cflows_ray.checks import require
 from cflows_ray.lazy import LazyModule
+from cflows_ray.rules.momentum import Filter
 from cflows_ray.rules.rule import AveragedRule, Moments, Motion
 
 if TYPE_CHECKING:
     import jax.numpy as jnp
     from jaxtyping import Array, Float
 
-    from cflows_ray.rules.momentum import Filter
 else:
     jnp = LazyModule("jax.numpy")
 
@@ -45,6 +48,9 @@ class Averages(NamedTuple):
 
 class PreconditionedRule(AveragedRule):
     """Preconditioned gradient descent; a subclass says what P is, and which parts there are."""
+
+    filters_steps: ClassVar[bool] = False
+    """Whether the filter is fed with P⁻¹g and not with g."""
 
     @abc.abstractmethod
     def preconditioner(self, t: Float[Array, ""], nu: Any) -> Float[Array, "..."]:
@@ -68,7 +74,7 @@ class PreconditionedRule(AveragedRule):
     def init(self, params: Float[Array, " d"]) -> Averages:
         """Return zeros."""
         nu = self.second_moment(params, params)
-        has_filter = self.gradient_filter(jnp.ones((), params.dtype)) is not None
+        has_filter = self._filter(jnp.ones((), params.dtype)) is not None
         return Averages(
             momentum=jnp.zeros_like(params) if has_filter else None,
             nu=None if nu is None else jnp.zeros_like(nu),
@@ -77,13 +83,13 @@ class PreconditionedRule(AveragedRule):
     def absorb(self, t: Float[Array, ""], state: Averages, grad: Float[Array, " d"]) -> Averages:
         """Return m' = β m + κ g and ν' = β₂ν + (1-β₂) q(g)."""
         memory, nu = state
-        passed = self.gradient_filter(t)
-        if passed is not None:
-            memory = passed.absorb(memory, grad)
         squared = self.second_moment(grad, jnp.zeros_like(grad))
         if squared is not None:
             kept, taken = self._weights(squared)
             nu = kept * nu + taken * squared
+        passed = self._filter(t)
+        if passed is not None:
+            memory = passed.absorb(memory, self._fed(t, nu, grad))
         return Averages(memory, nu)
 
     def step(
@@ -94,9 +100,11 @@ class PreconditionedRule(AveragedRule):
         grad: Float[Array, " d"],
     ) -> Float[Array, " d"]:
         """Return w - P⁻¹ (a m' + b g) - η ω w."""
-        passed = self.gradient_filter(t)
-        moved = grad if passed is None else passed.output(state.momentum, grad)
-        following = params - moved / self.preconditioner(t, state.nu)
+        passed = self._filter(t)
+        if passed is None:
+            following = params - grad / self.preconditioner(t, state.nu)
+        else:
+            following = params - self._output(passed, t, state.nu, state.momentum, grad)
         decay = self._decay(t)
         return following if decay is None else following - decay * params
 
@@ -115,14 +123,16 @@ class PreconditionedRule(AveragedRule):
         length: float | Float[Array, ""],
     ) -> Motion:
         """Return dw/dt and ds/dt, see the head of this file."""
-        passed, rate = self.gradient_filter(t), None
-        # the force of the oscillation acts at once, not through the filter's memory
-        force = seen.grad + seen.excess
-        if passed is not None:
-            rate = passed.drift(state.momentum, seen.grad)
+        passed, rate = self._filter(t), None
+        P = self.preconditioner(t, state.nu)
+        if passed is None:
+            velocity = -(seen.grad + seen.excess) / P
+        else:
+            rate = passed.drift(state.momentum, self._fed(t, state.nu, seen.grad), length)
             ahead = state.momentum + length * rate
-            force = passed.output(ahead, seen.grad) + passed.slow_gain * seen.excess
-        velocity = -force / self.preconditioner(t, state.nu)
+            # the force of the oscillation acts at once, not through the filter's memory
+            force = passed.slow_gain * seen.excess / P
+            velocity = -self._output(passed, t, state.nu, ahead, seen.grad) - force
         decay = self._decay(t)
         if decay is not None:
             velocity = velocity - decay * params
@@ -139,7 +149,7 @@ class PreconditionedRule(AveragedRule):
     def edge_preconditioner(self, t: Float[Array, ""], state: Averages) -> Float[Array, "..."]:
         """Return (τ/2) P, τ = (2 - η ω) / Q(-1) the critical eigenvalue of P⁻¹H."""
         P = self.preconditioner(t, state.nu)
-        passed, decay = self.gradient_filter(t), self._decay(t)
+        passed, decay = self._filter(t), self._decay(t)
         if decay is not None:
             P = P * (1.0 - 0.5 * decay)
         return P if passed is None else P / passed.fast_gain
@@ -152,12 +162,33 @@ class PreconditionedRule(AveragedRule):
 
     def fastest_rate(self, t: Float[Array, ""], sharpness: Float[Array, ""]) -> Float[Array, ""]:
         """Return the sharpness itself, or with momentum the rate of the filter's oscillation."""
-        passed = self.gradient_filter(t)
+        passed = self._filter(t)
         if passed is None:
             return sharpness
         return passed.fastest_rate(jnp.abs(sharpness) / passed.fast_gain)
 
     # Parts ----------------------------------------------------------------------------------
+
+    def _filter(self, t: Float[Array, ""]) -> Filter | None:
+        """Return the filter with its numbers in the dtype of t."""
+        passed = self.gradient_filter(t)
+        return None if passed is None else Filter(*(x.astype(t.dtype) for x in passed))
+
+    def _fed(self, t: Float[Array, ""], nu: Any, grad: Float[Array, " d"]) -> Float[Array, " d"]:
+        """Return what the filter is fed with."""
+        return grad / self.preconditioner(t, nu) if self.filters_steps else grad
+
+    def _output(
+        self,
+        passed: Filter,
+        t: Float[Array, ""],
+        nu: Any,
+        memory: Float[Array, " d"],
+        grad: Float[Array, " d"],
+    ) -> Float[Array, " d"]:
+        """Return the step that the filter's output makes."""
+        moved = passed.output(memory, self._fed(t, nu, grad))
+        return moved if self.filters_steps else moved / self.preconditioner(t, nu)
 
     def _decay(self, t: Float[Array, ""]) -> Float[Array, ""] | None:
         """Return η(t) ω, or None without weight decay."""

@@ -19,6 +19,10 @@ RULES: Registry[Any] = Registry(
         "gradient_descent": "cflows_ray.rules.gradient_descent:GradientDescent",
         "scalar_rmsprop": "cflows_ray.rules.scalar_rmsprop:ScalarRMSProp",
         "rmsprop": "cflows_ray.rules.rmsprop:RMSProp",
+        "adam": "cflows_ray.rules.adam:Adam",
+        "adamw": "cflows_ray.rules.adamw:AdamW",
+        "nadam": "cflows_ray.rules.nadam:NAdam",
+        "scalar_adam": "cflows_ray.rules.scalar_adam:ScalarAdam",
     },
 )
 
@@ -30,7 +34,7 @@ def hyperparameters(rule: str) -> dict[str, Declared]:
 
     Example:
         >>> list(hyperparameters("rmsprop"))
-        ['lr', 'beta2', 'eps', 'bias_correction', 'schedule']
+        ['lr', 'beta2', 'eps', 'bias_correction', 'schedule', 'momentum', 'weight_decay']
     """
     return declared(RULES[rule])
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from cflows_ray.declare import average_decay, flag, learning_rate, number
+from cflows_ray.declare import average_decay, flag, learning_rate, momentum, number, weight_decay
+from cflows_ray.rules.momentum import Filter, decay_strength, heavy_ball, momentum_rate
 from cflows_ray.rules.preconditioned import PreconditionedRule, check_average, corrected, root
 from cflows_ray.schedules import schedule
 
@@ -30,6 +31,8 @@ class RMSProp(PreconditionedRule):
         eps: ε > 0, outside the root.
         bias_correction: use ν / (1 - β₂^t).
         schedule: see `cflows_ray.schedules`.
+        momentum: β of a filter of the steps, m' = βm + P⁻¹g, 0 for none (`optax.rmsprop`).
+        weight_decay: ω, decoupled.
 
     Raises `ConfigError` if a field is not allowed.
 
@@ -38,6 +41,8 @@ class RMSProp(PreconditionedRule):
         0.99
     """
 
+    filters_steps: ClassVar[bool] = True
+
     lr: float = learning_rate()
     beta2: float = average_decay(0.99, meaning="decay of the second moment", symbol="β₂")
     eps: float = number(  # 0 would divide 0 by 0 where a gradient is always 0
@@ -45,6 +50,15 @@ class RMSProp(PreconditionedRule):
     )
     bias_correction: bool = flag(False, meaning="second moment divided by 1 - beta2^t")
     schedule: str = schedule()
+    momentum: float = momentum(momentum_rate)
+    weight_decay: float = weight_decay(decay_strength, absent=0.0)
+
+    def gradient_filter(self, t: Float[Array, ""]) -> Filter | None:
+        """Return the heavy ball's filter; None without momentum."""
+        del t
+        if isinstance(self.momentum, float) and self.momentum == 0.0:
+            return None
+        return heavy_ball(self.momentum)
 
     def second_moment(
         self, grad: Float[Array, " d"], variance: Float[Array, " d"]
