@@ -91,7 +91,7 @@ def check(options, data):
 
 def build(options, data):
     def forward(scope, x, num_outputs):
-        return options.gain * linear(scope / "layer", x, num_outputs, use_bias=False)
+        return options.gain * linear(scope.push("layer"), x, num_outputs, use_bias=False)
 
     return network(partial(forward, num_outputs=data.num_outputs), data)
 
