@@ -139,7 +139,7 @@ class Recipe(ABC):
 
     A data set and a network are joined by `Supervised`. A workload of another kind derives from
     this class, in one file that imports JAX inside `build`, or when something there is used
-    (`lazy_module`):
+    (`cflows_ray.lazy.LazyModule`):
 
         class Bowl(Recipe):
             summary = "a quadratic in two parameters"

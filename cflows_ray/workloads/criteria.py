@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Bool, Float, Shaped
 
-from cflows_ray.workloads.lazy import lazy_module
+from cflows_ray.lazy import LazyModule
 
 if TYPE_CHECKING:
     import jax
     import jax.numpy as jnp
     from jaxtyping import Array
 else:
-    jax, jnp = lazy_module("jax"), lazy_module("jax.numpy")
+    jax, jnp = LazyModule("jax"), LazyModule("jax.numpy")
 
 Criterion = Callable[[Any, Any], "Array"]
 

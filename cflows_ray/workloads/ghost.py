@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float
 
-from cflows_ray.workloads.lazy import lazy_module
+from cflows_ray.lazy import LazyModule
 
 if TYPE_CHECKING:
     import jax
     import jax.numpy as jnp
     from jaxtyping import Array, PyTree
 else:
-    jax, jnp = lazy_module("jax"), lazy_module("jax.numpy")
+    jax, jnp = LazyModule("jax"), LazyModule("jax.numpy")
 
 
 def mean_over_examples(

@@ -1,82 +1,58 @@
 """Layers that several networks share, as functions of a scope and an input.
 
-A `Scope` is where a layer's parameters are. All layers compute in the dtype of their inputs and
-parameters, keep their parameters in float32 when initialised, and have exact derivatives of every
-order, which the third derivatives of the central flow need. The norms are written out for that
-reason: library kernels that compute the variance as E[x²] - E[x]², clipped at zero, lose digits and
-have wrong derivatives where they clip.
+A scope is flax's (`flax.core.Scope`), a place in the nested dict of a network's parameters:
+`scope.push("name")` is the place of a part, `parameter` a parameter there. All layers compute in
+the dtype of their inputs and parameters, keep their parameters in float32 when initialised, and
+have exact derivatives of every order, which the third derivatives of the central flow need. The
+norms are written out for that reason: library kernels that compute the variance as E[x²] - E[x]²,
+clipped at zero, lose digits and have wrong derivatives where they clip.
 """
 
 from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 
+from cflows_ray.lazy import LazyModule
 from cflows_ray.workloads.base import DataSet, Network
-from cflows_ray.workloads.lazy import lazy_module
 
 if TYPE_CHECKING:
     import jax
     import jax.numpy as jnp
+    from flax import core
+    from flax.core import Scope
     from jaxtyping import Array, PyTree
 else:
-    jax, jnp = lazy_module("jax"), lazy_module("jax.numpy")
+    jax, jnp, core = LazyModule("jax"), LazyModule("jax.numpy"), LazyModule("flax.core")
 
 Initializer = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
-Declared = dict[tuple[str, ...], tuple[Initializer, tuple[int, ...]]]
 
 
-class Scope:
-    """Where a part of a network has its parameters: a place in a nested dict, `scope / "name"`.
+def parameter(scope: Scope, name: str, init: Initializer, shape: tuple[int, ...]) -> Array:
+    """Return a parameter of a scope; while a network is initialised, draw it.
 
-    Args:
-        params: the nested dict at this place; None while a network is being initialised.
-        path: names from the root to here.
-        declared: while being initialised, what each parameter is drawn from, by its path.
+    NumPy draws it, in float32, from a stream of its own that the seed and the parameter's path
+    name: a layer that is added or taken away changes no other. JAX's generator would have to be
+    compiled for every shape, which takes longer than many a run.
 
-    Example:
-        >>> scope = Scope({"head": {"bias": np.zeros(3)}})
-        >>> (scope / "head").parameter("bias", zeros, (3,)).shape
-        (3,)
+    Raises flax's errors for a parameter that is missing, has another shape, or is asked for twice.
     """
 
-    def __init__(
-        self,
-        params: Mapping[str, Any] | None,
-        path: tuple[str, ...] = (),
-        declared: Declared | None = None,
-    ) -> None:
-        self._params, self._path, self._declared = params, path, declared
+    def draw(key: Array) -> Array | np.ndarray:
+        del key
+        if not scope.has_flag("initializing"):
+            return jnp.zeros(shape, jnp.float32)  # flax compares its shape with what is there
+        path = "/".join((*scope.path, name))
+        rng = np.random.default_rng([scope.get_flag("seed"), zlib.crc32(path.encode())])
+        return np.asarray(init(rng, shape), np.float32)
 
-    def __truediv__(self, name: str) -> Scope:
-        inner = None if self._params is None else self._params.get(name, {})
-        return Scope(inner, (*self._path, name), self._declared)
-
-    def parameter(self, name: str, init: Initializer, shape: tuple[int, ...]) -> Array:
-        """Return a parameter; while being initialised, declare it.
-
-        Raises `ValueError` for a parameter that is missing, has another shape, or is declared
-        twice.
-        """
-        path = (*self._path, name)
-        where = "/".join(path)
-        if self._params is not None:
-            value = self._params.get(name)
-            got = "none" if value is None else np.shape(value)
-            if value is None or got != shape:
-                raise ValueError(f"parameter {where!r} must be of shape {shape}, got {got}")
-            return value
-        if self._declared is not None:
-            if path in self._declared:
-                raise ValueError(f"parameter {where!r} must have a name of its own, it is taken")
-            self._declared[path] = (init, shape)
-        return jnp.zeros(shape, jnp.float32)
+    return jnp.asarray(scope.param(name, draw))
 
 
 def gelu(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
@@ -131,10 +107,10 @@ def linear(
     By default both start uniform on ±1/sqrt(inputs), as in the networks of the paper.
     """
     default = uniform(1 / math.sqrt(x.shape[-1]))
-    x = x @ scope.parameter("kernel", kernel_init or default, (x.shape[-1], features))
+    x = x @ parameter(scope, "kernel", kernel_init or default, (x.shape[-1], features))
     if not use_bias:
         return x
-    bias = scope.parameter("bias", bias_init or default, (features,))
+    bias = parameter(scope, "bias", bias_init or default, (features,))
     return x + jnp.broadcast_to(bias, x.shape)
 
 
@@ -143,7 +119,7 @@ def head(
 ) -> Float[Array, "*n c"]:
     """Apply a last layer, which starts at zero or by the default of `linear`."""
     init = zeros if zero else None
-    return linear(scope / "head", x, num_outputs, kernel_init=init, bias_init=init)
+    return linear(scope.push("head"), x, num_outputs, kernel_init=init, bias_init=init)
 
 
 def conv3x3(
@@ -156,7 +132,7 @@ def conv3x3(
     """3x3 convolution without bias, padded by one pixel; kernel (3, 3, inputs, features)."""
     inputs = x.shape[-1]
     kernel_init = kernel_init or uniform(1 / math.sqrt(9 * inputs))
-    kernel = scope.parameter("kernel", kernel_init, (3, 3, inputs, features))
+    kernel = parameter(scope, "kernel", kernel_init, (3, 3, inputs, features))
     # XLA's convolutions are slow inside loops on a CPU, their derivatives above all (ten times)
     return jax.lax.platform_dependent(
         x,
@@ -205,8 +181,8 @@ def standardise(x: Array, axes: tuple[int, ...], eps: float) -> Array:
 
 def layer_norm(scope: Scope, x: Float[Array, "*n c"], *, eps: float = 1e-6) -> Float[Array, "*n c"]:
     """Standardise the last axis, then scale and shift it."""
-    scale = scope.parameter("scale", ones, (x.shape[-1],))
-    bias = scope.parameter("bias", zeros, (x.shape[-1],))
+    scale = parameter(scope, "scale", ones, (x.shape[-1],))
+    bias = parameter(scope, "bias", zeros, (x.shape[-1],))
     x = standardise(x, (-1,), eps)
     return x * jnp.broadcast_to(scale, x.shape) + jnp.broadcast_to(bias, x.shape)
 
@@ -221,8 +197,8 @@ def group_norm(
 ) -> Float[Array, "n h w c"]:
     """Standardise each group of channels over pixels, then scale and shift each channel."""
     n, h, w, c = x.shape
-    scale = scope.parameter("scale", scale_init, (c,))
-    bias = scope.parameter("bias", zeros, (c,))
+    scale = parameter(scope, "scale", scale_init, (c,))
+    bias = parameter(scope, "bias", zeros, (c,))
     x = x.reshape(n, h, w, groups, c // groups)
     x = standardise(x, (1, 2, 4), eps).reshape(n, h, w, c)
     return x * jnp.broadcast_to(scale, x.shape) + jnp.broadcast_to(bias, x.shape)
@@ -230,7 +206,7 @@ def group_norm(
 
 def rms_norm(scope: Scope, x: Float[Array, "*n c"], *, eps: float = 1e-5) -> Float[Array, "*n c"]:
     """Divide the last axis by its root mean square, then scale it."""
-    scale = scope.parameter("scale", ones, (x.shape[-1],))
+    scale = parameter(scope, "scale", ones, (x.shape[-1],))
     x = x / jnp.sqrt(jnp.mean(x**2, axis=-1, keepdims=True) + eps)
     return x * jnp.broadcast_to(scale, x.shape)
 
@@ -239,7 +215,7 @@ def embed(
     scope: Scope, tokens: Array, vocab_size: int, features: int, table_init: Initializer
 ) -> Float[Array, "*n c"]:
     """Look up tokens `(*n)` among the rows of a table (vocabulary, features)."""
-    return scope.parameter("table", table_init, (vocab_size, features))[tokens]
+    return parameter(scope, "table", table_init, (vocab_size, features))[tokens]
 
 
 def attention(
@@ -263,37 +239,40 @@ def attention(
     return jnp.einsum("nhqk,nkhd->nqhd", weights, v).reshape(n, t, h * d)
 
 
-def network(forward: Callable[[Scope, Any], Array], data: DataSet) -> Network:
-    """Turn `forward(scope, x) -> outputs` into two pure functions; the data fix the input shape.
+def initialise(forward: Callable[[Scope, Any], Array], seed: int, x: Any) -> PyTree:
+    """Return initial parameters of `forward(scope, x)`, float32; only shape and dtype of x count.
 
-    Initial values are drawn by NumPy, each from its own stream: compiling JAX's generator for every
-    shape of a network would take longer than many a run.
+    Raises `TypeError` for a parameter that `parameter` did not draw.
+
+    Example:
+        >>> params = initialise(lambda scope, x: head(scope, x, 2, zero=True), 0, np.ones((1, 3)))
+        >>> params["head"]["bias"].tolist()
+        [0.0, 0.0]
     """
+    drawn: dict[str, Any] = {}
+
+    def run(x: Array) -> None:
+        # flax asks for a key, from which nothing is drawn
+        drawn.update(core.init(forward, flags={"seed": seed})(jax.random.key(0), x)[1])
+
+    # not `core.lazy_init`: it would compile, shape by shape, what layers compute from parameters
+    # alone, and take ten times as long
+    jax.eval_shape(run, x)
+    params = drawn.get("params", {})
+    for path, value in jax.tree_util.tree_leaves_with_path(params):
+        if not isinstance(value, np.ndarray):
+            where = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise TypeError(f"parameter {where!r} must be drawn by `layers.parameter`")
+    return jax.tree.map(jnp.asarray, params)
+
+
+def network(forward: Callable[[Scope, Any], Array], data: DataSet) -> Network:
+    """Turn `forward(scope, x) -> outputs` into two pure functions; the data fix the input shape."""
 
     def apply(params: PyTree, x: Array) -> Array:
-        return forward(Scope(params), x)
+        return core.apply(forward)({"params": params}, x)
 
     def init(seed: int) -> PyTree:
-        example = jax.ShapeDtypeStruct((1, *data.x.shape[1:]), data.x.dtype)
-        declared: Declared = {}
-        jax.eval_shape(partial(forward, Scope(None, (), declared)), example)
-        return _draw(declared, seed)
+        return initialise(forward, seed, jax.ShapeDtypeStruct((1, *data.x.shape[1:]), data.x.dtype))
 
     return Network(apply=apply, init=init)
-
-
-def _draw(declared: Declared, seed: int) -> PyTree:
-    """Draw declared parameters as a nested dict of float32 arrays.
-
-    A parameter's stream is named by the seed and its path, so that a layer that is added or taken
-    away changes no other.
-    """
-    params: dict[str, Any] = {}
-    for path, (init, shape) in sorted(declared.items()):
-        rng = np.random.default_rng([seed, zlib.crc32("/".join(path).encode())])
-        *modules, name = path
-        inner = params
-        for part in modules:
-            inner = inner.setdefault(part, {})
-        inner[name] = jnp.asarray(init(rng, shape), jnp.float32)
-    return params

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cflows_ray.checks import one_of
+from cflows_ray.lazy import LazyModule
 from cflows_ray.registry import Registry
 from cflows_ray.workloads.base import (
     DataSet,
@@ -30,7 +31,6 @@ from cflows_ray.workloads.base import (
 )
 from cflows_ray.workloads.criteria import CRITERIA, correct
 from cflows_ray.workloads.ghost import mean_over_examples
-from cflows_ray.workloads.lazy import lazy_module
 from cflows_ray.workloads.meeting import (
     arrays_of,
     as_taken_by,
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     import jax.numpy as jnp
     from jaxtyping import Array, PyTree
 else:
-    jax, jnp = lazy_module("jax"), lazy_module("jax.numpy")
+    jax, jnp = LazyModule("jax"), LazyModule("jax.numpy")
 
 SCALES = ("paper", "cpu")
 

@@ -19,6 +19,7 @@ from cflows_ray.workloads import (
     DataSet,
     DataSource,
     DataUnavailable,
+    Network,
     NetworkKind,
     Recipe,
     Supervised,
@@ -91,7 +92,7 @@ def check(options, data):
 
 def build(options, data):
     def forward(scope, x, num_outputs):
-        return options.gain * linear(scope / "layer", x, num_outputs, use_bias=False)
+        return options.gain * linear(scope.push("layer"), x, num_outputs, use_bias=False)
 
     return network(partial(forward, num_outputs=data.num_outputs), data)
 
@@ -145,6 +146,27 @@ def test_a_data_set_under_a_network_of_the_package_and_the_other_way_round(tmp_p
     np.savez(path, x=np.ones((4, 2)), y=np.zeros(4))
     workload = build_workload("npz", path=str(path), network="scaled", gain=2.0)
     assert workload.init(0)["layer"]["kernel"].shape == (2, 1)
+
+
+def build_linen(options, data):
+    del options
+    import flax.linen as nn
+    import jax
+
+    module = nn.Dense(data.num_outputs)
+    return Network(
+        apply=module.apply, init=lambda seed: module.init(jax.random.key(seed), data.x[:1])
+    )
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_module_of_flax():
+    dense = NetworkKind("dense", ScaledOptions, build_linen, check)
+    WORKLOADS.register("line_dense", Supervised("a line", LINE, dense))
+    workload = build_workload("line_dense", slope=3.0)
+    params = workload.init(0)
+    params["params"]["kernel"] = 3.0 * np.ones_like(params["params"]["kernel"])
+    assert float(workload.problem.loss(params, workload.problem.data)) == 0.0
 
 
 def test_a_name_that_the_package_uses_is_refused():

@@ -18,7 +18,6 @@ from jaxtyping import Float
 from cflows_ray.checks import one_of, require
 from cflows_ray.workloads.base import DataSet, Network, NetworkKind, check_images
 from cflows_ray.workloads.layers import (
-    Scope,
     activation,
     average_pool,
     conv3x3,
@@ -29,6 +28,7 @@ from cflows_ray.workloads.layers import (
 from cflows_ray.workloads.options import ACTIVATIONS, check_at_least
 
 if TYPE_CHECKING:
+    from flax.core import Scope
     from jaxtyping import Array
 
 
@@ -54,10 +54,10 @@ def forward(
     """Compute outputs for a batch of images."""
     act = activation(options.activation)
     for i in range(2):
-        x = act(conv3x3(scope / f"conv_{i}", x, options.width * 2**i))
+        x = act(conv3x3(scope.push(f"conv_{i}"), x, options.width * 2**i))
         x = average_pool(x, 2)
     x = x.reshape(x.shape[0], -1)
-    x = act(linear(scope / "hidden", x, 4 * options.width, use_bias=False))
+    x = act(linear(scope.push("hidden"), x, 4 * options.width, use_bias=False))
     return head(scope, x, num_outputs, zero=False)
 
 

@@ -20,17 +20,18 @@ from typing import TYPE_CHECKING
 
 from jaxtyping import Float, Int
 
+from cflows_ray.lazy import LazyModule
 from cflows_ray.workloads.base import DataSet, Network, NetworkKind, check_tokens
-from cflows_ray.workloads.layers import Scope, embed, head, network, normal, uniform
-from cflows_ray.workloads.lazy import lazy_module
+from cflows_ray.workloads.layers import embed, head, network, normal, parameter, uniform
 from cflows_ray.workloads.options import check_at_least
 
 if TYPE_CHECKING:
     import jax
     import jax.numpy as jnp
+    from flax.core import Scope
     from jaxtyping import Array
 else:
-    jax, jnp = lazy_module("jax"), lazy_module("jax.numpy")
+    jax, jnp = LazyModule("jax"), LazyModule("jax.numpy")
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,10 @@ def cell(scope: Scope, x: Float[Array, "n t e"], hidden: int) -> Float[Array, "n
     """Apply one LSTM layer to a sequence, from zero states; the hidden states after each token."""
     init = uniform(1 / math.sqrt(hidden))
     gates = 4 * hidden
-    input_kernel = scope.parameter("input_kernel", init, (x.shape[-1], gates))
-    hidden_kernel = scope.parameter("hidden_kernel", init, (hidden, gates))
-    input_bias = scope.parameter("input_bias", init, (gates,))
-    hidden_bias = scope.parameter("hidden_bias", init, (gates,))
+    input_kernel = parameter(scope, "input_kernel", init, (x.shape[-1], gates))
+    hidden_kernel = parameter(scope, "hidden_kernel", init, (hidden, gates))
+    input_bias = parameter(scope, "input_bias", init, (gates,))
+    hidden_bias = parameter(scope, "hidden_bias", init, (gates,))
     from_input = x @ input_kernel
     from_input = from_input + jnp.broadcast_to(input_bias + hidden_bias, from_input.shape)
 
@@ -78,9 +79,9 @@ def forward(
     num_predicted: int,
 ) -> Float[Array, "n s c"]:
     """Compute outputs for a batch of sequences, at the last `num_predicted` positions."""
-    x = embed(scope / "embed", tokens, vocab_size, options.embedding, normal(1.0))
+    x = embed(scope.push("embed"), tokens, vocab_size, options.embedding, normal(1.0))
     for i in range(options.layers):
-        x = cell(scope / f"layer_{i}", x, options.hidden)
+        x = cell(scope.push(f"layer_{i}"), x, options.hidden)
     return head(scope, x[:, -num_predicted:], num_outputs, zero=False)
 
 

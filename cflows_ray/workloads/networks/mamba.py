@@ -31,26 +31,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Int
 
+from cflows_ray.lazy import LazyModule
 from cflows_ray.workloads.base import DataSet, Network, NetworkKind, check_tokens
 from cflows_ray.workloads.layers import (
-    Scope,
     embed,
     linear,
     network,
     normal,
     ones,
+    parameter,
     rms_norm,
     uniform,
 )
-from cflows_ray.workloads.lazy import lazy_module
 from cflows_ray.workloads.options import check_at_least, check_numbers
 
 if TYPE_CHECKING:
     import jax
     import jax.numpy as jnp
+    from flax.core import Scope
     from jaxtyping import Array
 else:
-    jax, jnp = lazy_module("jax"), lazy_module("jax.numpy")
+    jax, jnp = LazyModule("jax"), LazyModule("jax.numpy")
 
 _STD = 0.02
 _STEP_MIN, _STEP_MAX = 0.001, 0.1
@@ -121,20 +122,20 @@ def block(scope: Scope, x: Float[Array, "n t d"], options: MambaOptions) -> Floa
     dim = x.shape[-1]
     inner, rank = options.expand * dim, math.ceil(dim / 16)
     matrix = partial(linear, use_bias=False, kernel_init=normal(_STD))
-    u, z = jnp.split(matrix(scope / "in", x, 2 * inner), 2, axis=-1)
+    u, z = jnp.split(matrix(scope.push("in"), x, 2 * inner), 2, axis=-1)
     tap = uniform(1 / math.sqrt(options.conv))
-    kernel = scope.parameter("conv_kernel", tap, (options.conv, inner))
-    bias = scope.parameter("conv_bias", tap, (inner,))
+    kernel = parameter(scope, "conv_kernel", tap, (options.conv, inner))
+    bias = parameter(scope, "conv_bias", tap, (inner,))
     u = jax.nn.silu(causal_convolution(u, kernel, bias))
-    parts = matrix(scope / "select", u, rank + 2 * options.state)
+    parts = matrix(scope.push("select"), u, rank + 2 * options.state)
     delta, b, c = jnp.split(parts, [rank, rank + options.state], axis=-1)
     step_init = uniform(1 / math.sqrt(rank))
-    step = linear(scope / "step", delta, inner, kernel_init=step_init, bias_init=_step_bias)
-    a = -jnp.exp(scope.parameter("a_log", _log_a, (inner, options.state)))
-    skip = scope.parameter("skip", ones, (inner,))
+    step = linear(scope.push("step"), delta, inner, kernel_init=step_init, bias_init=_step_bias)
+    a = -jnp.exp(parameter(scope, "a_log", _log_a, (inner, options.state)))
+    skip = parameter(scope, "skip", ones, (inner,))
     y = selective_scan(u, jax.nn.softplus(step), a, b, c)
     y = y + jnp.broadcast_to(skip, u.shape) * u
-    return matrix(scope / "out", y * jax.nn.silu(z), dim)
+    return matrix(scope.push("out"), y * jax.nn.silu(z), dim)
 
 
 def forward(
@@ -147,12 +148,12 @@ def forward(
     num_predicted: int,
 ) -> Float[Array, "n s c"]:
     """Compute outputs for a batch of sequences, at the last `num_predicted` positions."""
-    x = embed(scope / "embed", tokens, vocab_size, options.dim, normal(_STD))
+    x = embed(scope.push("embed"), tokens, vocab_size, options.dim, normal(_STD))
     for i in range(options.layers):
-        x = x + block(scope / f"layer_{i}", rms_norm(scope / f"norm_{i}", x), options)
-    x = rms_norm(scope / "norm_out", x[:, -num_predicted:])
+        x = x + block(scope.push(f"layer_{i}"), rms_norm(scope.push(f"norm_{i}"), x), options)
+    x = rms_norm(scope.push("norm_out"), x[:, -num_predicted:])
     init = normal(_STD * options.head_scale)
-    return linear(scope / "head", x, num_outputs, use_bias=False, kernel_init=init)
+    return linear(scope.push("head"), x, num_outputs, use_bias=False, kernel_init=init)
 
 
 def build(options: MambaOptions, data: DataSet) -> Network:

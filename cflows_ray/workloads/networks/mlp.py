@@ -14,10 +14,11 @@ from jaxtyping import Float
 
 from cflows_ray.checks import one_of
 from cflows_ray.workloads.base import DataSet, Network, NetworkKind
-from cflows_ray.workloads.layers import Scope, activation, head, linear, network
+from cflows_ray.workloads.layers import activation, head, linear, network
 from cflows_ray.workloads.options import ACTIVATIONS, check_at_least, check_booleans
 
 if TYPE_CHECKING:
+    from flax.core import Scope
     from jaxtyping import Array
 
 
@@ -43,7 +44,7 @@ def forward(
     act = activation(options.activation)
     x = x.reshape(x.shape[0], -1)
     for i in range(options.depth):
-        x = act(linear(scope / f"hidden_{i}", x, options.width))
+        x = act(linear(scope.push(f"hidden_{i}"), x, options.width))
     return head(scope, x, num_outputs, zero=options.zero_head)
 
 

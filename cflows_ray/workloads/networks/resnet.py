@@ -27,7 +27,6 @@ from jaxtyping import Float
 from cflows_ray.checks import one_of, require
 from cflows_ray.workloads.base import DataSet, Network, NetworkKind, check_images
 from cflows_ray.workloads.layers import (
-    Scope,
     activation,
     average_pool,
     conv3x3,
@@ -40,6 +39,7 @@ from cflows_ray.workloads.layers import (
 from cflows_ray.workloads.options import ACTIVATIONS, check_at_least
 
 if TYPE_CHECKING:
+    from flax.core import Scope
     from jaxtyping import Array
 
 
@@ -83,13 +83,13 @@ def block(
     act: Callable[[Array], Array],
 ) -> Float[Array, "n h2 w2 c"]:
     """Apply one residual block with `features` output channels; `scale` multiplies its branch."""
-    y = _conv(scope / "conv_0", x, features, stride)
-    y = act(group_norm(scope / "norm_0", y, groups))
-    y = _conv(scope / "conv_1", y, features, 1)
-    y = group_norm(scope / "norm_1", y, groups, scale_init=zeros)
+    y = _conv(scope.push("conv_0"), x, features, stride)
+    y = act(group_norm(scope.push("norm_0"), y, groups))
+    y = _conv(scope.push("conv_1"), y, features, 1)
+    y = group_norm(scope.push("norm_1"), y, groups, scale_init=zeros)
     if stride != 1:
-        x = _conv(scope / "conv_shortcut", x, features, stride)
-        x = group_norm(scope / "norm_shortcut", x, groups)
+        x = _conv(scope.push("conv_shortcut"), x, features, stride)
+        x = group_norm(scope.push("norm_shortcut"), x, groups)
     return x + y * scale
 
 
@@ -99,10 +99,10 @@ def forward(
     """Compute outputs for a batch of images."""
     act = activation(options.activation)
     scale = 1 / math.sqrt(sum(options.stages))
-    x = act(_conv(scope / "stem", x, options.width, 1))
+    x = act(_conv(scope.push("stem"), x, options.width, 1))
     for i, size in enumerate(options.stages):
         for j in range(size):
-            place, stride = scope / f"stage_{i}_block_{j}", 2 if i > 0 and j == 0 else 1
+            place, stride = scope.push(f"stage_{i}_block_{j}"), 2 if i > 0 and j == 0 else 1
             features = options.width * 2**i
             x = block(place, x, features, stride, groups=options.groups, scale=scale, act=act)
     x = average_pool(x, min(4, x.shape[1]))

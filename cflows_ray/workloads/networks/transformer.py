@@ -22,9 +22,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from cflows_ray.checks import require
+from cflows_ray.lazy import LazyModule
 from cflows_ray.workloads.base import DataSet, Network, NetworkKind, check_tokens
 from cflows_ray.workloads.layers import (
-    Scope,
     attention,
     embed,
     gelu,
@@ -35,14 +35,14 @@ from cflows_ray.workloads.layers import (
     xavier_uniform,
     zeros,
 )
-from cflows_ray.workloads.lazy import lazy_module
 from cflows_ray.workloads.options import check_at_least
 
 if TYPE_CHECKING:
     import jax.numpy as jnp
+    from flax.core import Scope
     from jaxtyping import Array
 else:
-    jnp = lazy_module("jax.numpy")
+    jnp = LazyModule("jax.numpy")
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,12 @@ def layer(
     """Apply causal attention and a hidden layer, each followed by a norm of the sum."""
     n, t, dim = x.shape
     heads = options.heads
-    qkv = _linear(scope / "qkv", x, 3 * dim).reshape(n, t, 3 * heads, dim // heads)
+    qkv = _linear(scope.push("qkv"), x, 3 * dim).reshape(n, t, 3 * heads, dim // heads)
     q, k, v = jnp.split(qkv, 3, axis=2)
-    y = _linear(scope / "out", attention(q, k, v, causal=True), dim)
-    x = layer_norm(scope / "norm_attention", x + y)
-    y = gelu(_linear(scope / "hidden", x, options.mlp_ratio * dim))
-    return layer_norm(scope / "norm_hidden", x + _linear(scope / "hidden_out", y, dim))
+    y = _linear(scope.push("out"), attention(q, k, v, causal=True), dim)
+    x = layer_norm(scope.push("norm_attention"), x + y)
+    y = gelu(_linear(scope.push("hidden"), x, options.mlp_ratio * dim))
+    return layer_norm(scope.push("norm_hidden"), x + _linear(scope.push("hidden_out"), y, dim))
 
 
 def forward(
@@ -96,11 +96,11 @@ def forward(
     num_predicted: int,
 ) -> Float[Array, "n s c"]:
     """Compute outputs for a batch of sequences, at the last `num_predicted` positions."""
-    x = embed(scope / "embed", tokens, vocab_size, options.dim, xavier_uniform)
+    x = embed(scope.push("embed"), tokens, vocab_size, options.dim, xavier_uniform)
     positions = sinusoidal_positions(tokens.shape[1], options.dim)
     x = x * math.sqrt(options.dim) + jnp.broadcast_to(jnp.asarray(positions, x.dtype), x.shape)
     for i in range(options.layers):
-        x = layer(scope / f"layer_{i}", x, options)
+        x = layer(scope.push(f"layer_{i}"), x, options)
     return head(scope, x[:, -num_predicted:], num_outputs, zero=True)
 
 

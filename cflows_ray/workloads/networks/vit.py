@@ -21,16 +21,17 @@ import numpy as np
 from jaxtyping import Float
 
 from cflows_ray.checks import require
+from cflows_ray.lazy import LazyModule
 from cflows_ray.workloads.base import DataSet, Network, NetworkKind, check_images
-from cflows_ray.workloads.layers import Scope, attention, gelu, head, layer_norm, linear, network
-from cflows_ray.workloads.lazy import lazy_module
+from cflows_ray.workloads.layers import attention, gelu, head, layer_norm, linear, network
 from cflows_ray.workloads.options import check_at_least
 
 if TYPE_CHECKING:
     import jax.numpy as jnp
+    from flax.core import Scope
     from jaxtyping import Array
 else:
-    jnp = lazy_module("jax.numpy")
+    jnp = LazyModule("jax.numpy")
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,14 @@ def layer(scope: Scope, x: Float[Array, "n t d"], options: ViTOptions) -> Float[
     n, t, dim = x.shape
     heads, head_dim = options.heads, options.head_dim
     inner = heads * head_dim
-    y = layer_norm(scope / "norm_attention", x)
-    qkv = linear(scope / "qkv", y, 3 * inner, use_bias=False)
+    y = layer_norm(scope.push("norm_attention"), x)
+    qkv = linear(scope.push("qkv"), y, 3 * inner, use_bias=False)
     q, k, v = jnp.split(qkv.reshape(n, t, 3 * heads, head_dim), 3, axis=2)
     y = attention(q, k, v, causal=False)
-    x = x + linear(scope / "out", y, dim, use_bias=False)
-    y = layer_norm(scope / "norm_hidden", x)
-    y = gelu(linear(scope / "hidden", y, options.mlp_dim))
-    return x + linear(scope / "hidden_out", y, dim)
+    x = x + linear(scope.push("out"), y, dim, use_bias=False)
+    y = layer_norm(scope.push("norm_hidden"), x)
+    y = gelu(linear(scope.push("hidden"), y, options.mlp_dim))
+    return x + linear(scope.push("hidden_out"), y, dim)
 
 
 def forward(
@@ -92,13 +93,13 @@ def forward(
 ) -> Float[Array, "n c"]:
     """Compute outputs for a batch of images."""
     rows, columns = x.shape[1] // options.patch, x.shape[2] // options.patch
-    x = layer_norm(scope / "norm_patch", to_patches(x, options.patch))
-    x = layer_norm(scope / "norm_embedding", linear(scope / "embedding", x, options.dim))
+    x = layer_norm(scope.push("norm_patch"), to_patches(x, options.patch))
+    x = layer_norm(scope.push("norm_embedding"), linear(scope.push("embedding"), x, options.dim))
     positions = sincos_positions(rows, columns, options.dim)
     x = x + jnp.broadcast_to(jnp.asarray(positions, x.dtype), x.shape)
     for i in range(options.depth):
-        x = layer(scope / f"layer_{i}", x, options)
-    x = layer_norm(scope / "norm_out", x).mean(axis=1)
+        x = layer(scope.push(f"layer_{i}"), x, options)
+    x = layer_norm(scope.push("norm_out"), x).mean(axis=1)
     return head(scope, x, num_outputs, zero=True)
 
 

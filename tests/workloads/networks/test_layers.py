@@ -1,14 +1,17 @@
 """Layers by themselves: derivatives of the norms to third order, both kinds of convolution."""
 
+import zlib
 from functools import partial
 
+import flax.core
+import flax.errors
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from cflows_ray.workloads import layers
-from cflows_ray.workloads.layers import Scope, group_norm, layer_norm, rms_norm
+from cflows_ray.workloads.layers import group_norm, layer_norm, rms_norm
 
 STEP, RELATIVE = 2e-4, 1e-7
 # slope over 5 points, of fourth order
@@ -37,15 +40,11 @@ def test_norms_are_smooth_to_third_order(norm, seed):
         u = jnp.asarray(rng.standard_normal((2, 3, 3, 8)))
         for spread in (1.0, 0.05):
             x = jnp.asarray(1.0 + spread * rng.standard_normal(u.shape))
-            declared = {}
-            norm(Scope(None, (), declared), x)
-            params = {
-                name: jnp.asarray(rng.standard_normal(shape))
-                for (name,), (_, shape) in declared.items()
-            }
+            start = layers.initialise(norm, 0, x)
+            params = {k: jnp.asarray(rng.standard_normal(a.shape)) for k, a in start.items()}
 
             def output(x, params=params):
-                return norm(Scope(params), x)
+                return flax.core.apply(norm)({"params": params}, x)
 
             step = STEP * spread
             for order in (1, 2, 3):
@@ -84,17 +83,47 @@ def test_both_convolutions_are_the_same_function(size, stride):
             np.testing.assert_allclose(a, b, rtol=1e-10)
 
 
+def four_outputs(scope, x):
+    return layers.head(scope, x, 4, zero=True)
+
+
 def test_a_parameter_that_is_missing_or_of_another_shape_is_named():
-    x = jnp.ones((2, 3))
-    with pytest.raises(ValueError, match=r"head/kernel. must be of shape \(3, 4\), got none"):
-        layers.head(Scope({"hidden": {}}), x, 4, zero=True)
+    apply, x = flax.core.apply(four_outputs), jnp.ones((2, 3))
+    with pytest.raises(flax.errors.ScopeParamNotFoundError, match=r'"kernel" in scope "/head"'):
+        apply({"params": {"hidden": {}}}, x)
     params = {"head": {"kernel": np.ones((3, 5))}}
-    with pytest.raises(ValueError, match=r"of shape \(3, 4\), got \(3, 5\)"):
-        layers.head(Scope(params), x, 4, zero=True)
+    with pytest.raises(flax.errors.ScopeParamShapeError, match=r'"kernel" in "/head".*\(3, 4\)'):
+        apply({"params": params}, x)
 
 
 def test_two_parts_of_one_name_are_refused():
-    scope = Scope(None, (), {})
-    layers.head(scope, jnp.ones((2, 3)), 4, zero=True)
-    with pytest.raises(ValueError, match="parameter 'head/kernel' must have a name of its own"):
-        layers.head(scope, jnp.ones((2, 3)), 4, zero=True)
+    def forward(scope, x):
+        return four_outputs(scope, x) + four_outputs(scope, x)
+
+    with pytest.raises(ValueError, match='Duplicate use of scope name: "head"'):
+        layers.initialise(forward, 0, jnp.ones((2, 3)))
+
+
+def test_parameters_are_drawn_by_their_own_path():
+    """From the seed and the path alone, whatever else there is."""
+
+    def forward(scope, x, extra):
+        if extra:
+            x = layers.linear(scope.push("before"), x, 3)
+        return layers.linear(scope.push("last"), x, 4)
+
+    x = jax.ShapeDtypeStruct((1, 3), jnp.float32)
+    alone, among = (layers.initialise(partial(forward, extra=e), 5, x) for e in (False, True))
+    rng = np.random.default_rng([5, zlib.crc32(b"last/kernel")])
+    expected = np.float32(rng.uniform(-1 / 3**0.5, 1 / 3**0.5, (3, 4)))
+    np.testing.assert_array_equal(alone["last"]["kernel"], expected)
+    np.testing.assert_array_equal(among["last"]["kernel"], expected)
+    assert among["before"]["kernel"].shape == (3, 3)
+
+
+def test_a_parameter_that_jax_would_draw_is_refused():
+    def forward(scope, x):
+        return x @ scope.push("last").param("kernel", jax.nn.initializers.normal(), (3, 4))
+
+    with pytest.raises(TypeError, match=r"'last/kernel' must be drawn by `layers.parameter`"):
+        layers.initialise(forward, 0, jnp.ones((2, 3)))
