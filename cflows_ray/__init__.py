@@ -1,6 +1,6 @@
 """Central flows against real optimizers: paired runs, sweeps, prediction accuracy.
 
-    from cflows_ray import run_paired, GradientDescent, ScalarRMSProp, RMSProp
+    from cflows_ray import run_paired, GradientDescent, RMSProp, Adam
 
 Names are loaded when first used: importing `cflows_ray`, `cflows_ray.schema` or `cflows_ray.sweep`
 loads neither JAX nor Ray.
