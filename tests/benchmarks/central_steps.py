@@ -12,11 +12,12 @@ from jaxtyping import Array, PyTree
 
 from cflows_ray import GradientDescent
 from cflows_ray.curvature import float_mode, linearize_gradient
-from cflows_ray.flows import FLOWS, FlowContext, Record, Reference
+from cflows_ray.flows import FLOWS, Ask, Counts, FlowContext, Reference
+from cflows_ray.flows import grow as grow_state
 from cflows_ray.linalg.eigen import top_eigenpairs
 from cflows_ray.paired.run import PairedOptions, PairedRun
 from cflows_ray.problem import Problem
-from cflows_ray.rules import UpdateRule
+from cflows_ray.rules import UpdateRule, traced
 from tests.benchmarks.measuring import progress
 from tests.benchmarks.unit_costs import Flat, flat_problem
 
@@ -27,21 +28,27 @@ MOST_RAMP_STEPS = 200
 
 @dataclass(frozen=True)
 class At:
-    """A state of the central flow, the learning rate there, and the last step's record."""
+    """A state of the central flow, what it has cost, the learning rate there, the last record."""
 
     state: Any
+    spent: Counts
     lr: float
-    record: Record | None = None
+    record: Any = None
+
+    @property
+    def num_eigs(self) -> int:
+        """Tracked directions k."""
+        return int(self.state.tracked.basis.shape[0])
 
     @property
     def num_critical(self) -> int:
         """Critical directions of the last step."""
-        return 0 if self.record is None else int(self.record.num_critical)
+        return 0 if self.record is None else int(self.record["num_critical"])
 
     @property
     def counts(self) -> np.ndarray:
         """Gradients, products, third derivatives since the start."""
-        return np.array([int(x) for x in self.state.counts])
+        return np.array([int(x) for x in self.spent])
 
 
 class CentralFlow:
@@ -64,50 +71,59 @@ class CentralFlow:
         """Return the flow's start after `warmup` optimizer steps."""
         run = PairedRun(self._problem, GradientDescent(lr), self.options)
         state = run.start(self._params, steps=1, warmup=warmup, seed=0)
-        return At(state.flows["central"], lr)
+        central = state.processes["central"]
+        return At(central.own, central.counts, lr)
 
     def advance(self, at: At, num_steps: int) -> At:
         """Make so many steps; tracks more directions, as a paired run does, where that is due."""
         while True:
-            state, record, needs_more = self.call(at, num_steps)
+            state, spent, record, needs_more = self.call(at, num_steps)
             if not needs_more:
-                return At(state, at.lr, record)
-            k, num_params = at.state.basis.shape
+                return At(state, spent, at.lr, record)
+            k, num_params = at.state.tracked.basis.shape
             at = replace(at, state=grow(at.state, min(2 * k, num_params)))
 
-    def call(self, at: At, num_steps: int) -> tuple[Any, Record, Array]:
-        """Call the compiled program and wait for it."""
+    def call(self, at: At, num_steps: int) -> tuple[Any, Counts, Any, Array]:
+        """Call the compiled program and wait for it: state, counts, last record, k too small."""
         with float_mode("float64"):
-            rule = jax.tree.map(
-                lambda x: jnp.asarray(x, self.options.dtype), GradientDescent(at.lr)
-            )
-            args = rule, self.flat.data, at.state, jnp.asarray(num_steps, jnp.int32)
-            k = at.state.basis.shape[0]
-            if k not in self._compiled:
-                progress(f"compiles the central flow with k = {k}")
-                self._compiled[k] = jax.jit(self._steps).lower(*args).compile()
-            return jax.block_until_ready(self._compiled[k](*args))
+            rule = traced(GradientDescent(at.lr), self.options.dtype)
+            steps = jnp.asarray(num_steps, jnp.int32)
+            args = rule, self.flat.data, (at.state, at.spent), steps
+            if at.num_eigs not in self._compiled:
+                progress(f"compiles the central flow with k = {at.num_eigs}")
+                self._compiled[at.num_eigs] = jax.jit(self._steps).lower(*args).compile()
+            return jax.block_until_ready(self._compiled[at.num_eigs](*args))
 
-    def _steps(self, rule: UpdateRule, data: PyTree, state: Any, num_steps: Array) -> Any:
-        k = state.basis.shape[0]
-        context = FlowContext(
-            lambda w: self.flat.loss(w, data), rule, self.options.flow_options(), k
-        )
+    def _steps(
+        self, rule: UpdateRule, data: PyTree, begin: tuple[Any, Counts], num_steps: Array
+    ) -> Any:
+        k = begin[0].tracked.basis.shape[0]
+        context = FlowContext(lambda w: self.flat.loss(w, data), rule, self.options, k)
         no, yes = jnp.zeros((), bool), jnp.ones((), bool)
 
-        def one(state: Any) -> tuple[Any, Record, Array]:
-            where = Reference(state.params, state.params, no, state.rule_state.nu)
-            result = FLOWS["central"].step(context, state, where, no, yes)
-            return result.state, result.record, result.needs_more_eigs
+        def one(state: Any, spent: Counts) -> tuple[Any, Counts, Any, Array]:
+            w = state.params
+            where = Reference(
+                t=jnp.ones((), w.dtype),  # the learning rate is constant
+                params=w,
+                previous=w,
+                following=w,
+                has_previous=no,
+                linear=None,  # type: ignore[arg-type]  # the central flow does not look at it
+                state=state.rule_state,
+                has_spiked=no,
+            )
+            step = FLOWS["central"].step(context, state, where, Ask(no, yes))
+            return step.state, spent.plus(step.counts), step.record, step.needs_more_eigs
 
         one = jax.jit(one)
-        blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, state)[1])
+        blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, *begin)[2])
 
-        def body(_: Array, carry: tuple[Any, Record, Array]) -> tuple[Any, Record, Array]:
-            moved, record, needs_more = one(carry[0])
-            return moved, record, carry[2] | needs_more
+        def body(_: Array, carry: tuple[Any, Counts, Any, Array]) -> tuple:
+            *moved, needs_more = one(*carry[:2])
+            return (*moved, carry[3] | needs_more)
 
-        return jax.lax.fori_loop(0, num_steps, body, (state, blank, no))
+        return jax.lax.fori_loop(0, num_steps, body, (*begin, blank, no))
 
     def walk_to(self, at: At, wanted: int, growth: float = 1.03) -> At:
         """Raise the learning rate, a little each step, until so many directions are critical.
@@ -154,14 +170,5 @@ class CentralFlow:
 
 def grow(state: Any, k: int) -> Any:
     """Return a central flow's state with k tracked directions, the new ones random."""
-    old, num_params = state.basis.shape
     with float_mode("float64"):
-        normal = np.random.default_rng(k).standard_normal((k - old, num_params))
-        normal /= np.linalg.norm(normal, axis=1, keepdims=True)
-        rows = jnp.asarray(normal, state.basis.dtype)
-        return state._replace(
-            basis=jnp.concatenate([state.basis, rows]),
-            fresh=jnp.ones((), bool),
-            covariance=jnp.pad(state.covariance, ((0, k - old), (0, k - old))),
-            eigvals=jnp.pad(state.eigvals, (0, k - old), constant_values=-jnp.inf),
-        )
+        return grow_state(state, k, jax.random.key(k))

@@ -41,10 +41,10 @@ def count_rounds(flow: CentralFlow, at: At, num_steps: int) -> tuple[int, int]:
 def parts_table(flow: CentralFlow, at: At, repetitions: int, clock: Clock = "wall") -> str:
     """Return the table of a central step's parts at a state."""
     after = flow.advance(at, STEPS)
-    if after.state.basis.shape != at.state.basis.shape:  # k grew: measure where it has settled
+    if after.num_eigs != at.num_eigs:  # k grew: measure where it has settled
         at, after = after, flow.advance(after, STEPS)
     counts = (after.counts - at.counts) / STEPS
-    k, c = at.state.basis.shape[0], after.num_critical
+    k, c = at.num_eigs, after.num_critical
     step_s = repeat(lambda: flow.call(at, STEPS), repetitions).best_s(clock) / STEPS
     one = DerivativeMeter(flow.flat, k).costs(at.state.params, repetitions, clock)
     eigen = eigensolver_costs(flow.flat.params.size, k, repetitions, clock)
