@@ -62,7 +62,7 @@ def _row(
 ) -> tuple:
     """Measure the steps that follow a state."""
     path = _path(flow, at)
-    if path[-1].state.basis.shape != at.state.basis.shape:  # k grew: measure where it has settled
+    if path[-1].num_eigs != at.num_eigs:  # k grew: measure where it has settled
         path = _path(flow, path[-1])
     at = path[0]
     costs = meter.costs(at.state.params, repetitions, clock)
@@ -72,7 +72,7 @@ def _row(
     least = least_counts(path)
     return (
         f"{min(seen)}" if min(seen) == max(seen) else f"{min(seen)} to {max(seen)}",
-        at.state.basis.shape[0],
+        at.num_eigs,
         *_in_gradients(timing, costs, clock),
         *(number(x) for x in counts),
         predicted(counts, costs) / costs.gradient_s,
@@ -106,7 +106,7 @@ def least_counts(path: Sequence[At]) -> np.ndarray:
     totals = np.zeros(3)
     for at in path[1:]:
         assert at.record is not None
-        k, c = at.state.basis.shape[0], at.num_critical
+        k, c = at.num_eigs, at.num_critical
         rising = int(np.sum(np.asarray(at.record.effective_eigs) > TRACKED_FROM))
         totals += SUBSTEPS, k + (SUBSTEPS - 1) * rising, SUBSTEPS * c * (c + 1) / 2
     return totals / (len(path) - 1)
