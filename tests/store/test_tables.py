@@ -16,7 +16,6 @@ import pytest
 from rich.console import Console
 
 from cflows_ray import status as status_module
-from cflows_ray.schema import arrow_schema
 from cflows_ray.status import print_status, sweep_status
 from cflows_ray.store.checkpoint import (
     Checkpoint,
@@ -27,7 +26,13 @@ from cflows_ray.store.checkpoint import (
 )
 from cflows_ray.store.lock import SweepLock
 from cflows_ray.store.storage import Storage
-from cflows_ray.store.tables import OtherSchema, Results, ResultsDamaged, steps_table
+from cflows_ray.store.tables import (
+    OtherSchema,
+    Results,
+    ResultsDamaged,
+    steps_schema,
+    steps_table,
+)
 from cflows_ray.sweep.cli import summary_table
 from cflows_ray.sweep.config import Grid, RunConfig, SweepConfig
 from cflows_ray.sweep.display import Display, print_whole
@@ -59,7 +64,7 @@ def test_rows_become_the_steps_table() -> None:
     paired = FakePaired(run)
     _, frame = paired.advance(paired.start(), 3)
     table = steps_table(run.run_id, frame)
-    assert table.schema.equals(arrow_schema("steps"), check_metadata=True)
+    assert table.schema.equals(steps_schema(), check_metadata=True)
     rows = table.to_pylist()
     assert rows[0]["run_id"] == run.run_id
     assert rows[0]["test_loss"] is None
