@@ -183,8 +183,8 @@ class _Watcher(Watching, tune.Callback):  # type: ignore[misc]
 class _Queue(tune.search.Searcher):
     """Hands Tune its trials in the plan's order, each when there is room for it.
 
-    Tune would make all trials of a grid at once, keeps what it has made to the end, and takes any
-    of those that wait.
+    Tune would make all trials of a grid at once, keeps what it has made to the end, and may take
+    any of those that wait.
 
     Args:
         work: packs of runs.

@@ -85,6 +85,32 @@ def test_trials_in_several_rounds_folded_meanwhile(
     assert len(Results(Storage(str(folder))).finished()) == 14
 
 
+def test_no_trial_is_made_before_there_is_room_for_it() -> None:
+    """Tune asks again and again; trials end in any order; machines come and go."""
+    from cflows_ray.sweep.tune import _Queue
+
+    runs = [
+        RunConfig(workload="saddle_2d", rule="gradient_descent", lr=0.1, seed=seed)
+        for seed in range(6)
+    ]
+    room = 2
+    queue = _Queue([[run] for run in runs], lambda: room)
+    made = [queue.suggest(name) for name in ("a", "b", "c", "c")]
+    assert made[2:] == [None, None]
+    queue.on_trial_complete("b", {}, error=True)
+    made.append(queue.suggest("d"))
+    room = 1
+    queue.on_trial_complete("a")
+    assert queue.suggest("e") is None
+    room = 4
+    made += [queue.suggest(name) for name in "efg"]
+    assert queue.suggest("h") is None
+    queue.on_trial_complete("d")
+    assert queue.suggest("h") == queue.FINISHED
+    given = [json.loads(config["runs"]) for config in made if isinstance(config, dict)]
+    assert given == [[run.to_json()] for run in runs]
+
+
 @pytest.mark.faults
 def test_machines_lost_again_and_again(tmp_path: Path) -> None:
     """80 runs on six machines, of which one is lost every few seconds: not a row is missing."""
