@@ -1,4 +1,4 @@
-"""How closely a paired run agrees with the float64 oracle of tests/oracles.py."""
+"""How closely a paired run agrees with the float64 oracle of tests/oracles."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ def _speed(workload: Workload, lr: float, record_every: int, args: argparse.Name
     central = frame[frame.process == "central"]
     return (
         run.num_params,
-        state.discrete.basis.shape[0],
+        state.num_eigs,
         record_every,
         rates[-1],
         f"{number(rates[0])} to {number(rates[-1])}",

@@ -264,10 +264,10 @@ def test_beta2_near_1_loses_no_digits_in_float32(rule):
     )
     state = run.start(np.zeros(3), steps=9, warmup=5, seed=0)
     squared = slope**2 if rule is RMSProp else np.sum(slope**2)
-    np.testing.assert_allclose(state.discrete.rule_state.nu, (1 - 0.999**5) * squared, rtol=1e-6)
+    np.testing.assert_allclose(state.optimizer.rule_state.nu, (1 - 0.999**5) * squared, rtol=1e-6)
     # with a constant gradient, bias correction divides by |g| to the last digit
     step = -0.01 * slope / np.sqrt(squared)
-    np.testing.assert_allclose(state.discrete.params, 5 * step, rtol=1e-6)
+    np.testing.assert_allclose(state.optimizer.params, 5 * step, rtol=1e-6)
 
 
 class TestEndings:

@@ -35,7 +35,7 @@ def test_k_grows_up_to_a_limit_and_rows_say_where_more_was_needed(most, status):
     options = PairedOptions(flows=("central",), num_eigs=2, max_eigs=most)
     run = PairedRun(Problem(lambda w, _: coupled(w)), GradientDescent(1.6), options)
     state, rows = run.advance(run.start(np.full(4, 0.1), steps=3, warmup=0, seed=0), 3)
-    assert state.discrete.basis.shape == (most, 4)
+    assert state.processes["discrete"].own.basis.shape == (most, 4)
     assert set(rows.status) == {status}
 
 
@@ -46,4 +46,4 @@ def test_no_direction_is_added_for_a_run_that_diverged_before_the_start():
     assert run.outcome(state)[0] == "diverged"
     assert rows[rows.process == "discrete"].status.tolist() == ["diverged"]
     assert rows.effective_sharpness.iloc[0] > 1.5
-    assert state.discrete.basis.shape[0] == 1
+    assert state.num_eigs == 1

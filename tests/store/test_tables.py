@@ -26,13 +26,7 @@ from cflows_ray.store.checkpoint import (
 )
 from cflows_ray.store.lock import SweepLock
 from cflows_ray.store.storage import Storage
-from cflows_ray.store.tables import (
-    OtherSchema,
-    Results,
-    ResultsDamaged,
-    steps_schema,
-    steps_table,
-)
+from cflows_ray.store.tables import OtherSchema, Results, ResultsDamaged, steps_schema, steps_table
 from cflows_ray.sweep.cli import summary_table
 from cflows_ray.sweep.config import Grid, RunConfig, SweepConfig
 from cflows_ray.sweep.display import Display, print_whole
