@@ -138,6 +138,16 @@ class RunConfig(Settings):
         """The rule with its hyperparameters."""
         return _make_rule(self.rule, {"lr": self.lr, "schedule": self.schedule, **self.hyper})
 
+    def with_seed(self, seed: int) -> RunConfig:
+        """Return the same run from other initial parameters; nothing else is checked again.
+
+        Raises `ConfigError` for a seed that is not allowed.
+        """
+        values = {name: value for name, value in vars(self).items() if name != "run_id"}
+        other = object.__new__(type(self))
+        vars(other).update(values, seed=seed_number("seed", seed))
+        return other
+
     def to_json(self) -> dict[str, Any]:
         """Return the configuration as plain JSON values; `RunConfig(**...)` is the inverse."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "hyper"}
@@ -325,8 +335,9 @@ class SweepConfig(Settings):
         result: dict[str, RunConfig] = {}
         for grid in self.grids:
             for point in grid.points():
-                for seed in grid.seeds if grid.seeds is not None else self.seeds:
-                    run = self._run(grid, point, seed)
+                seeds = grid.seeds if grid.seeds is not None else self.seeds
+                first = self._run(grid, point, seeds[0])
+                for run in (first, *map(first.with_seed, seeds[1:])):
                     if run.run_id in result:
                         raise ConfigError(f"grids must not give a run twice, got twice {run}")
                     result[run.run_id] = run

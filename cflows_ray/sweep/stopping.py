@@ -1,4 +1,4 @@
-"""Reasons to end a launch before its sweep is done: a person, or another driver."""
+"""How a launch ends, and reasons to end it before its sweep is done."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 from cflows_ray.store import SweepLock
@@ -14,6 +15,21 @@ from cflows_ray.sweep.display import Display
 # What a trial says, in place of how its run ended, when it has to leave the run as it is.
 STORAGE_FAILED = "storage failed"
 NOT_BEGUN = "not begun"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a launch ended.
+
+    Attributes:
+        interrupted: a person stopped it; everything is resumable.
+        storage_error: why results could not be written, if that stopped it.
+        lost: reasons by run id of runs that were given up after too many faults.
+    """
+
+    interrupted: bool = False
+    storage_error: str | None = None
+    lost: dict[str, str] = field(default_factory=dict)
 
 
 class Stopping:

@@ -14,13 +14,17 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+# So many trials wait for machines at most, which is Tune's own limit for a grid.
+MAX_WAITING = 200
 
 # Ray reads these when it is imported or started; a user's own settings win.
 for _name, _value in {
@@ -30,7 +34,7 @@ for _name, _value in {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours lets the chunk finish first
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's own state is never used
-    "TUNE_MAX_PENDING_TRIALS_PG": "200",  # Tune's own for a grid: so many ask for machines at once
+    "TUNE_MAX_PENDING_TRIALS_PG": str(MAX_WAITING),
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }.items():
     os.environ.setdefault(_name, _value)
@@ -68,6 +72,7 @@ from cflows_ray.sweep.session import RunSession  # noqa: E402
 from cflows_ray.sweep.stopping import (  # noqa: E402
     NOT_BEGUN,
     STORAGE_FAILED,
+    Outcome,
     Stopping,
     stop_if_lost,
     stop_on_signals,
@@ -157,21 +162,6 @@ def _has_gpu() -> bool:
     return bool(ray.get_runtime_context().get_accelerator_ids().get("GPU"))
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a launch ended.
-
-    Attributes:
-        interrupted: a person stopped it; everything is resumable.
-        storage_error: why results could not be written, if that stopped it.
-        lost: reasons by run id of runs that were given up after too many faults.
-    """
-
-    interrupted: bool = False
-    storage_error: str | None = None
-    lost: dict[str, str] = field(default_factory=dict)
-
-
 def _reason(trial: Any) -> str:
     """Return why a trial's process failed, in one line."""
     try:
@@ -191,24 +181,35 @@ class _Watcher(Watching, tune.Callback):  # type: ignore[misc]
 
 
 class _Queue(tune.search.Searcher):
-    """Hands Tune its trials one at a time, in the plan's order.
+    """Hands Tune its trials in the plan's order, each when there is room for it.
 
-    Tune would make all trials of a grid at once, and keeps what it has made to the end.
+    Tune would make all trials of a grid at once, keeps what it has made to the end, and may take
+    any of those that wait.
+
+    Args:
+        work: packs of runs.
+        room: how many trials may have a process, or wait for one, at this moment.
     """
 
-    def __init__(self, work: Iterable[list[RunConfig]]) -> None:
+    def __init__(self, work: Iterable[list[RunConfig]], room: Callable[[], int]) -> None:
         super().__init__()
         self._work = iter(work)
+        self._room = room
+        self._live: set[str] = set()
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]  # noqa: ARG002
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """Return the next trial's runs; as text, or else Tune would take them apart."""
+        if len(self._live) >= self._room():
+            return None
         pack = next(self._work, None)
         if pack is None:
             return str(self.FINISHED)
+        self._live.add(trial_id)
         return {"runs": json.dumps([run.to_json() for run in pack])}
 
-    def on_trial_complete(self, *trial: Any, **info: Any) -> None:
-        """Learn nothing: what is to do is known beforehand."""
+    def on_trial_complete(self, trial_id: str, *result: Any, **info: Any) -> None:  # noqa: ARG002
+        """Take note that there is room again."""
+        self._live.discard(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
         """Save nothing: a launch is never restored from its state."""
@@ -297,6 +298,7 @@ def _fit(
         "compile_cache": execution.compile_cache,
     }
     watcher = _Watcher(display, _reason)
+    room = _room(execution, resources)
     stopper = _Stopper(watcher.running, lock)
     _quiet_ray()
     display.start()
@@ -311,7 +313,9 @@ def _fit(
                     break
                 some = work[first : first + TRIALS_AT_ONCE]
                 callbacks = {"callbacks": [watcher], "stop": stopper}
-                _fit_some(sweep, some, space, tune.with_resources(trainable, resources), callbacks)
+                _fit_some(
+                    sweep, some, space, tune.with_resources(trainable, resources), room, callbacks
+                )
     finally:
         display.all_left()
         display.stop()
@@ -324,11 +328,30 @@ def _fit(
 TRIALS_AT_ONCE = 5000
 
 
+def _room(execution: Execution, resources: dict[str, float]) -> Callable[[], int]:
+    """Return what says how many trials the cluster has room for, machines to come included."""
+    to_come = autoscaling_nodes()
+    known, asked = 1, -math.inf
+
+    def room() -> int:
+        nonlocal known, asked
+        if execution.workers is not None:
+            return execution.workers
+        if time.monotonic() - asked > 1.0:
+            nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
+            known, asked = max(1, most_at_once(resources, nodes, to_come)), time.monotonic()
+        # a cluster that grows by itself grows for those who wait
+        return known + (MAX_WAITING if execution.autoscaling else 0)
+
+    return room
+
+
 def _fit_some(
     sweep: SweepConfig,
     work: list[list[RunConfig]],
     space: dict[str, Any],
     trainable: Any,
+    room: Callable[[], int],
     callbacks: dict[str, Any],
 ) -> None:
     """Run Tune over packs of runs to their end."""
@@ -343,9 +366,8 @@ def _fit_some(
             trainable,
             param_space=space,
             tune_config=tune.TuneConfig(
-                search_alg=_Queue(work),
+                search_alg=_Queue(work, room),
                 num_samples=len(work),
-                max_concurrent_trials=execution.workers,
                 reuse_actors=True,
                 trial_name_creator=_trial_name,
                 trial_dirname_creator=_trial_name,

@@ -250,6 +250,57 @@ def test_death_while_finishing_what_died(undisturbed: Path, tmp_path: Path, on_e
         assert_same_tables(undisturbed, folder)
 
 
+def test_death_while_parts_with_room_are_folded_again(
+    undisturbed: Path, tmp_path: Path, on_event: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a part supersedes may be other parts: the next driver must know which."""
+    storage = Storage(str(tmp_path / "loose"))
+    for first in (0, 2, 4):
+        for run in SWEEP.runs[first : first + 2]:
+            run_fake(storage, run)
+        monkeypatch.setattr(folding, "RUNS_A_PART", 2)
+        fold(storage, at_end=True)
+    run_fake(storage, SWEEP.runs[6])
+    monkeypatch.setattr(folding, "RUNS_A_PART", 5)
+    assert len(storage.names("runs")) == 4
+    number = 0
+    for folder in deaths(tmp_path / "loose", tmp_path, lambda s: fold(s, at_end=True), on_event):
+        check_no_row_twice(folder)
+        folding.finish_interrupted(Storage(str(folder)))
+        assert_same_tables(undisturbed, folder)
+        number += 1
+    assert number > 20
+
+
+def test_whoever_asks_in_the_middle_of_a_move_gets_the_truth(
+    undisturbed: Path, tmp_path: Path, on_event: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row has its ignored name when the files are listed, and its last when they are read."""
+    storage = copy(undisturbed, tmp_path / "s")
+
+    def die(event: str, path: str) -> None:
+        if event == "before move" and path.startswith("runs/"):
+            raise Killed
+
+    on_event(die)
+    with pytest.raises(Killed):
+        fold(storage, at_end=True)
+    on_event(None)
+    (pending,) = [n for n in storage.names("runs") if folding.PENDING.fullmatch(n)]
+    (run_id, *_) = folding.run_ids(storage, "runs", pending)
+    names = Storage.names
+
+    def names_then_move(self: Storage, folder: str, recursive: bool = False) -> list[str]:
+        found = names(self, folder, recursive)
+        if self is storage:
+            folding.finish_interrupted(Storage(storage.location))
+            folding._KNOWN.clear()
+        return found
+
+    monkeypatch.setattr(Storage, "names", names_then_move)
+    assert Results(storage).has_run(run_id)
+
+
 def test_readers_never_see_a_row_twice(undisturbed: Path, tmp_path: Path, on_event: Any) -> None:
     """At every change on storage; our own reader even sees all rows all the time."""
     storage = copy(undisturbed, tmp_path / "s")
@@ -376,7 +427,8 @@ def test_folded_steps_without_a_row_go(undisturbed: Path, tmp_path: Path) -> Non
     """A part of rows was deleted by hand: its runs are new, and their old steps must not stay."""
     storage = copy(undisturbed, tmp_path / "s")
     fold(storage, at_end=True)
-    storage.delete(f"runs/{storage.names('runs')[0]}")
+    full = max(storage.names("runs"), key=lambda name: len(folding.run_ids(storage, "runs", name)))
+    storage.delete(f"runs/{full}")
     plan = clear_the_way(make_plan(SWEEP, storage), storage)
     assert len(plan.fresh) == 3
     for run in plan.todo:

@@ -391,3 +391,13 @@ def test_a_cluster_that_grows_counts_what_it_can_start(tmp_path: Path) -> None:
     gpu, cpu = {"CPU": 8, "GPU": 1}, {"CPU": 16}
     assert nodes == [gpu, cpu, gpu, cpu]
     assert resources_per_run(Execution(), nodes) == {"cpu": 1.0, "gpu": 1.0}
+
+
+def test_another_seed_is_as_if_made_anew() -> None:
+    """Sweeps of 100,000 runs take it for all seeds but the first."""
+    run = RunConfig(workload="saddle_2d", rule="rmsprop", lr=0.1, beta2=0.9, seed=3, steps=50)
+    other = RunConfig(workload="saddle_2d", rule="rmsprop", lr=0.1, beta2=0.9, seed=4, steps=50)
+    assert run.with_seed(4) == other
+    assert run.with_seed(4).run_id == other.run_id != run.run_id
+    with pytest.raises(ConfigError, match="seed must be"):
+        run.with_seed(-1)
