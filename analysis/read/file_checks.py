@@ -28,11 +28,12 @@ _REQUIRED = {
 class Footers(NamedTuple):
     """What the footers of files say: the problem of each bad file, and the schemas of the others.
 
-    Schemas that are alike are listed once.
+    Schemas that are alike are listed once. `vanished` are files that are no longer there.
     """
 
     problems: dict[str, str]
     schemas: list[pa.Schema]
+    vanished: list[str]
 
 
 def read_footers(filesystem: fs.FileSystem, files: Iterable[str], table: str) -> Footers:
@@ -47,7 +48,8 @@ def read_footers(filesystem: fs.FileSystem, files: Iterable[str], table: str) ->
             one.equals(other, check_metadata=True) for other in schemas
         ):
             schemas.append(one)
-    return Footers(problems, schemas)
+    vanished = [file for file, one in zip(files, read, strict=True) if one is None]
+    return Footers(problems, schemas, vanished)
 
 
 def _read_footer(filesystem: fs.FileSystem, file: str, table: str) -> pa.Schema | str | None:
