@@ -207,8 +207,10 @@ def _read_runs(sweep: SweepFolder, contents: _Contents) -> pa.Table:
     files = [f for f in sweep.run_files if f not in contents.problems]
     if not files:
         return contents.runs.empty_table()
-    source = ds.dataset(files, schema=contents.runs, format="parquet", filesystem=sweep.filesystem)
     try:
+        source = ds.dataset(
+            files, schema=contents.runs, format="parquet", filesystem=sweep.filesystem
+        )
         return _with_absent(_first_of_each_run(source.to_table()))
     except (pa.ArrowException, OSError) as error:
         for file in files:
