@@ -28,12 +28,11 @@ _REQUIRED = {
 class Footers(NamedTuple):
     """What the footers of files say: the problem of each bad file, and the schemas of the others.
 
-    Schemas that are alike are listed once. `vanished` are files that are no longer there.
+    Schemas that are alike are listed once.
     """
 
     problems: dict[str, str]
     schemas: list[pa.Schema]
-    vanished: list[str]
 
 
 def read_footers(filesystem: fs.FileSystem, files: Iterable[str], table: str) -> Footers:
@@ -48,8 +47,7 @@ def read_footers(filesystem: fs.FileSystem, files: Iterable[str], table: str) ->
             one.equals(other, check_metadata=True) for other in schemas
         ):
             schemas.append(one)
-    vanished = [file for file, one in zip(files, read, strict=True) if one is None]
-    return Footers(problems, schemas, vanished)
+    return Footers(problems, schemas)
 
 
 def _read_footer(filesystem: fs.FileSystem, file: str, table: str) -> pa.Schema | str | None:

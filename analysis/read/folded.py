@@ -65,7 +65,11 @@ def find_again(
 
 
 def steps_folder(files: Sequence[str]) -> str:
-    """Return the folder `steps` of a sweep in which a run has these files."""
+    """Return the folder `steps` of a sweep in which a run has these files.
+
+    >>> steps_folder(["sweep/steps/aa/part-00000000.parquet"])
+    'sweep/steps'
+    """
     place = files[0].rpartition("/")[0]
     return place if is_part(files[0]) else place.rpartition("/")[0]
 

@@ -168,14 +168,8 @@ def _check_sweeps(found: list[SweepFolder], *, skip: bool) -> _Contents:
     schemas: dict[str, list[pa.Schema]] = {"runs": [], "steps": []}
     for sweep in found:
         singles = [file for files in sweep.step_files.values() for file in files]
-        for table, files, may_vanish in (
-            ("runs", sweep.run_files, False),
-            ("steps", sweep.step_parts, False),
-            ("steps", singles, True),  # they are found again when they are read
-        ):
+        for table, files in (("runs", sweep.run_files), ("steps", (*sweep.step_parts, *singles))):
             footers = read_footers(sweep.filesystem, files, table)
-            if footers.vanished and not may_vanish:
-                raise OvertakenError(footers.vanished[0])
             problems |= footers.problems
             schemas[table] += footers.schemas
             total += len(files)
