@@ -1,20 +1,24 @@
 """Where results lie: folders and object stores, and which Parquet files are there.
 
 A sweep's folder holds `runs/<run_id>.parquet` (one row, written when the run has ended) and
-`steps/<run_id>/part-<first_step>.parquet` (a folder `run_id=<run_id>` is understood too). Names
-that begin with `_` or `.` are files being written and are ignored. A location is a local path or
-any URI that `pyarrow.fs` opens.
+`steps/<run_id>/part-<first_step>.parquet` (a folder `run_id=<run_id>` is understood too). Rows of
+many ended runs may have been folded into one file of either table, `part-<hash>.parquet`; while
+that takes the place of theirs it is called `_part-<hash>.folding`. All other names that begin with
+`_` or `.` are files being written and are ignored. A location is a local path or any URI that
+`pyarrow.fs` opens.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit, urlunsplit
 
 import pyarrow as pa
 from pyarrow import fs
 
+_PART = re.compile(r"part-([0-9a-f]{16})\.parquet|_part-([0-9a-f]{16})\.folding")
 _GOOGLE_RETRY_S = 20  # of one request; Google's own default is a quarter of an hour of silence
 
 
@@ -30,11 +34,20 @@ class BadFileError(ResultsError):
         self.file, self.problem = file, problem
 
 
+class OvertakenError(ResultsError):
+    """Files of ended runs have been folded, or deleted, between being listed and being read."""
+
+    def __init__(self, file: str) -> None:
+        super().__init__(f"{file} has vanished while the folder was opened; try again")
+
+
 @dataclass(frozen=True)
 class SweepFolder:
     """One sweep's folder on a filesystem, with its Parquet files.
 
-    `step_files` maps a run id to its parts in the order of their first steps.
+    `step_files` maps a run id to the files of its steps in the order of their first steps;
+    `step_parts` are files of many runs. `run_files` begins with those of many runs: if a run is in
+    several, its row is that of the first.
     """
 
     filesystem: fs.FileSystem
@@ -42,10 +55,11 @@ class SweepFolder:
     name: str
     run_files: tuple[str, ...]
     step_files: dict[str, tuple[str, ...]]
+    step_parts: tuple[str, ...] = ()
 
     def is_empty(self) -> bool:
         """Whether no run has written anything."""
-        return not self.run_files and not self.step_files
+        return not (self.run_files or self.step_files or self.step_parts)
 
 
 def open_location(location: str | os.PathLike[str]) -> tuple[fs.FileSystem, str]:
@@ -135,7 +149,10 @@ def _is_sweep(filesystem: fs.FileSystem, path: str) -> bool:
 def _list_sweep(filesystem: fs.FileSystem, path: str) -> SweepFolder:
     run_files = list_parquet(filesystem, f"{path}/runs", recursive=False)
     step_files: dict[str, list[str]] = {}
-    for file in list_parquet(filesystem, f"{path}/steps", recursive=True):
+    all_steps = list_parquet(filesystem, f"{path}/steps", recursive=True)
+    # After the runs' own files: what goes into a part while they are listed is in one of the two.
+    run_parts, step_parts = (list_parts(filesystem, f"{path}/{t}") for t in ("runs", "steps"))
+    for file in all_steps:
         folder = file.rsplit("/", 2)[-2]
         if file.count("/") > path.count("/") + 2:  # not in steps/ itself
             step_files.setdefault(folder.removeprefix("run_id="), []).append(file)
@@ -143,9 +160,34 @@ def _list_sweep(filesystem: fs.FileSystem, path: str) -> SweepFolder:
         filesystem=filesystem,
         path=path,
         name=path.rsplit("/", 1)[-1],
-        run_files=tuple(run_files),
+        run_files=(*run_parts, *(file for file in run_files if not is_part(file))),
         step_files={k: tuple(v) for k, v in sorted(step_files.items())},
+        step_parts=tuple(step_parts),
     )
+
+
+def is_part(file: str) -> bool:
+    """Whether a file's name is that of a part with rows of many runs.
+
+    >>> is_part("steps/part-00112233aabbccdd.parquet"), is_part("steps/aa/part-00000000.parquet")
+    (True, False)
+    """
+    return _PART.fullmatch(file.rsplit("/", 1)[-1]) is not None
+
+
+def list_parts(filesystem: fs.FileSystem, folder: str) -> list[str]:
+    """List a table's parts with rows of many runs: those in their place, then those on their way.
+
+    Looks twice: a list that is made while a part gets its name may have neither of its names.
+    """
+    found: dict[str, str] = {}  # by hash
+    selector = fs.FileSelector(folder, allow_not_found=True)
+    for _ in range(2):
+        for info in filesystem.get_file_info(selector):
+            match = _PART.fullmatch(info.base_name)
+            if match and info.type == fs.FileType.File and (match[1] or match[2] not in found):
+                found[match[1] or match[2]] = info.path
+    return sorted(found.values(), key=lambda file: (file.endswith(".folding"), file))
 
 
 def list_parquet(filesystem: fs.FileSystem, folder: str, *, recursive: bool) -> list[str]:

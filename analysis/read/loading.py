@@ -14,10 +14,13 @@ from pyarrow import fs
 from analysis.read.declared import declared_columns, declared_processes, united_schema
 from analysis.read.file_checks import read_footers
 from analysis.read.filter import Condition, no_match, parse_where, to_expression
+from analysis.read.folded import with_folded_runs
 from analysis.read.folders import (
     BadFileError,
+    OvertakenError,
     ResultsError,
     SweepFolder,
+    exists,
     find_sweeps,
     first_line,
     open_location,
@@ -28,6 +31,8 @@ from analysis.read.same_runs import choose_sweeps, readable_steps
 from cflows_ray.schema import absent_values
 
 Where = Mapping[str, Any] | Sequence[tuple[str, str, Any]]
+
+_TRIES = 4  # at a folder whose files are being folded
 
 Source = Results | str | os.PathLike[str]  # what functions that read results take
 
@@ -77,11 +82,10 @@ def load(
     if on_bad_file not in ("raise", "skip"):
         raise ValueError(f"on_bad_file must be 'raise' or 'skip', got {on_bad_file!r}")
     filesystem, path = open_location(path_or_uri)
-    found = _named_sweeps(_listed(filesystem, path), sweep)
-    contents = _check_sweeps(found, skip=on_bad_file == "skip")
+    found, contents, rows = _read_sweeps(filesystem, path, sweep, skip=on_bad_file == "skip")
     run_conditions, step_conditions = parse_where(where, contents.runs, contents.steps)
     wanted = None if columns is None else check_columns(columns, contents.steps)
-    runs, steps = _runs_and_steps(found, run_conditions, contents)
+    runs, steps = _runs_and_steps(found, rows, run_conditions, contents)
     return Results(
         location=os.fspath(path_or_uri),
         runs=_runs_frame(runs, contents),
@@ -106,15 +110,38 @@ def opened(results: Source) -> Results:
     )
 
 
+def _read_sweeps(
+    filesystem: fs.FileSystem, path: str, sweep: str | Sequence[str] | None, *, skip: bool
+) -> tuple[list[SweepFolder], _Contents, list[pa.Table]]:
+    """List the sweeps, read all footers and rows of `runs`; again if a fold has overtaken it."""
+    for _ in range(_TRIES - 1):
+        try:
+            return _read_sweeps_once(filesystem, path, sweep, skip=skip)
+        except OvertakenError:
+            continue
+    return _read_sweeps_once(filesystem, path, sweep, skip=skip)
+
+
+def _read_sweeps_once(
+    filesystem: fs.FileSystem, path: str, sweep: str | Sequence[str] | None, *, skip: bool
+) -> tuple[list[SweepFolder], _Contents, list[pa.Table]]:
+    listed = _named_sweeps(_listed(filesystem, path), sweep)
+    contents = _check_sweeps(listed, skip=skip)
+    found = [with_folded_runs(one, contents.problems) for one in listed]
+    return found, contents, [_read_runs(one, contents) for one in found]
+
+
 def _runs_and_steps(
-    found: Sequence[SweepFolder], conditions: Sequence[Condition], contents: _Contents
+    found: Sequence[SweepFolder],
+    read: Sequence[pa.Table],
+    conditions: Sequence[Condition],
+    contents: _Contents,
 ) -> tuple[pa.Table, dict[str, tuple[str, ...]]]:
     """Rows of `runs` that meet the conditions, and the files of each run's steps."""
     # A run in several sweeps belongs to one; which one, a condition on the sweep may decide.
     of_sweeps = [c for c in conditions if c.column == "sweep"]
     of_runs = [c for c in conditions if c.column != "sweep"]
     problems = contents.problems
-    read = [_read_runs(one, contents) for one in found]
     rows = [_filtered(table, of_sweeps) for table in read]
     chosen = choose_sweeps(found, [_statuses(table) for table in rows], problems)
     steps = _chosen_steps(found, chosen, problems)
@@ -137,14 +164,15 @@ class _Contents(NamedTuple):
 
 def _check_sweeps(found: list[SweepFolder], *, skip: bool) -> _Contents:
     problems: dict[str, str] = {}
+    total = 0
     schemas: dict[str, list[pa.Schema]] = {"runs": [], "steps": []}
     for sweep in found:
-        parts = [file for files in sweep.step_files.values() for file in files]
-        for table, files in (("runs", sweep.run_files), ("steps", parts)):
+        singles = [file for files in sweep.step_files.values() for file in files]
+        for table, files in (("runs", sweep.run_files), ("steps", (*sweep.step_parts, *singles))):
             footers = read_footers(sweep.filesystem, files, table)
             problems |= footers.problems
             schemas[table] += footers.schemas
-    total = sum(len(s.run_files) + sum(map(len, s.step_files.values())) for s in found)
+            total += len(files)
     if problems and (not skip or len(problems) == total):
         file, problem = next(iter(problems.items()))
         more = f" (and {len(problems) - 1} more bad files)" if len(problems) > 1 else ""
@@ -166,15 +194,29 @@ def _runs_frame(runs: pa.Table, contents: _Contents) -> pd.DataFrame:
 
 
 def _read_runs(sweep: SweepFolder, contents: _Contents) -> pa.Table:
-    """Rows of all good `runs` files of a sweep; null in columns that only other files have."""
+    """Rows of all good `runs` files of a sweep, one per run; null in columns that a file lacks.
+
+    Raises `OvertakenError` if a file has vanished since it was listed.
+    """
     files = [f for f in sweep.run_files if f not in contents.problems]
     if not files:
         return contents.runs.empty_table()
-    source = ds.dataset(files, schema=contents.runs, format="parquet", filesystem=sweep.filesystem)
     try:
-        return _with_absent(source.to_table())
+        source = ds.dataset(
+            files, schema=contents.runs, format="parquet", filesystem=sweep.filesystem
+        )
+        return _with_absent(_first_of_each_run(source.to_table()))
     except (pa.ArrowException, OSError) as error:
+        for file in files:
+            if not exists(sweep.filesystem, file):
+                raise OvertakenError(file) from error
         raise ResultsError(f"{sweep.path}/runs: corrupt file: {first_line(error)}") from error
+
+
+def _first_of_each_run(runs: pa.Table) -> pa.Table:
+    """Keep one row per run: while it is folded, its own file and the part may both be there."""
+    again = pd.Series(runs["run_id"].to_pylist(), dtype="str").duplicated()
+    return runs.filter(pa.array(~again.to_numpy())) if again.any() else runs
 
 
 def _filtered(table: pa.Table, conditions: Iterable[Condition]) -> pa.Table:
@@ -190,8 +232,8 @@ def _chosen_rows(rows: Sequence[pa.Table], chosen: Mapping[str, int]) -> pa.Tabl
     """One row per run, from the sweep that it is taken from."""
     kept = []
     for place, table in enumerate(rows):
-        first = pd.Series(table["run_id"].to_pylist(), dtype="str").drop_duplicates()
-        mine = [i for i, run_id in first.items() if chosen[run_id] == place]
+        ids = table["run_id"].to_pylist()
+        mine = [i for i, run_id in enumerate(ids) if chosen[run_id] == place]
         kept.append(table.take(pa.array(mine, pa.int64())))
     return pa.concat_tables(kept)
 

@@ -22,11 +22,13 @@ from pyarrow import fs
 
 from analysis.read.declared import processes_of, references
 from analysis.read.filter import Condition, rules_out, to_expression
-from analysis.read.folders import BadFileError, ResultsError, exists, first_line, list_parquet
+from analysis.read.folded import Parts, find_again, steps_folder
+from analysis.read.folders import BadFileError, ResultsError, exists, first_line, is_part
 from analysis.read.frames import to_frame
 from analysis.read.trace import Trace, trace_from_table
 
 _KEYS = ("run_id", "step", "process")
+_TRIES = 4  # at a run whose files are being merged or folded
 _LOOKAHEAD = 2  # runs read ahead of the one being worked on: bounds memory
 
 
@@ -124,28 +126,51 @@ class Results:
                     yield ready, table
 
     def _read_run(self, run_id: str, columns: tuple[str, ...] | None) -> pa.Table:
-        """All parts of one run, filtered; raises `BadFileError` naming the first bad part."""
-        files = list(self._step_files[run_id])
-        folder = files[0].rsplit("/", 1)[0]
-        if not all(exists(self._filesystem, file) for file in files):
-            # The run went on since `load`: its parts have been merged into one.
-            files = list_parquet(self._filesystem, folder, recursive=False)
-            if not files:
-                raise BadFileError(folder, "its files have vanished since the folder was opened")
-        try:
-            table = self._read_files(files, columns)
-        except (pa.ArrowException, OSError):
-            for file in files:
-                try:
-                    self._read_files([file], columns)
-                except (pa.ArrowException, OSError) as error:
-                    raise BadFileError(file, f"is corrupt: {first_line(error)}") from error
-            raise
-        _check_rows(table, run_id, folder)
-        return table
+        """All rows of one run, filtered; raises `BadFileError` naming the first bad file."""
+        for _ in range(_TRIES):
+            files = list(self._step_files[run_id])
+            try:
+                table = self._read_files(run_id, files, columns)
+            except (pa.ArrowException, OSError):
+                if all(exists(self._filesystem, file) for file in files):
+                    self._name_bad_file(run_id, files, columns)
+                    raise
+                # Since `load` the run's parts have been merged into one, or its steps folded.
+                found = find_again(self._filesystem, files, run_id)
+                if run_id not in found:
+                    break
+                self._moved(steps_folder(files), found)
+            else:
+                _check_rows(table, run_id, _place(files))
+                return table
+        raise BadFileError(_place(files), "its files have vanished since the folder was opened")
 
-    def _read_files(self, files: list[str], columns: tuple[str, ...] | None) -> pa.Table:
+    @cached_property
+    def _parts(self) -> Parts:
+        return Parts(self._filesystem, self._schema)
+
+    def _moved(self, folder: str, found: dict[str, tuple[str, ...]]) -> None:
+        """Note where the steps of runs of one sweep are now: whoever is next need not look."""
+        for run_id in found.keys() & self._step_files.keys():
+            if steps_folder(self._step_files[run_id]) == folder:
+                self._step_files[run_id] = found[run_id]
+
+    def _name_bad_file(
+        self, run_id: str, files: list[str], columns: tuple[str, ...] | None
+    ) -> None:
+        for file in files:
+            try:
+                self._read_files(run_id, [file], columns)
+            except (pa.ArrowException, OSError) as error:
+                raise BadFileError(file, f"is corrupt: {first_line(error)}") from error
+
+    def _read_files(
+        self, run_id: str, files: list[str], columns: tuple[str, ...] | None
+    ) -> pa.Table:
         wanted = projected(self._schema, columns)
+        if len(files) == 1 and is_part(files[0]):
+            keep = to_expression(self._conditions)
+            return self._parts.read_run(files[0], run_id, wanted.names, keep).cast(wanted)
         if not self._conditions and isinstance(self._filesystem, fs.LocalFileSystem):
             # Nothing to filter and no latency to hide: file by file is half the processor time.
             return pa.concat_tables([_read_file(file, wanted) for file in files])
@@ -153,6 +178,11 @@ class Results:
             files, schema=self._schema, format="parquet", filesystem=self._filesystem
         )
         return source.to_table(columns=wanted.names, filter=to_expression(self._conditions))
+
+
+def _place(files: list[str]) -> str:
+    """Return what an error calls a run's files: their folder, or the part with its rows."""
+    return files[0] if is_part(files[0]) else files[0].rsplit("/", 1)[0]
 
 
 def check_columns(columns: Iterable[str], schema: pa.Schema) -> tuple[str, ...]:

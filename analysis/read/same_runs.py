@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from analysis.read.folded import count_rows
 from analysis.read.folders import SweepFolder
 
 Statuses = Mapping[str, str]  # of the runs that have a row, by run id
@@ -56,8 +56,7 @@ def _rows_written(sweep: SweepFolder, run_id: str) -> int:
     rows = 0
     try:
         for file in sweep.step_files[run_id]:
-            with sweep.filesystem.open_input_file(file) as source:
-                rows += pq.read_metadata(source).num_rows
+            rows += count_rows(sweep.filesystem, file, run_id)
     except (pa.ArrowException, OSError):
         return 0
     return rows

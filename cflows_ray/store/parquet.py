@@ -13,8 +13,9 @@ from cflows_ray.schema import absent_values, arrow_schema
 
 # What pyarrow raises for damaged bytes (`ArrowInvalid` is a `ValueError`).
 DAMAGE = (ValueError, OSError, pa.ArrowException)
-# Large enough for compression, small enough to be held many times over.
-GROUP_ROWS = 2**16
+# Large enough for compression; small, because who reads one run of many in a file reads the whole
+# row group that it shares.
+GROUP_ROWS = 2**13
 
 
 def to_bytes(

@@ -493,7 +493,7 @@ def test_equal_words_are_one_object() -> None:
 def test_other_tools_open_the_tables_as_they_are(
     undisturbed: Path, tmp_path: Path, layout: str
 ) -> None:
-    """The lines of docs/storage.md."""
+    """The lines of docs/cluster.md."""
     duckdb = pytest.importorskip("duckdb")
     polars = pytest.importorskip("polars")
     folder = tmp_path / "s"
