@@ -12,7 +12,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cflows_ray.paired import PairedOptions, PairedPack, PairedResult, PairedRun, run_paired
+    from cflows_ray.paired import (
+        PairedOptions,
+        PairedPack,
+        PairedResult,
+        PairedRun,
+        forget_programs,
+        run_paired,
+    )
     from cflows_ray.problem import Problem
     from cflows_ray.rules import (
         Adam,
@@ -38,6 +45,7 @@ _HOME = {
     "PairedPack": "cflows_ray.paired.pack",
     "PairedResult": "cflows_ray.paired.run",
     "PairedRun": "cflows_ray.paired.run",
+    "forget_programs": "cflows_ray.paired.run",
     "run_paired": "cflows_ray.paired.run",
     "Problem": "cflows_ray.problem",
 }
@@ -55,6 +63,7 @@ __all__ = [
     "RMSProp",
     "ScalarAdam",
     "ScalarRMSProp",
+    "forget_programs",
     "run_paired",
 ]
 

@@ -27,9 +27,8 @@ def forget_programs() -> Iterator[None]:
         import jax
 
         if "cflows_ray.paired.run" in sys.modules:
-            from cflows_ray.paired import run as pairing
+            import cflows_ray
 
-            for cached in (pairing._program, pairing._without_data):
-                cached.cache_clear()
+            cflows_ray.forget_programs()
         jax.clear_caches()
         gc.collect()

@@ -6,7 +6,7 @@ saved), `PairedPack` (several runs in one batched program), `PairedOptions` and 
 
 from cflows_ray.paired.options import PairedOptions
 from cflows_ray.paired.pack import PairedPack, choose_pack_size
-from cflows_ray.paired.run import PairedResult, PairedRun, run_paired
+from cflows_ray.paired.run import PairedResult, PairedRun, forget_programs, run_paired
 
 __all__ = [
     "PairedOptions",
@@ -14,5 +14,6 @@ __all__ = [
     "PairedResult",
     "PairedRun",
     "choose_pack_size",
+    "forget_programs",
     "run_paired",
 ]

@@ -55,7 +55,7 @@ class PairedPack:
             raise ValueError("runs must hold at least one run")
         first = runs[0]
         for run in runs[1:]:
-            if run.program is not first.program or run.problem.data is not first.problem.data:
+            if run.program is not first.program or run.fingerprint != first.fingerprint:
                 raise ValueError("runs of a pack must share problem, data, parameters and options")
             if str(jax.tree.structure(run.rule)) != str(jax.tree.structure(first.rule)):
                 raise ValueError(

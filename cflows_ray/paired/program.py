@@ -21,6 +21,7 @@ from cflows_ray.flows import FlowContext, grow
 from cflows_ray.paired.measure import Evaluations
 from cflows_ray.paired.options import PairedOptions
 from cflows_ray.paired.stepping import RUNNING, PairedState, Row, begin, step_all
+from cflows_ray.paired.tracing import Traced
 from cflows_ray.problem import ParamStructure
 from cflows_ray.rules import UpdateRule
 
@@ -28,11 +29,12 @@ ROW_CAPACITY = 256
 
 
 class Inputs(NamedTuple):
-    """Arrays that a program reads and never changes: the problem's data."""
+    """Arrays that a program reads and never changes: the data, and what functions captured."""
 
     data: PyTree
     probe: PyTree
     test_data: PyTree
+    captured: dict[str, list] = {}  # noqa: RUF012
 
 
 class Chunk(NamedTuple):
@@ -56,15 +58,13 @@ class PairedProgram:
 
     def __init__(
         self,
-        loss: Callable[[Any, Any], Array],
-        outputs: Callable[[Any, Any], Array] | None,
-        accuracy: Callable[[Any, Any], Array] | None,
+        functions: tuple[tuple[str, Traced], ...],
         structure: ParamStructure,
         options: PairedOptions,
     ) -> None:
-        self.structure, self.loss = structure, loss
+        self.structure = structure
         self.compile_s = 0.0
-        self._outputs, self._accuracy = outputs, accuracy
+        self._functions = dict(functions)
         self._options = options
         self._executables: dict[Any, Any] = {}
 
@@ -119,16 +119,37 @@ class PairedProgram:
         return self._executables[key]
 
     def _context(self, rule: UpdateRule, inputs: Inputs, k: int) -> FlowContext:
-        return FlowContext(self._flat_loss(inputs.data), rule, self._options, k)
+        return FlowContext(self._flat_loss(inputs), rule, self._options, k)
 
-    def _flat_loss(self, data: PyTree) -> Loss:
+    def _flat_loss(self, inputs: Inputs) -> Loss:
+        traced, captured = self._functions["loss"], inputs.captured["loss"]
+
         def loss(params: Float[Array, " d"]) -> Float[Array, ""]:
-            return self.loss(self.structure.unflatten(params), data).astype(params.dtype)
+            value = traced(captured, self.structure.unflatten(params), inputs.data)
+            return value.astype(params.dtype)
 
         return loss
 
     def _evaluations(self, inputs: Inputs) -> Evaluations:
-        return Evaluations(self.structure, self.loss, self._outputs, self._accuracy, *inputs)
+        def function(on_data: str, on_test: str) -> Callable[[Any, Any], Array] | None:
+            if on_data not in self._functions:
+                return None
+
+            def evaluate(params: PyTree, data: PyTree) -> Array:
+                name = on_test if data is inputs.test_data else on_data
+                return self._functions[name](inputs.captured[name], params, data)
+
+            return evaluate
+
+        return Evaluations(
+            self.structure,
+            function("loss", "test_loss"),
+            function("outputs", "outputs"),
+            function("accuracy", "test_accuracy"),
+            inputs.data,
+            inputs.probe,
+            inputs.test_data,
+        )
 
     def _start(
         self, rule: UpdateRule, inputs: Inputs, params: Array, numbers: dict, template: Array

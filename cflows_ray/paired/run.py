@@ -26,6 +26,7 @@ from cflows_ray.paired.options import PairedOptions
 from cflows_ray.paired.program import Inputs, PairedProgram
 from cflows_ray.paired.rows import steps_frame
 from cflows_ray.paired.stepping import FINISHED, RUN_DIVERGED, RUNNING, PairedState
+from cflows_ray.paired.tracing import Traced, fingerprint, trace
 from cflows_ray.problem import ParamStructure, Problem, cast_floats
 from cflows_ray.rules import UpdateRule, traced
 from cflows_ray.schema import StepStatus
@@ -65,7 +66,8 @@ class PairedRun:
         _check_defined(options.flows, rule)
         rule.check_integration(options.longest_substep)
         self.problem, self.rule, self.options = problem, rule, options
-        self.inputs = _device_inputs(problem, options.dtype)
+        self.inputs = _host_inputs(problem, options.dtype)
+        self.fingerprint = ""
         self._program: PairedProgram | None = None
         self._compile_s_before = 0.0
 
@@ -201,16 +203,13 @@ class PairedRun:
         return self._program
 
     def _use_program(self, structure: ParamStructure) -> PairedProgram:
-        problem, options = self.problem, self.options
-        program = _program(
-            problem.loss,
-            problem.outputs,
-            problem.accuracy,
-            structure,
-            options,
-        )
+        functions, captured = _trace(self.problem, structure, self.inputs)
+        _check_loss(functions["loss"])
+        program = _program(tuple(functions.items()), structure, self.options)
+        inputs = self.inputs._replace(captured=captured)
+        self.fingerprint = fingerprint(inputs)
+        self.inputs = _on_device(_Keyed(self.fingerprint, inputs), self.options.dtype)
         if program is not self._program:
-            _check_loss(program, self.inputs)
             self._program, self._compile_s_before = program, program.compile_s
         return program
 
@@ -271,10 +270,11 @@ class PairedResult:
 
 
 def run_paired(
-    loss_fn: Callable[[PyTree], Array],
+    loss_fn: Callable[..., Array],
     params: PyTree,
     rule: UpdateRule,
     *,
+    data: PyTree | None = None,
     steps: int = 1000,
     flows: Sequence[str] = ("stable", "central"),
     warmup: int = 0,
@@ -288,10 +288,13 @@ def run_paired(
     """Run an optimizer and its flows side by side from one point.
 
     Args:
-        loss_fn: `loss_fn(params) -> scalar`, three times differentiable. Keep the function: a
-            second call with the same one, whatever learning rate, β₂, ε or seed, compiles nothing.
+        loss_fn: `loss_fn(params) -> scalar`, three times differentiable; with `data`,
+            `loss_fn(params, data)`. A pure function; it is traced at each call, so that captured
+            data count as they are then. A second call that computes the same, whatever learning
+            rate, β₂, ε, seed or values of captured arrays, compiles nothing.
         params: any pytree of floating-point arrays.
         rule: `GradientDescent`, `ScalarRMSProp` or `RMSProp`.
+        data: pytree of arrays given to `loss_fn`, if any.
         steps: optimizer steps after the common starting point.
         flows: processes beside the optimizer: "stable", "central", "midpoint".
         warmup: optimizer steps before the common starting point.
@@ -330,31 +333,13 @@ def run_paired(
         dtype=dtype,
         record_every=record_every,
     )
-    run = PairedRun(Problem(_without_data(_Identity(loss_fn))), rule, options)
+    problem = Problem(loss_fn, data) if data is not None else Problem(lambda p, _: loss_fn(p))
+    run = PairedRun(problem, rule, options)
     state = run.start(params, steps=steps, warmup=warmup, seed=seed)
     state, rows = run.advance(state, steps)
     status, detail = run.outcome(state)
     wall_s = time.perf_counter() - begin
     return PairedResult(rows, run.final(state), status, detail, wall_s, run.compile_s)
-
-
-class _Identity:
-    """Compares a callable by identity, so that one with a custom or no hash can key a cache."""
-
-    def __init__(self, function: Callable) -> None:
-        self.function = function
-
-    def __hash__(self) -> int:
-        return id(self.function)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Identity) and self.function is other.function
-
-
-@functools.lru_cache(maxsize=32)
-def _without_data(loss_fn: _Identity) -> Callable[[PyTree, PyTree], Array]:
-    """Return one and the same `loss(params, data)` for one `loss_fn(params)`."""
-    return lambda params, _: loss_fn.function(params)
 
 
 # A program maps 1,400 to 2,400 pieces of memory for each k; Linux allows a process 65,530.
@@ -363,12 +348,56 @@ def _program(*key: Any) -> PairedProgram:
     return PairedProgram(*key)
 
 
-@functools.lru_cache(maxsize=2)
-def _device_inputs(problem: Problem, dtype: str) -> Inputs:
-    """Return the problem's data on the device, one copy for all runs in turn or together."""
+def forget_programs() -> None:
+    """Let go of all compiled programs and of the data kept on the device.
+
+    Example:
+        >>> import cflows_ray
+        >>> cflows_ray.forget_programs()
+    """
+    _program.cache_clear()
+    _on_device.cache_clear()
+
+
+def _host_inputs(problem: Problem, dtype: str) -> Inputs:
+    """Return a copy of the problem's data: what happens to it later does not change the run."""
     arrays = (problem.data, problem.probe, problem.test_data)
+    return Inputs(*(jax.tree.map(np.array, cast_floats(x, dtype)) for x in arrays))
+
+
+@dataclass(frozen=True)
+class _Keyed:
+    """Arrays, compared by a fingerprint of their contents."""
+
+    key: str
+    inputs: Inputs = field(compare=False)
+
+
+@functools.lru_cache(maxsize=2)
+def _on_device(arrays: _Keyed, dtype: str) -> Inputs:
+    """Return data on the device, one copy for all runs in turn or together."""
     with float_mode(dtype):
-        return jax.device_put(Inputs(*(cast_floats(x, dtype) for x in arrays)))
+        return jax.device_put(arrays.inputs)
+
+
+def _trace(
+    problem: Problem, structure: ParamStructure, inputs: Inputs
+) -> tuple[dict[str, Traced], dict[str, list]]:
+    """Trace every function of a problem on what it is evaluated on."""
+    wanted = {"loss": (problem.loss, inputs.data)}
+    if problem.test_data is not None:
+        wanted["test_loss"] = (problem.loss, inputs.test_data)
+    if problem.outputs is not None:
+        wanted["outputs"] = (problem.outputs, inputs.probe)
+    if problem.accuracy is not None:
+        wanted["accuracy"] = (problem.accuracy, inputs.data)
+        if problem.test_data is not None:
+            wanted["test_accuracy"] = (problem.accuracy, inputs.test_data)
+    functions, captured = {}, {}
+    for name, (function, data) in wanted.items():
+        words = "loss_fn" if name == "loss" else name
+        functions[name], captured[name] = trace(function, words, structure, data)
+    return functions, captured
 
 
 def _start_numbers(warmup: Any, steps: Any, seed: Any, divergence_factor: Any) -> dict[str, Array]:
@@ -380,24 +409,15 @@ def _start_numbers(warmup: Any, steps: Any, seed: Any, divergence_factor: Any) -
     }
 
 
-def _check_loss(program: PairedProgram, inputs: Inputs) -> None:
+def _check_loss(loss: Traced) -> None:
     """Raise `ValueError` unless the loss returns one floating-point number."""
-    structure = program.structure
-    with float_mode(structure.dtype):
-        flat = jax.ShapeDtypeStruct((structure.size,), structure.dtype)
-        value = jax.eval_shape(lambda w: program.loss(structure.unflatten(w), inputs.data), flat)
-    shape = getattr(value, "shape", None)
+    if not jax.tree_util.treedef_is_leaf(loss.out_tree):
+        raise ValueError(f"loss_fn must return a scalar, got a {loss.out_tree}")
+    ((shape, dtype),) = loss.out
     if shape != ():
-        raise ValueError(f"loss_fn must return a scalar, got {shape_of(value)}")
-    if not jnp.issubdtype(value.dtype, jnp.floating):
-        raise ValueError(f"loss_fn must return a floating-point number, got {value.dtype}")
-
-
-def shape_of(value: Any) -> str:
-    """Describe what a loss returned, for an error message."""
-    if hasattr(value, "shape"):
-        return f"an array of shape {value.shape}"
-    return f"a {type(value).__name__}"
+        raise ValueError(f"loss_fn must return a scalar, got an array of shape {shape}")
+    if not jnp.issubdtype(jnp.dtype(dtype), jnp.floating):
+        raise ValueError(f"loss_fn must return a floating-point number, got {dtype}")
 
 
 def _path_name(path: tuple) -> str:
