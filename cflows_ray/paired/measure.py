@@ -22,7 +22,7 @@ class Evaluations:
     """What can be evaluated at a point of parameters, and on which data; None where undefined."""
 
     structure: ParamStructure
-    loss: Callable[[Any, Any], Array]
+    loss: Callable[[Any, Any], Array] | None
     outputs: Callable[[Any, Any], Array] | None
     accuracy: Callable[[Any, Any], Array] | None
     data: PyTree
@@ -57,7 +57,7 @@ class Evaluations:
                 found["output_distance"] = jnp.sqrt(jnp.sum(gap**2) / gap.shape[0])
             if self.accuracy is not None:
                 found["train_accuracy"] = self.accuracy(tree, self.data)
-            if self.test_data is not None:
+            if self.loss is not None and self.test_data is not None:
                 found["test_loss"] = self.loss(tree, self.test_data)
                 if self.accuracy is not None:
                     found["test_accuracy"] = self.accuracy(tree, self.test_data)

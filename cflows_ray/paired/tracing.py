@@ -76,7 +76,8 @@ def trace(
 
 def _jaxpr(function: Callable, structure: ParamStructure, data: PyTree) -> tuple[Any, Any]:
     # a new function each time, and without the user's own jit: JAX keeps traces by function
-    inner = function.__wrapped__ if type(function).__name__ == "PjitFunction" else function
+    is_jitted = type(function).__name__ == "PjitFunction"
+    inner = getattr(function, "__wrapped__", function) if is_jitted else function
     flat = jax.ShapeDtypeStruct((structure.size,), structure.dtype)
     with float_mode(structure.dtype):
         tree = jax.eval_shape(structure.unflatten, flat)
