@@ -132,7 +132,7 @@ def _digest(arrays: Any) -> str:
     found = hashlib.sha256()
     for x in arrays:
         if isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
-            x = jax.random.key_data(x)  # noqa: PLW2901
+            x = jax.random.key_data(x)
         array = np.ascontiguousarray(x)
         found.update(f"{array.shape}{array.dtype}".encode())
         found.update(array.tobytes())
