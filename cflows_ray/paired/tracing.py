@@ -67,7 +67,7 @@ def trace(
     text, shapes = str(closed.jaxpr), tuple((x.shape, str(x.dtype)) for x in leaves)
     if "callback" in text:
         key += (next(_UNIQUE),)  # Python code that a trace does not show
-    elif _ADDRESS.search(text):
+    elif "custom_" in text or _ADDRESS.search(text):
         key += _rules_key(function, structure, data)
     with float_mode(structure.dtype):
         captured = [jax.device_put(x) for x in closed.consts]
@@ -85,7 +85,7 @@ def _jaxpr(function: Callable, structure: ParamStructure, data: PyTree) -> tuple
 
 
 def _rules_key(function: Callable, structure: ParamStructure, data: PyTree) -> tuple:
-    """Identify the functions' own derivative rules, which a trace names only by an address."""
+    """Identify the functions' own derivative rules, which a trace does not show."""
 
     def third(params: PyTree, data: PyTree) -> Any:
         def tangent(inner: Callable) -> Callable:

@@ -1,10 +1,13 @@
 """What a loss, its data and its start can be that they should not: a word each, never silence."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from cflows_ray import GradientDescent, PairedOptions, PairedRun, Problem, run_paired
+from cflows_ray.paired.tracing import trace
+from cflows_ray.problem import ParamStructure
 
 RULE = GradientDescent(0.1)
 QUICK = {"steps": 3, "flows": ("midpoint",)}
@@ -110,3 +113,23 @@ def test_a_loss_that_is_not_pure_is_refused():
     with pytest.raises(ValueError, match="loss_fn must be a pure function") as error:
         run_paired(lambda w: jnp.sum(w**2 * rng.random(2)), np.ones(2), RULE, **QUICK)
     assert "\n" not in str(error.value)
+
+
+def with_rule(slope):
+    """Return Σ w² with a derivative rule of its own: slope · w."""
+
+    @jax.custom_jvp
+    def square(x):
+        return jnp.sum(x**2)
+
+    square.defjvp(lambda x, t: (square(x[0]), jnp.sum(slope * x[0] * t[0])))
+    return lambda w, _: square(w)
+
+
+def test_derivative_rules_tell_functions_apart():
+    structure = ParamStructure.of(np.ones(2), "float32")
+    slopes = (2.0, 2.0, 3.0, np.array([2.0, 3.0]), np.array([2.0, 4.0]))
+    found = [trace(with_rule(slope), "loss_fn", structure, ())[0] for slope in slopes]
+    assert found[0] == found[1]
+    assert found[0] != found[2]
+    assert found[3] != found[4]
