@@ -10,7 +10,9 @@ from cflows_ray.flows import FlowOptions, check_flows
 
 
 def _listed(name: str, value: object) -> tuple[str, ...]:
-    """Return the flows as a tuple; here a single name will do."""
+    """Return the flows as a tuple; here a single name will do, or none."""
+    if value == () or value == []:
+        return ()
     return check_flows(name, (value,) if isinstance(value, str) else value)
 
 
