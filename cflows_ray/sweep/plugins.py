@@ -11,10 +11,11 @@ import importlib.util
 import os
 import sys
 import sysconfig
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
+from cflows_ray.checks import ConfigError
 from cflows_ray.flows import FLOWS
 from cflows_ray.registry import Registry
 from cflows_ray.rules import RULES
@@ -32,6 +33,38 @@ REGISTRIES: dict[str, Registry[Any]] = {
 _OURS = ("cflows_ray", "analysis")
 
 
+def pickled(cloudpickle: Any) -> bytes:
+    """Return what was registered in this process, code that workers can't import included.
+
+    Empty if nothing was. Raises `ConfigError` for what can't be pickled.
+
+    Args:
+        cloudpickle: the module that workers unpickle with.
+    """
+    found = registered()
+    if not found:
+        return b""
+    known = cloudpickle.list_registry_pickle_by_value()
+    own = [module for module in modules_of_ones_own() if module.__name__ not in known]
+    for module in own:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        return bytes(cloudpickle.dumps(found))
+    except Exception as error:
+        names = [name for additions in found.values() for name in additions]
+        why = " ".join(str(error).split())[:200]
+        raise ConfigError(f"plug-ins must be what can be pickled, got {names}: {why}") from error
+    finally:
+        for module in own:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+def add_pickled(data: bytes, cloudpickle: Any) -> None:
+    """Register what `pickled` returned in another process."""
+    for kind, additions in (cloudpickle.loads(data) if data else {}).items():
+        REGISTRIES[kind].add(additions)
+
+
 def registered() -> dict[str, dict[str, Any]]:
     """Return what was registered in this process, by kind and name; empty for nothing.
 
@@ -45,12 +78,6 @@ def registered() -> dict[str, dict[str, Any]]:
                 target = registry[name]  # noqa: PLW2901
             found.setdefault(kind, {})[name] = target
     return found
-
-
-def add_registered(found: Mapping[str, Mapping[str, Any]]) -> None:
-    """Register what `registered` returned in another process."""
-    for kind, additions in found.items():
-        REGISTRIES[kind].add(additions)
 
 
 def modules_of_ones_own() -> Iterator[ModuleType]:

@@ -43,7 +43,7 @@ import ray  # noqa: E402
 from ray import tune  # noqa: E402
 
 from cflows_ray.checks import ConfigError  # noqa: E402
-from cflows_ray.store import (  # noqa: E402  # noqa: E402
+from cflows_ray.store import (  # noqa: E402
     Results,
     Storage,
     StorageError,
@@ -52,6 +52,7 @@ from cflows_ray.store import (  # noqa: E402  # noqa: E402
     read_lock,
 )
 from cflows_ray.sweep.config import RunConfig, SweepConfig  # noqa: E402
+from cflows_ray.sweep.data import absolute_options, as_carried_out  # noqa: E402
 from cflows_ray.sweep.display import Display  # noqa: E402
 from cflows_ray.sweep.execution import Execution  # noqa: E402
 from cflows_ray.sweep.folding import folding_ended_runs  # noqa: E402
@@ -67,11 +68,7 @@ from cflows_ray.sweep.placement import (  # noqa: E402
     resources_per_run,
 )
 from cflows_ray.sweep.plan import Plan, clear_the_way  # noqa: E402
-from cflows_ray.sweep.plugins import (  # noqa: E402
-    add_registered,
-    modules_of_ones_own,
-    registered,
-)
+from cflows_ray.sweep.plugins import add_pickled, pickled  # noqa: E402
 from cflows_ray.sweep.provenance import versions  # noqa: E402
 from cflows_ray.sweep.session import RunSession  # noqa: E402
 from cflows_ray.sweep.stopping import (  # noqa: E402
@@ -104,8 +101,7 @@ class PairedTrial(tune.Trainable):
             cpus=config["cpus"],
             compile_cache=config["compile_cache"],
         )
-        if config["plugins"]:  # after the environment is set: they may load JAX
-            add_registered(ray.cloudpickle.loads(config["plugins"]))
+        add_pickled(config["plugins"], ray.cloudpickle)  # may load JAX
 
     def step(self) -> dict[str, Any]:
         """Compute one chunk. Errors of storage that no retry mends end the trial, not the actor."""
@@ -138,6 +134,7 @@ class PairedTrial(tune.Trainable):
                 chunk_steps=settings["chunk_steps"],
                 checkpoint_every=settings["checkpoint_every"],
                 commit=settings["commit"],
+                carried_out=as_carried_out(run, settings["absolute_options"]),
             )
             for run in runs_of(settings)
         ]
@@ -229,29 +226,6 @@ class _Stopper(Stopping, tune.Stopper):
     """What Tune asks when a trial, and when everything, is to stop."""
 
 
-def pickled_plugins() -> bytes:
-    """Return what was registered in this process, code that workers can't import included.
-
-    Empty if nothing was. Raises `ConfigError` for what can't be pickled.
-    """
-    found = registered()
-    if not found:
-        return b""
-    before = ray.cloudpickle.list_registry_pickle_by_value()
-    own = [module for module in modules_of_ones_own() if module.__name__ not in before]
-    for module in own:
-        ray.cloudpickle.register_pickle_by_value(module)
-    try:
-        return bytes(ray.cloudpickle.dumps(found))
-    except Exception as error:
-        names = [name for additions in found.values() for name in additions]
-        why = " ".join(str(error).split())[:200]
-        raise ConfigError(f"plug-ins must be what can be pickled, got {names}: {why}") from error
-    finally:
-        for module in own:
-            ray.cloudpickle.unregister_pickle_by_value(module)
-
-
 def _trial_name(trial: Any) -> str:
     first, *others = runs_of(trial.config)
     return first.run_id + (f"+{len(others)}" if others else "")
@@ -326,7 +300,8 @@ def _fit(
         "cpus": resources["cpu"],
         "gpus": resources.get("gpu", 0.0),
         "compile_cache": execution.compile_cache,
-        "plugins": pickled_plugins(),
+        "plugins": pickled(ray.cloudpickle),
+        "absolute_options": absolute_options(run for pack in work for run in pack),
     }
     watcher = _Watcher(display, _reason)
     room = _room(execution, resources)
