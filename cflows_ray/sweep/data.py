@@ -92,8 +92,10 @@ def replaced(
         if here in recorded and here not in now:
             try:
                 now[here] = fingerprint(run)
-            except (DataUnavailable, ValueError):
+            except DataUnavailable:
                 now[here] = None  # runs that need them will say so
+            except ValueError:
+                now[here] = "none: they do not fit the workload any more"
     found = {}
     for here, present in now.items():
         for run_id, then in recorded[here]:

@@ -75,7 +75,7 @@ def registered() -> dict[str, dict[str, Any]]:
     for kind, registry in REGISTRIES.items():
         for name, target in registry.additions().items():
             if isinstance(target, str) and _must_travel(target):
-                target = registry[name]  # noqa: PLW2901
+                target = registry[name]
             found.setdefault(kind, {})[name] = target
     return found
 

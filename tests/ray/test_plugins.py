@@ -101,6 +101,7 @@ def test_the_sweep_runs_to_its_tables(launched: Launched, sweep: SweepConfig) ->
     assert sorted(runs["strength"]) == sorted(STRENGTHS * len(SEEDS))
     assert set(runs["workload"]) == {"bowl"}
     assert runs["beta2"].isna().all()
+    assert set(runs["data"]) == {data_fingerprint("bowl", {"steepness": STEEPNESS})}
 
     steps = pd.read_parquet(launched.folder / "steps")
     assert set(steps["process"]) == {"discrete", "stable", "standstill"}
@@ -148,7 +149,7 @@ def test_the_analysis_groups_and_shows_them(launched: Launched, tmp_path: Path) 
         assert "Largest |flow&#x27;s loss" in text or "Largest |flow's loss" in text
         assert "standstill" in text
     assert "bowl · mse · braked_descent · strength=0.5" in table
-    assert "Accuracy against κ" in page
+    assert "Accuracy against strength" in page
 
 
 CARRIED = """
