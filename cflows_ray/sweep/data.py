@@ -87,7 +87,7 @@ def replaced(
             options = json.loads(row["workload_options"])
             recorded.setdefault(key(row["workload"], options), []).append((run_id, row["data"]))
     now: dict[str, str | None] = {}
-    for run in runs:
+    for run in runs if recorded else ():
         here = key(run.workload, run.workload_options)
         if here in recorded and here not in now:
             try:
