@@ -252,7 +252,7 @@ def test_coverage_of_the_covariance_slope(runs: int) -> None:
 
 
 def test_replaced_data_are_a_cell_and_unknown_ones_are_not() -> None:
-    """Seeds on two data sets are not pooled; where none was recorded, nothing is known against it."""
+    """Seeds on two data sets are not pooled; an unknown one is not taken for another."""
     frame = pd.DataFrame(
         {"workload": "npz", "criterion": "mse", "rule": "gradient_descent", "lr": 0.1}
         | {"workload_options": "{}", "seed": [0, 1, 2], "data": ["one", "one", None]}
