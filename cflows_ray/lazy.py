@@ -25,6 +25,9 @@ class LazyModule:
     def __getattr__(self, attribute: str) -> Any:
         return getattr(importlib.import_module(self._name), attribute)
 
+    def __reduce__(self) -> Any:
+        return LazyModule, (self._name,)  # so that plug-ins that hold one can go to workers
+
 
 def lazy_names(package: str, homes: dict[str, str]) -> Callable[[str], Any]:
     """Return a module's `__getattr__` that takes names from where they live when first used.

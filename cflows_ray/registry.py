@@ -7,7 +7,7 @@ before a name is used, so a driver can check names without loading JAX. Three wa
 - entry points, for plug-ins that are installed: a package that declares
   `[project.entry-points."cflows_ray.rules"] my_rule = "my_package.my_rule:MyRule"` is found;
 - `register`, for a plug-in in a study's file or a notebook. A sweep takes what was registered along
-  to its workers (`additions`, `add`).
+  to its workers (`additions`, `add`; `sweep/plugins.py`).
 """
 
 from __future__ import annotations
@@ -58,6 +58,10 @@ class Registry(Generic[T]):
         if name in self._all() and name not in self._added:
             raise ConfigError(f"{self.kind} must have a name that is not taken, got {name!r}")
         self._added[name] = target
+
+    def remove(self, name: str) -> None:
+        """Take back what was registered; the package's own names and entry points stay."""
+        self._added.pop(name, None)
 
     def additions(self) -> dict[str, Any]:
         """Return what was registered in this process, for another one's `add`."""

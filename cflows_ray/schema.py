@@ -45,7 +45,7 @@ class Column:
 
     `role` says what it is in a study: "hyperparameter" (of the rule), "configuration" (of the run
     otherwise) or "result". `symbol` is how figures write it, if not by its name. `absent` is what
-    holds for a file from before the column was added; None for a column that every file must have.
+    holds for a file from before the column was added; None for null.
     """
 
     name: str
@@ -105,6 +105,7 @@ RUNS: tuple[Column, ...] = (
     _setting("num_eigs", _I, "", "tracked directions at the start"),
     _setting("record_every", _I, "steps", "distance between recorded steps"),
     _setting("dtype", _S, "", "floating-point type of parameters and derivatives"),
+    _setting("data", _S, "", "fingerprint of the data that were trained on; null for none"),
     Column("num_params", _I, "", "number of parameters d"),
     Column("status", _S, "", f"how the run ended: {', '.join(RUN_STATUSES)}"),
     Column("status_detail", _S, "", "why, in words; null if there is nothing to say"),

@@ -19,6 +19,10 @@ PLACE = ("workload", "criterion", "rule")
 """What every cell has in common, with the learning rate, whatever varies."""
 
 
+DATA = "data"
+"""Column of the fingerprint: runs of the same configuration on data that have been replaced."""
+
+
 def cell_keys(frame: pd.DataFrame) -> list[str]:
     """Columns that make a cell of runs differing in their seed only.
 
@@ -36,8 +40,12 @@ def cell_keys(frame: pd.DataFrame) -> list[str]:
     varying = set(_varying(frame, PLACE, hyperparameters))
     own = [n for n in hyperparameters if n in varying]
     rest = [n for n in others if n not in varying]
-    varying |= set(_varying(frame, [*base, *own], rest))
-    return [*base, *(n for n in others if n in varying)]
+    varying |= set(_varying(frame, [*base, *own], [n for n in rest if n != DATA]))
+    keys = [*base, *(n for n in others if n in varying)]
+    if DATA in others:
+        # Null is not another data set but an unknown one: of older files, or of a run that failed.
+        keys += _varying(frame[frame[DATA].notna()], keys, [DATA])
+    return keys
 
 
 def panel_keys(frame: pd.DataFrame, x: str = "lr") -> list[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import re
 import shlex
 import sys
@@ -28,12 +27,12 @@ from cflows_ray.flows import Settings
 from cflows_ray.rules import RULES, hyperparameters
 from cflows_ray.schema import RUN_STATUSES
 from cflows_ray.store import OtherSchema, Results, Storage, StorageError, SweepLocked
-from cflows_ray.sweep.config import SETTINGS, Grid, RunConfig, SweepConfig
+from cflows_ray.sweep.config import SETTINGS, Grid, SweepConfig
+from cflows_ray.sweep.data import check_all_data
 from cflows_ray.sweep.display import Display, duration, print_whole, say
 from cflows_ray.sweep.placement import cluster_address
 from cflows_ray.sweep.plan import make_plan
 from cflows_ray.sweep.provenance import commit
-from cflows_ray.workloads import DataUnavailable, fetch_data
 
 
 def _as_study(metavar: str) -> Any:
@@ -105,6 +104,10 @@ class Options:
     """Say what would run, what is done and how long it may take; start nothing."""
     retry_failed: _Flag = False
     """Try failed runs again."""
+    retry_changed: _Flag = False
+    """Run those again whose data have been replaced since they ended."""
+    accept_changed: _Flag = False
+    """Leave those as they are, and go on with the data that there are now."""
 
 
 def declared_options(sweep: SweepConfig) -> dict[str, tuple[Any, str]]:
@@ -327,7 +330,7 @@ def _changed(
 def launch(sweep: SweepConfig, options: Options, console: Console) -> int:
     """Say what is to do, do it, say what came of it; return the exit code."""
     storage = Storage(sweep.execution.storage, sweep.name)
-    plan = make_plan(sweep, storage, options.retry_failed)
+    plan = make_plan(sweep, storage, options.retry_failed, options.retry_changed)
     say(console, f"{sweep.name} in {storage.location}")
     for line in plan.lines(sweep.execution.workers):
         say(console, f"  {line}")
@@ -335,8 +338,13 @@ def launch(sweep: SweepConfig, options: Options, console: Console) -> int:
         for run in plan.todo:
             say(console, f"  would {plan.what(run)}: {run.run_id}  {run}")
         return 0
+    if plan.left_with_other_data and not options.accept_changed:
+        raise ConfigError(
+            f"{plan.told_of_changed_data}: --retry-changed runs them again, --accept-changed "
+            "leaves them, and another --name keeps the two apart"
+        )
     if cluster_address(sweep.execution) is None:
-        _fetch_data(plan.todo)
+        check_all_data(plan.todo)
     from cflows_ray.sweep.tune import run_sweep  # imports Ray: not before all is checked
 
     ended = {run_id: row["status"] for run_id, row in plan.ended.items()}
@@ -357,16 +365,6 @@ def launch(sweep: SweepConfig, options: Options, console: Console) -> int:
         return 130 if outcome.interrupted else 1
     say(console, f"analyse: python -m analysis {shlex.quote(_for_person(storage))}")
     return 1 if any(row["status"] == "failed" for row in asked) else 0
-
-
-def _fetch_data(runs: Iterable[RunConfig]) -> None:
-    """See that the data of all runs are on this machine, once and before anything is scheduled."""
-    needed = {json.dumps([run.workload, run.workload_options], sort_keys=True) for run in runs}
-    for workload, options in map(json.loads, sorted(needed)):
-        try:
-            fetch_data(workload, options)
-        except DataUnavailable as error:
-            raise ConfigError(str(error)) from None
 
 
 def summary_table(rows: Sequence[dict[str, Any]], total: int) -> Table:

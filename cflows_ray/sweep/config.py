@@ -27,7 +27,7 @@ from cflows_ray.declare import check_declared, declared, default_of
 from cflows_ray.flows import FLOWS, Settings
 from cflows_ray.rules import RULES, AveragedRule, UpdateRule, all_hyperparameters, is_traced
 from cflows_ray.sweep.execution import Execution
-from cflows_ray.workloads import CRITERIA, check_workload
+from cflows_ray.workloads import CRITERIA, check_workload, describe
 
 SETTINGS = tuple(declared(Settings))
 # Settings of a run that a sweep sets for all its grids and a grid may set for itself.
@@ -190,7 +190,16 @@ class RunConfig(Settings):
         }
 
     def __str__(self) -> str:
-        return f"{self.workload}/{self.criterion} {self.rule} lr={self.lr:g} seed={self.seed}"
+        given = {"schedule": self.schedule, **self.hyper}
+        kind = RULES[self.rule]
+        told = [f"{n}={_short(v)}" for n, v in given.items() if v != default_of(kind, n)]
+        words = [self.rule, f"lr={self.lr:g}", *told, f"seed={self.seed}"]
+        workload = describe(self.workload, self.workload_options)
+        return f"{workload}/{self.criterion} {' '.join(words)}"
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _make_rule(name: str, given: Mapping[str, Any]) -> UpdateRule:

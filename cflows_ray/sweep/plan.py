@@ -15,6 +15,7 @@ from typing import Any
 from cflows_ray.schema import absent_values
 from cflows_ray.store import Checkpoints, Results, Storage, begun_runs, runs_schema
 from cflows_ray.sweep.config import RunConfig, SweepConfig
+from cflows_ray.sweep.data import in_words, replaced
 from cflows_ray.sweep.display import duration
 
 
@@ -26,7 +27,10 @@ class Plan:
         ended: rows of the `runs` table for runs that the sweep asks for, by run id.
         resumed: runs that have begun but not ended.
         fresh: runs that have not begun.
-        retried: failed runs that run again (`--retry-failed`).
+        retried: failed runs that run again (`--retry-failed`), and runs of data that have been
+            replaced since (`--retry-changed`).
+        changed: of all runs on storage that have ended and whose data have been replaced since:
+            the fingerprint that they recorded and the present one, by run id.
         unasked: rows of runs on storage that the sweep does not ask for any more.
         left: rows, as far as they are known, of runs that have begun but not ended and that it
             does not ask for any more, by run id.
@@ -39,6 +43,7 @@ class Plan:
     resumed: tuple[RunConfig, ...]
     fresh: tuple[RunConfig, ...]
     retried: tuple[RunConfig, ...] = ()
+    changed: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     unasked: dict[str, dict[str, Any]] = field(default_factory=dict)
     left: dict[str, dict[str, Any]] = field(default_factory=dict)
     begun: Mapping[str, int] = field(default_factory=dict)
@@ -107,8 +112,30 @@ class Plan:
                 lines[0] += f", {len(runs)} {what}"
         if self.count("failed"):
             lines.append("failed runs are tried again only with --retry-failed")
+        if self.changed:
+            lines.append(self.told_of_changed_data)
         lines += [*self._changes(), *self._estimate(concurrent)]
         return lines
+
+    @property
+    def left_with_other_data(self) -> tuple[str, ...]:
+        """Ids of runs that the sweep asks for and whose data have been replaced since they ended.
+
+        To say that these are done would be to say it of other data.
+        """
+        return tuple(run_id for run_id in self.changed if run_id in self.ended)
+
+    @property
+    def told_of_changed_data(self) -> str:
+        """Name the data that have been replaced, and how many ended runs were of those before."""
+        rows = {**self.unasked, **self.ended}
+        again = {run.run_id for run in self.retried}
+        n = len(self.changed)
+        what = f"{n} ended run{'s were' if n > 1 else ' was'} of data replaced since"
+        named = in_words(rows, (i for i in self.changed if i not in again))
+        pairs = sorted(set(self.changed.values()))[:3]
+        prints = ", ".join(f"fingerprint {then}, now {now}" for then, now in pairs)
+        return f"{what} ({'; '.join(filter(None, [named, prints]))})"
 
     def _changes(self) -> list[str]:
         """Say what is new since the launches before, and what is no longer asked for."""
@@ -204,7 +231,7 @@ def _cost_key(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 # Columns that only a run that has been carried out has, and what a plan reads of it.
 MEASURED = (
-    *("run_id", "sweep", "num_params", "status", "status_detail", "wall_s", "compile_s"),
+    *("run_id", "sweep", "data", "num_params", "status", "status_detail", "wall_s", "compile_s"),
     *("device", "versions", "commit"),
 )
 
@@ -216,7 +243,7 @@ def configured() -> tuple[str, ...]:
 
 def plan_columns() -> tuple[str, ...]:
     """Return the columns of `runs` that a plan reads."""
-    return ("run_id", "status", "wall_s", *configured())
+    return ("run_id", "status", "wall_s", "data", *configured())
 
 
 def _only_in(rows: Iterable[Mapping[str, Any]], others: Iterable[Mapping[str, Any]]) -> str:
@@ -239,8 +266,16 @@ def _only_in(rows: Iterable[Mapping[str, Any]], others: Iterable[Mapping[str, An
     return "; ".join(words)
 
 
-def make_plan(sweep: SweepConfig, storage: Storage, retry_failed: bool = False) -> Plan:
+def make_plan(
+    sweep: SweepConfig, storage: Storage, retry_failed: bool = False, retry_changed: bool = False
+) -> Plan:
     """Compare a sweep with what is on storage.
+
+    Args:
+        sweep: what is asked for.
+        storage: the sweep's folder.
+        retry_failed: failed runs are to run again.
+        retry_changed: so are those whose data have been replaced since they ended.
 
     Raises `OtherSchema` if the storage holds another version of the tables.
     """
@@ -248,10 +283,12 @@ def make_plan(sweep: SweepConfig, storage: Storage, retry_failed: bool = False) 
     record = results.read_sweep() or {}
     rows = results.finished(plan_columns())
     begun = begun_runs(storage)
+    changed = replaced(rows, sweep.runs)
     ended, resumed, fresh, retried = {}, [], [], []
     for run in sweep.runs:
         row = rows.pop(run.run_id, None)
-        if row is not None and row["status"] == "failed" and retry_failed:
+        failed = row is not None and row["status"] == "failed"
+        if (failed and retry_failed) or (run.run_id in changed and retry_changed):
             retried.append(run)
         elif row is not None:
             ended[run.run_id] = row
@@ -270,12 +307,21 @@ def make_plan(sweep: SweepConfig, storage: Storage, retry_failed: bool = False) 
         tuple(resumed),
         tuple(fresh),
         tuple(retried),
+        changed=changed,
         unasked=rows,
         left=left,
         begun={run.run_id: begun[run.run_id] for run in resumed},
         known=frozenset(asked & set(before)),
         dropped=tuple(row_before(before[run_id]) for run_id in before if run_id not in asked),
     )
+
+
+def _is_still(row: Mapping[str, Any] | None, changed: Mapping[str, tuple[str, str]]) -> bool:
+    """Say whether a run is to be tried again as planned, not run anew by another driver since."""
+    if row is None:
+        return False
+    then, _ = changed.get(row["run_id"], (None, None))
+    return row["status"] == "failed" or (then is not None and row["data"] == then)
 
 
 def clear_the_way(plan: Plan, storage: Storage) -> Plan:
@@ -287,7 +333,7 @@ def clear_the_way(plan: Plan, storage: Storage) -> Plan:
     """
     results = Results(storage)
     rows = results.ended_since((run.run_id for run in plan.todo), plan_columns())
-    retried = [i for run in plan.retried if rows.get(i := run.run_id, {}).get("status") == "failed"]
+    retried = [i for run in plan.retried if _is_still(rows.get(i := run.run_id), plan.changed)]
     results.forget_runs(retried)
     for run_id in retried:
         del rows[run_id]

@@ -31,6 +31,7 @@ from cflows_ray.store import (
     steps_table,
 )
 from cflows_ray.sweep.config import SETTINGS, RunConfig
+from cflows_ray.sweep.data import fingerprint
 from cflows_ray.sweep.provenance import device, versions
 from cflows_ray.workloads import DataUnavailable
 
@@ -128,6 +129,7 @@ class RunSession:
         chunk_steps: optimizer steps in one `advance`.
         checkpoint_every: chunks between checkpoints.
         commit: commit of the code, for the `runs` table.
+        carried_out: the run with paths as they are to be opened here; `config` is recorded.
         build: makes the paired run and its first state.
 
     Raises `StorageError` if storage can't be read or written.
@@ -142,9 +144,11 @@ class RunSession:
         chunk_steps: int,
         checkpoint_every: int = 1,
         commit: str | None = None,
+        carried_out: RunConfig | None = None,
         build: Callable[[RunConfig], tuple[Paired, Any]] = build_paired,
     ) -> None:
         self.config = config
+        self._carried_out = carried_out or config
         self.notes: list[str] = []
         self._sweep = sweep
         self._chunk_steps = chunk_steps
@@ -199,13 +203,18 @@ class RunSession:
 
     def _prepare(self) -> None:
         """Build the paired run; put it into the checkpoint's state."""
-        paired, state = self._build(self.config)
+        paired, state = self._build(self._carried_out)
+        data = fingerprint(self._carried_out)
+        if self._facts.get("data", data) != data:
+            # A run that has not ended was promised to nobody: better anew than of two data sets.
+            self._start_over("data have been replaced since its checkpoint; starts over")
         if self._restored is not None:
             try:
                 state = paired.from_arrays(self._restored.arrays)
             except (ValueError, TypeError, KeyError) as error:
                 # Written by another version of the code, say: never go on from half a state.
                 self._start_over(f"checkpoint does not fit ({error}); starts over")
+        self._facts["data"] = data
         self._paired, self._state = paired, state
 
     # Going on -------------------------------------------------------------------------------
@@ -349,6 +358,7 @@ class RunSession:
             {
                 **self.config.row(),
                 "sweep": self._sweep,
+                "data": self._facts.get("data"),
                 "num_params": self._facts["num_params"],
                 "status": status,
                 "status_detail": detail,

@@ -43,7 +43,7 @@ import ray  # noqa: E402
 from ray import tune  # noqa: E402
 
 from cflows_ray.checks import ConfigError  # noqa: E402
-from cflows_ray.store import (  # noqa: E402  # noqa: E402
+from cflows_ray.store import (  # noqa: E402
     Results,
     Storage,
     StorageError,
@@ -52,6 +52,7 @@ from cflows_ray.store import (  # noqa: E402  # noqa: E402
     read_lock,
 )
 from cflows_ray.sweep.config import RunConfig, SweepConfig  # noqa: E402
+from cflows_ray.sweep.data import absolute_options, as_carried_out  # noqa: E402
 from cflows_ray.sweep.display import Display  # noqa: E402
 from cflows_ray.sweep.execution import Execution  # noqa: E402
 from cflows_ray.sweep.folding import folding_ended_runs  # noqa: E402
@@ -67,6 +68,7 @@ from cflows_ray.sweep.placement import (  # noqa: E402
     resources_per_run,
 )
 from cflows_ray.sweep.plan import Plan, clear_the_way  # noqa: E402
+from cflows_ray.sweep.plugins import add_pickled, pickled  # noqa: E402
 from cflows_ray.sweep.provenance import versions  # noqa: E402
 from cflows_ray.sweep.session import RunSession  # noqa: E402
 from cflows_ray.sweep.stopping import (  # noqa: E402
@@ -99,6 +101,7 @@ class PairedTrial(tune.Trainable):
             cpus=config["cpus"],
             compile_cache=config["compile_cache"],
         )
+        add_pickled(config["plugins"], ray.cloudpickle)  # may load JAX
 
     def step(self) -> dict[str, Any]:
         """Compute one chunk. Errors of storage that no retry mends end the trial, not the actor."""
@@ -131,6 +134,7 @@ class PairedTrial(tune.Trainable):
                 chunk_steps=settings["chunk_steps"],
                 checkpoint_every=settings["checkpoint_every"],
                 commit=settings["commit"],
+                carried_out=as_carried_out(run, settings["absolute_options"]),
             )
             for run in runs_of(settings)
         ]
@@ -296,6 +300,8 @@ def _fit(
         "cpus": resources["cpu"],
         "gpus": resources.get("gpu", 0.0),
         "compile_cache": execution.compile_cache,
+        "plugins": pickled(ray.cloudpickle),
+        "absolute_options": absolute_options(run for pack in work for run in pack),
     }
     watcher = _Watcher(display, _reason)
     room = _room(execution, resources)

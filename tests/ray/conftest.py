@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import io
 import logging
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -32,14 +33,17 @@ def cluster() -> Iterator[None]:
 
     for module in modules:
         ray.cloudpickle.register_pickle_by_value(module)  # workers can't import the tests
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        object_store_memory=100 * 2**20,
-        log_to_driver=False,
-        logging_level="error",
-    )
+    with warnings.catch_warnings():
+        # JAX, if an earlier test has loaded it, warns of every fork
+        warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
+        ray.init(
+            address="local",
+            num_cpus=2,
+            include_dashboard=False,
+            object_store_memory=100 * 2**20,
+            log_to_driver=False,
+            logging_level="error",
+        )
     yield
     ray.shutdown()
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
@@ -19,10 +20,11 @@ from rich.console import Console
 from cflows_ray.store.lock import SweepLock, SweepLocked, read_lock
 from cflows_ray.store.storage import Storage
 from cflows_ray.store.tables import Results
-from cflows_ray.sweep.config import ConfigError, SweepConfig
+from cflows_ray.sweep.config import ConfigError, Grid, SweepConfig
 from cflows_ray.sweep.display import Display
 from cflows_ray.sweep.plan import make_plan
 from cflows_ray.sweep.session import RunSession
+from cflows_ray.workloads import data_fingerprint
 from tests.ray.conftest import Launched
 from tests.ray.moments import Moment
 from tests.sweep.fake_run import build_fake, build_mended
@@ -115,6 +117,21 @@ def test_packs_make_the_same_tables(
         "diverged",
     }
     assert_close_tables(expected, result.folder, rtol=1e-6)
+
+
+def test_workers_find_data_by_a_relative_path(
+    launch: Launch, small_sweep: MakeSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They work in other folders than the driver, which says what the path means."""
+    np.savez(tmp_path / "task.npz", x=np.eye(3, dtype=np.float32), y=np.ones((3, 1), np.float32))
+    monkeypatch.chdir(tmp_path)
+    grid = Grid("npz", "gradient_descent", lrs=(0.1,), workload_options={"path": "task.npz"})
+    sweep = dataclasses.replace(small_sweep(seeds=(0,)), grids=(grid,))
+    result = launch(sweep, fake_trial())
+    (row,) = pd.read_parquet(result.folder / "runs").to_dict("records")
+    assert (row["status"], row["run_id"]) == ("finished", sweep.runs[0].run_id)
+    assert row["workload_options"] == '{"path": "task.npz"}'
+    assert row["data"] == data_fingerprint("npz", {"path": str(tmp_path / "task.npz")})
 
 
 def test_relaunch_runs_only_what_is_missing(launch: Launch, small_sweep: MakeSweep) -> None:

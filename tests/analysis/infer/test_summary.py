@@ -249,3 +249,18 @@ def test_coverage_of_the_covariance_slope(runs: int) -> None:
     fit = analysis.covariance_fit(points, by=["sweep"])
     covered = ((fit["slope_low"] <= 1.0) & (fit["slope_high"] >= 1.0)).mean()
     assert 0.92 <= covered <= 0.98
+
+
+def test_replaced_data_are_a_cell_and_unknown_ones_are_not() -> None:
+    """Seeds on two data sets are not pooled; an unknown one is not taken for another."""
+    frame = pd.DataFrame(
+        {"workload": "npz", "criterion": "mse", "rule": "gradient_descent", "lr": 0.1}
+        | {"workload_options": "{}", "seed": [0, 1, 2], "data": ["one", "one", None]}
+    )
+    frame.attrs = {"hyperparameters": {"lr": {}}, "configuration": ["workload_options", "data"]}
+    base = ["workload", "criterion", "rule", "lr"]
+    assert cell_keys(frame) == base
+    frame["data"] = ["one", "other", None]
+    assert cell_keys(frame) == [*base, "data"]
+    frame["workload_options"] = ["{}", '{"path": "other.npz"}', "{}"]
+    assert cell_keys(frame) == [*base, "workload_options"]

@@ -1,0 +1,1 @@
+"""Plug-ins from outside the package, each one file that takes only from the faces of rooms."""
