@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import jaxtyping
 import pdoc.doc
 import pdoc.render
 import pdoc.render_helpers
@@ -66,6 +67,13 @@ def modules() -> list[str]:
         for public in getattr(module, "__all__", ()):
             # pdoc looks into the module's dictionary, where a lazy name is not yet
             vars(module).setdefault(public, getattr(module, public))
+    for name in names:
+        module = importlib.import_module(name)
+        for shape in ("Array", "Bool", "Float", "Int", "PyTree"):
+            # imported for types alone where JAX must not be loaded
+            vars(module).setdefault(shape, getattr(jaxtyping, shape))
+    for name in names:
+        module = importlib.import_module(name)
         for value in list(vars(module).values()):
             if isinstance(value, type) and issubclass(value, tuple) and hasattr(value, "_fields"):
                 # a NamedTuple's constructor has its annotations as text that nobody can evaluate

@@ -43,7 +43,9 @@ def blocks(text: str) -> list[Block]:
 def run(file: Path) -> int:
     """Run the blocks of a file in order, as one program; return how many there were."""
     name = file.name
-    names: dict[str, Any] = {"__name__": "__docs__"}  # a study defines its sweep and starts nothing
+    # not "__main__": a study defines its sweep and starts nothing; dataclasses look their module up
+    page = sys.modules["__docs__"] = types.ModuleType("__docs__")
+    names = vars(page)
     can_run = [block for block in blocks(file.read_text()) if block.not_run is None]
     for block in can_run:
         padded = "\n" * (block.line - 1) + block.code  # so that errors name the line of the file
