@@ -14,6 +14,9 @@ FLOWS: Registry[Any] = Registry(
         "midpoint": "cflows_ray.flows.midpoint:MIDPOINT",
         "stable": "cflows_ray.flows.stable:STABLE",
         "central": "cflows_ray.flows.central:CENTRAL",
+        # further ones below, in the order in which they came: it is part of run ids
+        "alternating": "cflows_ray.flows.alternating:ALTERNATING",
+        "edge": "cflows_ray.flows.alternating:EDGE",
     },
 )
 
