@@ -84,11 +84,11 @@ def increment(
         grad: ∇L(w).
     """
     absorbed = rule.absorb(t, x.state, grad)
-    push, pull = _displacement(rule, t, absorbed, grad)
+    push, pull = displacement(rule, t, absorbed, grad)
     return Whole(push + pull(x.params), add(absorbed, x.state, -1.0)), absorbed
 
 
-def _displacement(
+def displacement(
     rule: UpdateRule, t: Float[Array, ""], absorbed: PyTree, grad: Float[Array, " d"]
 ) -> tuple[Float[Array, " d"], Callable[[Array], Array]]:
     """Return w' - w as a vector and a linear map of w (weight decay; 0 without).
@@ -114,8 +114,8 @@ def split_increment(
     (c, mean), (v, swing) = z
     ahead = rule.absorb(t, add(mean, swing, reach), grads[0])
     behind = rule.absorb(t, add(mean, swing, -reach), grads[1])
-    push, pull = _displacement(rule, t, ahead, grads[0])
-    back, tug = _displacement(rule, t, behind, grads[1])
+    push, pull = displacement(rule, t, ahead, grads[0])
+    back, tug = displacement(rule, t, behind, grads[1])
     absorbed = jax.tree.map(lambda a, b: 0.5 * (a + b), ahead, behind)
     # ½(F₊ - F₋)/θ of the state is ½(U₊ - U₋)/θ - ζ, so that -2ζ leaves -ζ
     turned = jax.tree.map(lambda y, a, b: -y - 0.5 * (a - b) / reach, swing, ahead, behind)
@@ -123,9 +123,7 @@ def split_increment(
     half_sum += 0.5 * reach * (pull(v) - tug(v))
     half_gap = 0.5 * (push - back) / reach + 0.5 * (pull(c) - tug(c)) / reach
     half_gap += 0.5 * (pull(v) + tug(v))
-    moved = Split(
-        Whole(half_sum, add(absorbed, mean, -1.0)), Whole(-2.0 * v - half_gap, turned)
-    )
+    moved = Split(Whole(half_sum, add(absorbed, mean, -1.0)), Whole(-2.0 * v - half_gap, turned))
     return moved, absorbed
 
 
@@ -232,8 +230,17 @@ def feed(metric: Float[Array, "..."], z: Split) -> Split:
 
 
 def reach_of(metric: Float[Array, "..."], z: Split) -> Float[Array, ""]:
-    """Return θ = max(1, ℓ / |v|), ℓ = σ eps^{-2/3} where rounding and bending are as large."""
+    """Return θ = max(1, ℓ / |v|)."""
     v = z.swing.params
-    eps = float(jnp.finfo(v.dtype).eps)
-    least = rounding_length(metric, z.mean.params, v) * eps ** (-2.0 / 3.0)
+    least = resolved_length(metric, z.mean.params, v)
     return jnp.maximum(1.0, least / jnp.maximum(length(metric, v), LEAST_LENGTH))
+
+
+def resolved_length(
+    metric: Float[Array, "..."], params: Float[Array, " d"], v: Float[Array, " d"]
+) -> Float[Array, ""]:
+    """Return ℓ = σ eps^{-2/3}, where a central difference along v loses as much by rounding as
+    by bending.
+    """
+    eps = float(jnp.finfo(v.dtype).eps)
+    return rounding_length(metric, params, v) * eps ** (-2.0 / 3.0)
