@@ -3,13 +3,14 @@
     x' = F - ½ DF·F,     x = (w, s), F(x) = A(x) - x
 
 The alternating flow of second order without a swing. For gradient descent it is
-w' = -η∇L - ½η²H∇L (Barrett, Dherin, arXiv 2009.11162, read); with momentum, kept as a state, the slow
-mode comes out with the factor of Ghosh et al. (arXiv 2302.00849, known by a summary); where there is
-a second moment the derivative of P is included (docs/rivals-theory.md, derived there). It knows of
-no oscillation: past the edge it leaves the optimizer behind, and it stops at `SHARPNESS_LIMIT`.
+w' = -η∇L - ½η²H∇L (Barrett, Dherin, arXiv 2009.11162, read); with momentum, kept as a state, the
+slow mode comes out with the factor of Ghosh et al. (arXiv 2302.00849, known by a summary); where
+there is a second moment the derivative of P is included (docs/rivals-theory.md, derived there). It
+knows of no oscillation: past the edge it leaves the optimizer behind, and it stops at
+`SHARPNESS_LIMIT`.
 
-The effective sharpness that chooses the substeps is one product of power iteration a step: below the
-true one, by little after the first steps. No eigensolver runs.
+The effective sharpness that chooses the substeps is one product of power iteration a step: below
+the true one, by little after the first steps. No eigensolver runs.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def step(context: FlowContext, state: CorrectedState, reference: Reference, ask:
         evaluate,
         state.place,
         reference.t,
-        lambda seen: jnp.abs(sharpness) + 0.5 * sharpness**2,
+        lambda _: jnp.abs(sharpness) + 0.5 * sharpness**2,
         LEAST_SUBSTEPS,
         ask.is_last,
     )

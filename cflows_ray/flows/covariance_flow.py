@@ -6,9 +6,9 @@
 
 and ν sees g² + diag(HΣH), as in the central flow, which is its limit of fast Σ (derived in
 docs/rivals-theory.md; compare Chodron de Courcel, arXiv 2606.05326, known by a summary). Σ is a
-Gaussian of small width: third derivatives only, so large swings are outside its claim. Rules without
-momentum. Once a step the lengths of the rows are fed at rounding level, by their small Gram matrix,
-which makes them a block power iteration: no eigensolver of H runs.
+Gaussian of small width: third derivatives only, so large swings are outside its claim. Rules
+without momentum. Once a step the lengths of the rows are fed at rounding level, by their small Gram
+matrix, which makes them a block power iteration: no eigensolver of H runs.
 
 Heun, never Euler: loops are not damped at leading order, and Euler makes them grow.
 """
@@ -156,7 +156,7 @@ def _feed_rows(
     metric: Float[Array, "..."], params: Float[Array, " d"], rows: Float[Array, "r d"]
 ) -> Float[Array, "r d"]:
     """Add σ² to each squared singular value of V Q̂^{1/2}; σ that of a rounding along its vector."""
-    values, vectors = _gram_pairs(metric, rows)
+    vectors = _gram_pairs(metric, rows)[1]
     # normalised first: in float32, squares of rounding-level rows of one length would vanish
     apart = vectors.T.astype(rows.dtype) @ rows
     sizes = jnp.sqrt(jnp.sum(metric * apart**2, axis=1))

@@ -1,7 +1,7 @@
 """The rod flow: half-way points, with a covariance of which one direction acts.
 
-Regis, Chewi, arXiv 2602.01480 (equations known to us at second hand): with z̄ = ½(z_t + z_{t+1}), which
-belongs to time t + ½, and F(z) = z⁺ - z,
+Regis, Chewi, arXiv 2602.01480 (equations known to us at second hand): with z̄ = ½(z_t + z_{t+1}),
+which belongs to time t + ½, and F(z) = z⁺ - z,
 
     dz̄/dt = ½(F₊ + F₋) - ⅛(DF₊ + DF₋)(F₊ + F₋)        F± = F(z̄ ± δ)
     dΣ/dt = ¼(F₊F₊ᵀ + F₋F₋ᵀ) - 2Σ                      δ = √λ₁ q₁, the top eigenpair of Σ
@@ -60,7 +60,7 @@ class Rod(NamedTuple):
 
 
 class RodState(NamedTuple):
-    """The rod at t + ½, the half-way point one step before, and the sign with which z̄ - sδ ~ z_t."""
+    """The rod at t + ½, the half-way point before, and the sign s for which z̄ - sδ is z_t."""
 
     rod: Rod
     before: Point

@@ -6,8 +6,8 @@
 Berthier, "The Multiple Timescales of Gradient Descent on the Edge of Stability", arXiv 2609.01034.
 Gradient descent with learning rate η climbs until the curvature along x reaches 2/η; then x
 alternates in loops of about 2π / (η √(2ε)) steps, whose energy drifts: in `valley_2d` at a rate
-(2 - 9ζ²) η² ε <y₁²> a step, y = 2/η + √ε y₁ (docs/rivals-theory.md). `saddle_2d` is `valley_2d` with
-ζ = 0 and without the -εx.
+(2 - 9ζ²) η² ε <y₁²> a step, y = 2/η + √ε y₁ (docs/rivals-theory.md). `saddle_2d` is `valley_2d`
+with ζ = 0 and without the -εx.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -204,7 +203,7 @@ def test_the_second_order_follows_the_iterates_ten_times_nearer_than_the_first()
     assert distance["alternating"] < 0.1 * distance["edge"] < 0.1 * distance["stable"]
 
 
-# Through the process itself: loops, seeds, reach ---------------------------------------------------
+# Through the process itself: loops, seeds, reach -------------------------------------------------
 
 
 def follow(name, loss, rule, state, steps, dtype):
