@@ -239,6 +239,6 @@ def reach_of(metric: Float[Array, "..."], z: Split) -> Float[Array, ""]:
 def resolved_length(
     metric: Float[Array, "..."], params: Float[Array, " d"], v: Float[Array, " d"]
 ) -> Float[Array, ""]:
-    """Return ℓ = σ eps^{-2/3}: there a difference along v loses as much by rounding as by bending."""
+    """Return ℓ = σ eps^{-2/3}: rounding and bending cost a difference along v as much."""
     eps = float(jnp.finfo(v.dtype).eps)
     return rounding_length(metric, params, v) * eps ** (-2.0 / 3.0)
