@@ -108,8 +108,8 @@ def step(context: FlowContext, state: RodState, reference: Reference, ask: Ask) 
 
     def body(carry: tuple) -> tuple:
         i, substeps, rod, first = carry
-        h_before = 1.0 / substeps.astype(dtype)
-        ahead, behind, rate, nu_rate, seen = _rates(context, t + i.astype(dtype) * h_before, rod)
+        now = t + i.astype(dtype) / substeps.astype(dtype)
+        ahead, behind, rate, nu_rate, seen = _rates(context, now, rod)
         substeps = jnp.where(i == 0, substeps_by(seen), substeps)
         h = 1.0 / substeps.astype(dtype)
         first = jax.tree.map(lambda a, b: jnp.where(i == 0, a, b), seen, first)
@@ -118,11 +118,10 @@ def step(context: FlowContext, state: RodState, reference: Reference, ask: Ask) 
             lambda z, a, b: jnp.concatenate([kept[0] * z, kept[1] * a[None], kept[1] * b[None]]),
             rod.rows, ahead, behind,
         )  # fmt: skip
-        nu = add(rod.nu, nu_rate, h)
         moved = Rod(
             add(rod.centre, rate, h),
-            _low_rank(wide, _metric(context, t + (i + 1).astype(dtype) * h, rod._replace(nu=nu))),
-            nu,
+            _low_rank(wide, _metric(context, now, rod)),
+            add(rod.nu, nu_rate, h),
         )
         return i + 1, substeps, moved, first
 
