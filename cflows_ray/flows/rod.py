@@ -187,7 +187,7 @@ def _rates(
 
 def _increment(rule: Any, t: Array, z: Point, nu: Any, grad: Array) -> Point:
     """Return F(z) = z⁺ - z, with P of a ν that is given."""
-    absorbed = rule.absorb(t, Averages(z.momentum, nu), grad)._replace(nu=nu)
+    absorbed = Averages(rule.remember(t, z.momentum, nu, grad), nu)
     push, pull = displacement(rule, t, absorbed, grad)
     return Point(push + pull(z.params), add(absorbed.momentum, z.momentum, -1.0))
 

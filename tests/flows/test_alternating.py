@@ -11,7 +11,7 @@ from cflows_ray import GradientDescent, RMSProp, ScalarRMSProp, run_paired
 from cflows_ray.flows import FLOWS, Ask, FlowContext, FlowOptions, Reference, Start
 from cflows_ray.flows.alternating import AlternatingState
 from cflows_ray.flows.alternation import Split, Whole, add, begin_split, split_rate
-from cflows_ray.rules import RULES
+from cflows_ray.rules import RULES, Adam
 from tests.networks import NETWORKS
 from tests.oracles_rivals import (
     Rule,
@@ -65,6 +65,9 @@ def started(loss, rule, path, absorbed, at):
 
 
 EXTRA = {
+    "heavy_ball": GradientDescent(0.3, momentum=0.9),
+    "nesterov": GradientDescent(0.3, momentum=0.9, nesterov=True, weight_decay=0.01),
+    "rmsprop_momentum": RMSProp(0.01, beta2=0.9, momentum=0.5),
     "scheduled": GradientDescent(0.8, schedule="linear_warmup:10"),
     "corrected_rmsprop": RMSProp(0.02, beta2=0.9, bias_correction=True),
 }
@@ -159,12 +162,18 @@ AGREEMENT = [
     ("tanh_regression", "rmsprop", 0.01),
     ("deep_linear", "rmsprop", 0.01),
     ("gelu_classifier", "scalar_rmsprop", 0.1),
+    ("tanh_regression", "heavy_ball", 0.5),
+    ("tanh_regression", "adam", 0.02),
 ]
 
 
 def our_rule(kind, lr):
     if kind == "gradient_descent":
         return GradientDescent(lr)
+    if kind == "heavy_ball":
+        return GradientDescent(lr, momentum=0.5)
+    if kind == "adam":
+        return Adam(lr, beta1=0.5, beta2=0.95)
     return {"rmsprop": RMSProp, "scalar_rmsprop": ScalarRMSProp}[kind](lr, beta2=0.95)
 
 
@@ -175,7 +184,7 @@ def test_both_orders_agree_with_the_dense_oracle(network, kind, lr):
         loss, w, our_rule(kind, lr), steps=STEPS, warmup=WARMUP, dtype="float64",
         flows=("alternating", "edge"),
     )  # fmt: skip
-    rule = Rule(kind, lr, beta2=0.95)
+    rule = Rule(kind, lr, beta1=0.5, beta2=0.95)
     with jax.enable_x64(True):
         before, here = warmed(loss, w, rule, WARMUP)
         z = start_alternating(loss, rule, before, here, threshold=None)

@@ -9,6 +9,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from cflows_ray import GradientDescent, RMSProp, run_paired
+from cflows_ray.rules import Adam
 from tests.networks import NETWORKS
 from tests.oracles import OracleRule
 from tests.oracles_rivals import Rule, integrate, start_alternating, warmed
@@ -27,6 +28,8 @@ CASES = [
     ("tanh_regression", "rmsprop", 0.01),
     ("deep_linear", "rmsprop", 0.01),
 ]
+# what is also defined with momentum
+MOMENTUM = [("heavy_ball", 0.5), ("rmsprop_momentum", 0.005), ("adam", 0.02)]
 FLOWS_HERE = ("rod", "covariance", "corrected", "persistence")
 
 
@@ -71,6 +74,32 @@ def test_rod_agrees_with_the_oracle_of_low_rank(run):
     first = result.steps[(result.steps.process == "rod") & (result.steps.step == 0)].iloc[0]
     assert first.iterate_distance < 1e-12
     assert first.distance_to_midpoint < 1e-12
+
+
+@pytest.mark.parametrize(("kind", "lr"), MOMENTUM)
+def test_rod_and_corrected_flow_agree_with_the_oracles_of_momentum(kind, lr):
+    loss, w = NETWORKS["tanh_regression"]()
+    ours = {
+        "heavy_ball": GradientDescent(lr, momentum=0.5),
+        "rmsprop_momentum": RMSProp(lr, beta2=0.95, momentum=0.5),
+        "adam": Adam(lr, beta1=0.5, beta2=0.95),
+    }[kind]
+    result = run_paired(
+        loss, w, ours, steps=15, warmup=WARMUP, dtype="float64", flows=("rod", "corrected")
+    )
+    rule = Rule(kind, lr, beta1=0.5, beta2=0.95)
+    with jax.enable_x64(True):
+        _, here = warmed(loss, w, rule, WARMUP)
+        rod, d = start_rod(loss, rule, here, 2), len(w)
+        step = jax.jit(lambda r: rod_euler_low_rank(loss, rule, r, 0.25))
+        for _ in range(15):
+            centre = rod.z
+            for _ in range(4):
+                rod = step(rod)
+        assert_near(result.final["rod"], 0.5 * (centre + rod.z)[:d], here.w)
+        rate, flat, back = corrected_rate(loss, rule, here)
+        end = back(jnp.asarray(integrate(rate, flat, 15, 4, "heun")[-1]))
+        assert_near(result.final["corrected"], end.w, here.w, 1e-6)
 
 
 def test_covariance_flow_agrees_with_the_oracle(run):
