@@ -179,9 +179,11 @@ def our_rule(kind, lr):
 
 @pytest.mark.parametrize(("network", "kind", "lr"), AGREEMENT)
 def test_both_orders_agree_with_the_dense_oracle(network, kind, lr):
+    # as long as the oracle's substeps, never more than four, would do: until s passes 2.8
+    steps = 30 if kind == "adam" else STEPS
     loss, w = NETWORKS[network]()
     result = run_paired(
-        loss, w, our_rule(kind, lr), steps=STEPS, warmup=WARMUP, dtype="float64",
+        loss, w, our_rule(kind, lr), steps=steps, warmup=WARMUP, dtype="float64",
         flows=("alternating", "edge"),
     )  # fmt: skip
     rule = Rule(kind, lr, beta1=0.5, beta2=0.95)
@@ -190,7 +192,7 @@ def test_both_orders_agree_with_the_dense_oracle(network, kind, lr):
         z = start_alternating(loss, rule, before, here, threshold=None)
         for name, order, substeps in (("alternating", 2, 4), ("edge", 1, 2)):
             rate, flat, back = alternating_rate(loss, rule, z, order)
-            end = back(jnp.asarray(integrate(rate, flat, STEPS, substeps, "heun")[-1]))
+            end = back(jnp.asarray(integrate(rate, flat, steps, substeps, "heun")[-1]))
             gap = np.linalg.norm(result.final[name] - end.mean.w)
             assert gap < 1e-6 * np.linalg.norm(end.mean.w - w), name
             row = result.steps[result.steps.process == name].iloc[-1]
