@@ -10,14 +10,18 @@ X = 0, and the flow is the stable flow, integrated with the central flow's subst
 
 from __future__ import annotations
 
-from functools import partial
-
 from cflows_ray.flows import central
-from cflows_ray.flows.process import Process
+from cflows_ray.flows.process import Ask, FlowContext, Process, Reference, Step
+
+
+def step(context: FlowContext, state: central.CentralState, reference: Reference, ask: Ask) -> Step:
+    """Advance by one optimizer step, as the central flow does, with no force on w."""
+    return central.step(context, state, reference, ask, has_force=False)
+
 
 UNFORCED = Process(
     name="central_unforced",
     label="central flow without force",
     init=central.init,
-    step=partial(central.step, has_force=False),
+    step=step,
 )

@@ -20,15 +20,15 @@ import numpy as np
 from jaxtyping import Float
 
 from cflows_ray.checks import require
+from cflows_ray.lazy import LazyModule
 from cflows_ray.workloads.base import Recipe, Workload
-from cflows_ray.workloads.lazy import lazy_module
 from cflows_ray.workloads.options import check_numbers
 
 if TYPE_CHECKING:
     import jax.numpy as jnp
     from jaxtyping import Array
 else:
-    jnp = lazy_module("jax.numpy")
+    jnp = LazyModule("jax.numpy")
 
 
 @dataclass(frozen=True)
