@@ -95,13 +95,22 @@ def init(context: FlowContext, start: Start) -> CentralState:
     )
 
 
-def step(context: FlowContext, state: CentralState, reference: Reference, ask: Ask) -> Step:
-    """Advance by one optimizer step, substep by substep; the record is of the first substep."""
+def step(
+    context: FlowContext,
+    state: CentralState,
+    reference: Reference,
+    ask: Ask,
+    has_force: bool = True,
+) -> Step:
+    """Advance by one optimizer step, substep by substep; the record is of the first substep.
+
+    Without `has_force` Σ acts on the rule's second moment alone (`unforced.py`).
+    """
     integrator = INTEGRATORS[context.options.scheme]()
     substeps = jnp.where(ask.is_last, 1, context.options.substeps)
 
     def substep(j: Array, progress: _Progress) -> _Progress:
-        return _substep(context, integrator, reference, j, progress)
+        return _substep(context, integrator, reference, j, progress, has_force)
 
     begin = _Progress(
         state=state,
@@ -130,15 +139,17 @@ def _substep(
     reference: Reference,
     j: Int[Array, ""],
     progress: _Progress,
+    has_force: bool,
 ) -> _Progress:
     """Advance by one substep, the j-th of its step."""
     options, state, is_first = context.options, progress.state, j == 0
     lengths = tuple(length / options.substeps for length in integrator.lengths)
     point = _look(context, state, progress.t, is_first)
+    acts = has_force or context.rule.responds
     covariances, num_third = jax.lax.cond(
-        point.num_critical > 0,
+        (point.num_critical > 0) & acts,
         lambda: solve_covariances(
-            context, point, _guess(state, point), lengths, integrator.needed(j)
+            context, point, _guess(state, point), lengths, integrator.needed(j), has_force
         ),
         lambda: no_covariances(point, len(lengths)),
     )

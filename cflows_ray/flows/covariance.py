@@ -106,6 +106,7 @@ def solve_covariances(
     guess: Float[Array, "k k"],
     lengths: tuple[float, ...],
     count: Int[Array, ""],
+    has_force: bool = True,
 ) -> tuple[Covariance, Int[Array, ""]]:
     """Return the covariance for substeps of these lengths; and the third derivatives it took.
 
@@ -115,10 +116,11 @@ def solve_covariances(
         guess: a covariance near by, in the basis of the point's eigenvectors.
         lengths: in optimizer steps.
         count: only for so many leading lengths the problem is solved; X = 0 for the others.
+        has_force: whether Σ acts on w, by ½∇<H, Σ>; on the rule's second moment it acts always.
     """
     U, HU = effective_eigenvectors(point)
     drifts, num_third = _hessian_drifts(context, point.params, U, point.num_critical)
-    rates = _rates(context, point, U, HU, drifts)
+    rates = _rates(context, point, U, HU, drifts, has_force)
 
     def solve(length: Array | float) -> Covariance:
         sdcp = solve_sdcp(
@@ -133,7 +135,7 @@ def solve_covariances(
             X=sdcp.X,
             residual=jnp.max(jnp.stack(residuals)).astype(U.dtype),
             failed=sdcp.status != SDCP_CONVERGED,
-            grad_excess=0.5 * svec(X) @ drifts,
+            grad_excess=0.5 * svec(X) @ drifts if has_force else jnp.zeros_like(point.params),
             grad_variance=jnp.sum((X @ HU) * HU, axis=0),
         )
 
@@ -159,7 +161,12 @@ def effective_eigenvectors(point: Point) -> tuple[Float[Array, "k d"], Float[Arr
 
 
 def _rates(
-    context: FlowContext, point: Point, U: Array, HU: Array, drifts: Float[Array, "m d"]
+    context: FlowContext,
+    point: Point,
+    U: Array,
+    HU: Array,
+    drifts: Float[Array, "m d"],
+    has_force: bool,
 ) -> _Rates:
     """Return how fast A = Uᵀ(2Q̂ - H)U changes: its stable part, and the part linear in X.
 
@@ -189,8 +196,10 @@ def _rates(
 
     # how the velocity responds does not depend on the length
     response_to = jax.linearize(lambda e, v: motion(e, v, 0.0), none, none)[1]
-    velocities = jax.vmap(lambda e: response_to(e, none)[0])(0.5 * drifts)
-    response = -velocities @ drifts.T
+    response = jnp.zeros((len(rows), len(rows)), U.dtype)
+    if has_force:
+        velocities = jax.vmap(lambda e: response_to(e, none)[0])(0.5 * drifts)
+        response = -velocities @ drifts.T
     if rule.responds:
         changes = jax.vmap(lambda v: response_to(none, v)[1])(scale * HU[rows] * HU[cols])
         response += 2.0 * (scale * U[rows] * U[cols]) @ changes.T

@@ -86,15 +86,19 @@ class Start(NamedTuple):
     """The common starting point.
 
     Attributes:
+        t: gradients absorbed once the one at w_0 is, as in the first `Reference`.
         previous: w_{-1}; equal to `params` when there was no warm-up step.
-        has_previous: whether it exists.
+        previous_state: s_{-1}, before it absorbs the gradient at w_{-1}; s_0 where there is none.
+        has_previous: whether they exist.
         params: w_0, shape (d,).
         rule_state: s_0, before it absorbs the gradient at w_0.
         absorbed: U(s_0, g_0), where flows start.
         basis: k random rows for the eigensolver, shape (k, d).
     """
 
+    t: Float[Array, ""]
     previous: Float[Array, " d"]
+    previous_state: PyTree
     has_previous: Bool[Array, ""]
     params: Float[Array, " d"]
     rule_state: PyTree

@@ -14,6 +14,14 @@ FLOWS: Registry[Any] = Registry(
         "midpoint": "cflows_ray.flows.midpoint:MIDPOINT",
         "stable": "cflows_ray.flows.stable:STABLE",
         "central": "cflows_ray.flows.central:CENTRAL",
+        # further ones below, in the order in which they came: it is part of run ids
+        "alternating": "cflows_ray.flows.alternating:ALTERNATING",
+        "edge": "cflows_ray.flows.alternating:EDGE",
+        "rod": "cflows_ray.flows.rod:ROD",
+        "covariance": "cflows_ray.flows.covariance_flow:COVARIANCE",
+        "corrected": "cflows_ray.flows.corrected:CORRECTED",
+        "central_unforced": "cflows_ray.flows.unforced:UNFORCED",
+        "persistence": "cflows_ray.flows.persistence:PERSISTENCE",
     },
 )
 

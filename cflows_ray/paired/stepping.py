@@ -127,22 +127,27 @@ def begin(
     limit = numbers["divergence_factor"] * scale
 
     def warm(i: Array, carry: tuple) -> tuple:
-        _, current, state = carry
+        _, _, current, state = carry
         t = _count(i + 1, params)
         grad = value_and_grad(loss, current)[1]
-        state = rule.absorb(t, state, grad)
-        return current, rule.step(t, current, state, grad), state
+        absorbed = rule.absorb(t, state, grad)
+        return current, state, rule.step(t, current, absorbed, grad), absorbed
 
-    carry = (params, params, rule.init(params))
-    previous, current, rule_state = jax.lax.fori_loop(0, numbers["warmup"], warm, carry)
+    empty = rule.init(params)
+    carry = (params, empty, params, empty)
+    carry = jax.lax.fori_loop(0, numbers["warmup"], warm, carry)
+    previous, previous_state, current, rule_state = carry
     start_value, grad = value_and_grad(loss, current)
     key = jax.random.key(numbers["seed"])
+    t = _count(numbers["warmup"] + 1, params)
     start = Start(
+        t=t,
         previous=previous,
+        previous_state=previous_state,
         has_previous=numbers["warmup"] > 0,
         params=current,
         rule_state=rule_state,
-        absorbed=rule.absorb(_count(numbers["warmup"] + 1, params), rule_state, grad),
+        absorbed=rule.absorb(t, rule_state, grad),
         basis=jax.random.normal(key, (context.num_eigs, params.size), params.dtype),
     )
 

@@ -87,10 +87,14 @@ class PreconditionedRule(AveragedRule):
         if squared is not None:
             kept, taken = self._weights(squared)
             nu = kept * nu + taken * squared
+        return Averages(self.remember(t, memory, nu, grad), nu)
+
+    def remember(
+        self, t: Float[Array, ""], memory: Any, nu: Any, grad: Float[Array, " d"]
+    ) -> Float[Array, " d"] | None:
+        """Return m' of the filter, where ν has absorbed the gradient; None without momentum."""
         passed = self._filter(t)
-        if passed is not None:
-            memory = passed.absorb(memory, self._fed(t, nu, grad))
-        return Averages(memory, nu)
+        return None if passed is None else passed.absorb(memory, self._fed(t, nu, grad))
 
     def step(
         self,

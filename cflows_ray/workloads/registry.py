@@ -28,6 +28,8 @@ WORKLOADS: Registry[Recipe] = Registry(
             defaults={"width": 32, "depth": 2, "zero_head": True},
         ),
         "saddle_2d": "cflows_ray.workloads.saddle:SADDLE",
+        "valley_2d": "cflows_ray.workloads.valley:VALLEY_2D",
+        "valley_3d": "cflows_ray.workloads.valley:VALLEY_3D",
         "mlp_cifar10": Supervised(
             "MLP on CIFAR-10", "cifar10", "mlp", cpu={**_CIFAR_CPU, "width": 32}
         ),

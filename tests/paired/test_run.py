@@ -15,7 +15,8 @@ from cflows_ray import (
     ScalarRMSProp,
     run_paired,
 )
-from cflows_ray.schema import STEP_STATUSES, column_names
+from cflows_ray.flows import steps_columns
+from cflows_ray.schema import STEP_STATUSES
 from tests.networks import NETWORKS
 
 LOSS, PARAMS = NETWORKS["tanh_regression"]()
@@ -83,7 +84,7 @@ class TestTable:
 
     def test_columns_and_rows(self, straight):
         _, _, rows = straight
-        assert list(rows.columns) == [c for c in column_names("steps") if c != "run_id"]
+        assert list(rows.columns) == [c.name for c in steps_columns() if c.name != "run_id"]
         assert len(rows) == 61 * 4
         assert rows.groupby("process").step.apply(list).map(lambda s: s == list(range(61))).all()
         assert set(rows.status) <= set(STEP_STATUSES)

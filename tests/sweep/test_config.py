@@ -287,7 +287,7 @@ def test_only_and_smoke() -> None:
         (["--steps", "0"], "steps must be an integer >= 1, got 0"),
         (["--steps", "1.5"], "steps must be an integer, got '1.5'"),
         (["--steps"], "steps must be an integer, got nothing"),
-        (["--flows", "orbital"], "flows must be one of ['midpoint', 'stable', 'central'], got 'or"),
+        (["--flows", "orbital"], "flows must be one of ['midpoint', 'stable', 'central', "),
         (["--only", "adam"], "only must be one of ["),
         (["--nope", "3"], "options must be among those that --help lists, got --nope, 3"),
         (

@@ -31,7 +31,7 @@ def rewrite(path, **changes):
 def test_every_workload_has_one(name, tmp_path):
     options = tiny_options(name, tmp_path)
     found = data_fingerprint(name, options)
-    if name == "saddle_2d":
+    if name in ("saddle_2d", "valley_2d", "valley_3d"):
         assert found is None
         return
     assert len(found) == 16

@@ -16,6 +16,8 @@ _SORTING = {"num_examples": 7, "num_test": 5, "length": 3}
 TINY: dict[str, dict[str, Any]] = {
     "digits_mlp": {"num_examples": 12, "width": 5},
     "saddle_2d": {},
+    "valley_2d": {},
+    "valley_3d": {},
     "mlp_cifar10": {**_CIFAR, "downsample": 8, "width": 3},
     "cnn_cifar10": {**_CIFAR, "downsample": 8, "width": 2},
     "resnet_cifar10": {**_CIFAR, "downsample": 4, "stages": (1, 1), "width": 4, "groups": 2},
