@@ -1,4 +1,8 @@
-"""Over runs: confidence intervals, survival curves, summaries, comparisons, trends and fits."""
+"""Over runs: confidence intervals, survival curves, summaries, comparisons, trends and fits.
+
+Hands out these functions and what they go by unless told: `LEVEL` (of intervals), `RESAMPLES` and
+`DEFAULT_SEED` (of the bootstrap), and `PLACE`, the columns that say where a cell is.
+"""
 
 from analysis.infer.cells import (
     PLACE,

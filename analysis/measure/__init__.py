@@ -1,4 +1,9 @@
-"""Numbers of a run: metrics of each flow, time averages, and all of a study in one pass."""
+"""Numbers of a run: metrics of each flow, time averages, and all of a study in one pass.
+
+Hands out these functions and what they go by unless told: `EDGE` and `EDGE_THRESHOLD` (effective
+sharpness at the edge, and from which on it counts as there), `DEFAULT_TOLERANCE` (of horizons),
+`DEFAULT_BANDWIDTH` and `TRUNCATE` (of time averages).
+"""
 
 from analysis.measure.accuracy import accuracy, bandwidth_sensitivity, smoothed_metrics
 from analysis.measure.formulas import (

@@ -1,4 +1,9 @@
-"""Tables in: a results folder opened, filtered and streamed, with what its columns declare."""
+"""Tables in: a results folder opened, filtered and streamed, with what its columns declare.
+
+Hands out `load` and `Results`, a run's `Trace`, and names: `CONFIGURATION` (columns of old files
+that configure a run), `MAIN_FLOW` and `REFERENCE_FLOW` (whose accuracy is asked for, and against
+what); as types, `Source` (what can be opened) and `Floats`.
+"""
 
 from analysis.read.declared import (
     CONFIGURATION,

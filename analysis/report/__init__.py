@@ -1,4 +1,7 @@
-"""Pages: the accuracy table on a terminal, the HTML report, and tables for other programs."""
+"""Pages: the accuracy table on a terminal, the HTML report, and tables for other programs.
+
+`FORMATS` are those in which tables are written.
+"""
 
 from analysis.report.export import FORMATS, study_tables, write_tables
 from analysis.report.terminal import accuracy_text

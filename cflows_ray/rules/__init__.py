@@ -15,6 +15,7 @@ from cflows_ray.rules.preconditioned import Averages, PreconditionedRule
 from cflows_ray.rules.registry import (
     RULES,
     all_hyperparameters,
+    first_values,
     hyperparameter_columns,
     hyperparameters,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "ScalarRMSProp",
     "UpdateRule",
     "all_hyperparameters",
+    "first_values",
     "hyperparameter_columns",
     "hyperparameters",
     "is_traced",

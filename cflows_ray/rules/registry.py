@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from cflows_ray.declare import Declared, declared
+from cflows_ray.declare import NOTHING, Declared, declared
 from cflows_ray.registry import Registry
 from cflows_ray.schema import Column
 
@@ -51,6 +51,21 @@ def _all_hyperparameters(names: tuple[str, ...]) -> dict[str, Declared]:
         for parameter, info in hyperparameters(name).items():
             found.setdefault(parameter, info)
     return found
+
+
+def first_values(rule: str) -> dict[str, Any]:
+    """Return what holds for runs of a rule from before a hyperparameter was added, by name.
+
+    Empty for a rule that is not known here.
+
+    Example:
+        >>> first_values("gradient_descent")["momentum"]
+        0.0
+    """
+    if rule not in RULES:
+        return {}
+    known = hyperparameters(rule).items()
+    return {name: info.absent for name, info in known if info.absent is not NOTHING}
 
 
 _TYPES = {

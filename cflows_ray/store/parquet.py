@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cflows_ray.rules import first_values
 from cflows_ray.schema import absent_values, arrow_schema
 
 # What pyarrow raises for damaged bytes (`ArrowInvalid` is a `ValueError`).
@@ -62,6 +63,9 @@ def from_bytes(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     if columns is not None:
         known = set(file.schema_arrow.names)
         columns = [name for name in columns if name in known]
+    groups = range(file.num_row_groups)
+    if sum(file.metadata.row_group(i).num_rows for i in groups) != file.metadata.num_rows:
+        raise ValueError("the footer contradicts itself")  # no checksum covers it
     return file.read(columns=columns, use_threads=False)
 
 
@@ -89,7 +93,12 @@ def rows_of(
         _values(table[n]) if n in table.schema.names else [absent.get(n)] * table.num_rows
         for n in names
     ]
-    return [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
+    rows = [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
+    for row in rows:
+        for hyperparameter, value in first_values(row.get("rule") or "").items():
+            if row.get(hyperparameter, value) is None:
+                row[hyperparameter] = value
+    return rows
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from cflows_ray.rules import first_values
 from cflows_ray.schema import absent_values
 from cflows_ray.store import Checkpoints, Results, Storage, begun_runs, runs_schema
 from cflows_ray.sweep.config import RunConfig, SweepConfig
@@ -214,7 +215,7 @@ def row_before(values: Mapping[str, Any]) -> dict[str, Any]:
         >>> row_before({"lr": 0.1, "flows": ["stable", "central"]})
         {'scheme': 'euler', 'lr': 0.1, 'flows': 'stable,central'}
     """
-    row = absent_values("runs") | dict(values)
+    row = absent_values("runs") | first_values(values.get("rule", "")) | dict(values)
     for name, value in row.items():
         if isinstance(value, list):
             row[name] = ",".join(map(str, value))

@@ -1,9 +1,10 @@
 """Workloads: a network on a data set under a criterion, by name; one data set or network a file.
 
-Hands out the registry `WORKLOADS`; of a name and options, `check_workload`, `full_options`,
-`fetch_data`, `check_data`, `data_fingerprint`, `describe`, `resolve_paths` and `build_workload`;
-and, for a workload of one's own, `Recipe` (any problem), `Supervised` (joins a `DataSource` and a
-`NetworkKind`) with the types they are made of. Nothing loads JAX before a workload is built.
+Hands out the registries `WORKLOADS`, `DATA` and `NETWORKS`, and the `CRITERIA`; of a name and
+options, `check_workload`, `full_options`, `fetch_data`, `check_data`, `data_fingerprint`,
+`describe`, `resolve_paths` and `build_workload`; and, for a workload of one's own, `Recipe` (any
+problem), `Supervised` (joins a `DataSource` and a `NetworkKind`) with the types they are made of.
+Nothing loads JAX before a workload is built.
 """
 
 from cflows_ray.workloads.base import (

@@ -225,7 +225,7 @@ def test_plan_and_status(storage: Storage) -> None:
 
 def test_runs_of_another_version_do_not_stop_status_and_plan(storage: Storage) -> None:
     record = SWEEP.to_json()
-    record["runs"]["0" * 16] = {**SWEEP.runs[0].to_json(), "momentum": 0.9}
+    record["runs"]["0" * 16] = {**SWEEP.runs[0].to_json(), "inertia": 0.9}
     record["runs"]["1" * 16] = {**SWEEP.runs[0].to_json(), "workload": "gone"}
     Results(storage).write_sweep(record)
     status = sweep_status(storage)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from cflows_ray.schema import column_names
+from cflows_ray.flows import steps_columns
 from cflows_ray.sweep.config import RunConfig
 
 INTEGERS = ("num_critical", "num_gradients", "num_hvps", "num_third_derivatives")
@@ -81,7 +81,7 @@ class FakePaired:
         return [{**common, **counters, **discrete}, {**common, **central}]
 
     def _frame(self, rows: list[dict[str, Any]]) -> pd.DataFrame:
-        names = [name for name in column_names("steps") if name != "run_id"]
+        names = [column.name for column in steps_columns() if column.name != "run_id"]
         frame = pd.DataFrame(rows, columns=names)
         for name in names:
             if name in INTEGERS:

@@ -43,7 +43,7 @@ SWEEP = SweepConfig(name="example", grids=(GRID,), seeds=(0, 1), steps=50)
         ({"workload_options": {"c": object()}}, "workload_options must be numbers"),
         ({"workload_options": 3}, "workload_options must be a mapping, got 3"),
         ({"criterion": "hinge"}, "criterion must be one of .*'mse'.*, got 'hinge'"),
-        ({"rule": "adam"}, "rule must be one of .*'rmsprop'.*, got 'adam'"),
+        ({"rule": "sgd"}, "rule must be one of .*'rmsprop'.*, got 'sgd'"),
         ({"rule": "gradient_descent", "beta2": 0.9}, "beta2 must be left out for gradient_descent"),
         ({"beta2": 1.0}, "beta2 must be > 0 and < 1, got 1.0"),
         ({"eps": -1e-8}, "eps must be > 0, got -1e-08"),
@@ -123,6 +123,8 @@ def test_the_run_id_is_a_hash_of_the_whole_configuration() -> None:
         "beta2": 0.9,
         "eps": 1e-6,
         "bias_correction": True,
+        "momentum": 0.5,
+        "weight_decay": 0.1,
         "schedule": "cosine:10",
         "seed": 1,
         "flows": ("central",),
@@ -198,13 +200,13 @@ def test_hyperparameters_on_the_command_line() -> None:
     grids = (Grid("saddle_2d", "rmsprop", lrs=(0.1,)), GRID)
     sweep = dataclasses.replace(SWEEP, grids=grids)
     changed = apply(sweep, parse(sweep, ["--beta2", "0.9", "0.99", "--bias-correction", "True"]))
-    assert {(r.hyper["beta2"], r.hyper["bias_correction"]) for r in changed.runs if r.hyper} == {
+    rmsprop = [run for run in changed.runs if run.rule == "rmsprop"]
+    assert {(run.hyper["beta2"], run.hyper["bias_correction"]) for run in rmsprop} == {
         (0.9, True),
         (0.99, True),
     }
-    assert [run.run_id for run in changed.runs if not run.hyper] == [
-        run.run_id for run in SWEEP.runs
-    ]
+    others = [run.run_id for run in changed.runs if run.rule == "gradient_descent"]
+    assert others == [run.run_id for run in SWEEP.runs]
     with pytest.raises(ConfigError, match="options must be among those that --help lists"):
         parse(SWEEP, ["--beta2", "0.9"])  # no grid's rule has it
     with pytest.raises(ConfigError, match=r"^beta2 must be numbers with spaces between them, got"):

@@ -1,4 +1,4 @@
-"""The metrics, one subject a file: hands out the registry that all of them are looked up in.
+"""The metrics, one subject a file: hands out `METRICS`, the registry of them all.
 
 A further one of the package is one declaration and one line here; one from outside is given to
 `register_metric`, or found by an entry point of the group `cflows_ray.metrics`. The order is that

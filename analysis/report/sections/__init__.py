@@ -18,6 +18,7 @@ from analysis.report.sections.figures import (
 from analysis.report.sections.summary import summary
 
 Section = Callable[[Study, pd.DataFrame, FigureSet], str]
+"""A part of the page: HTML from a study, its accuracy and the figures."""
 
 __all__ = [
     "Section",
