@@ -43,10 +43,10 @@ _HOME = {
     "RMSProp": "cflows_ray.rules",
     "PairedOptions": "cflows_ray.paired.run",
     "PairedPack": "cflows_ray.paired.pack",
-    "PairedResult": "cflows_ray.paired.run",
+    "PairedResult": "cflows_ray.paired.call",
     "PairedRun": "cflows_ray.paired.run",
     "forget_programs": "cflows_ray.paired.run",
-    "run_paired": "cflows_ray.paired.run",
+    "run_paired": "cflows_ray.paired.call",
     "Problem": "cflows_ray.problem",
 }
 

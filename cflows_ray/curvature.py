@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 Loss = Callable[[Float[Array, " d"]], Float[Array, ""]]
 
@@ -138,3 +138,40 @@ def third_derivative(
 
     with float_mode(params.dtype):
         return jax.jvp(hessian_u, (params,), (v,))[1]
+
+
+def averaged(
+    function: Callable[[Float[Array, " d"]], PyTree],
+    params: Float[Array, " d"],
+    rows: Float[Array, "r d"],
+    rank: Int[Array, ""],
+) -> PyTree:
+    """Return f(w) + ½<f''(w), Σ>, Σ = ZᵀZ: the mean of any f over an oscillation of covariance Σ.
+
+    To second order in the oscillation (Cohen et al. 2025; docs/theory.md, "What it predicts"). Two
+    directional derivatives a row of Z, no Hessian.
+
+    Args:
+        function: f, of parameters (d,); returns arrays, such as a loss or a network's outputs.
+        params: w.
+        rows: Z; only the leading `rank` rows are looked at.
+        rank: how many, traced.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> z = jnp.array([[0.0, 0.5]])
+        >>> averaged(lambda w: jnp.sum(w**2), jnp.array([1.0, 2.0]), z, jnp.array(1))  # 5 + |z|²
+        Array(5.25, dtype=float32)
+    """
+
+    def curved(z: Float[Array, " d"]) -> PyTree:
+        def slope(w: Float[Array, " d"]) -> PyTree:
+            return jax.jvp(function, (w,), (z,))[1]
+
+        return jax.jvp(slope, (params,), (z,))[1]
+
+    def add(i: Array, total: PyTree) -> PyTree:
+        return jax.tree.map(lambda a, b: a + 0.5 * b, total, curved(rows[i]))
+
+    with float_mode(params.dtype):
+        return jax.lax.fori_loop(0, rank, add, function(params))

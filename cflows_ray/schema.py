@@ -169,6 +169,19 @@ STEPS: tuple[Column, ...] = (
     Column("train_accuracy", _F, "", "fraction of training examples classified correctly"),
     Column("test_loss", _F, "loss", "loss on the test set"),
     Column("test_accuracy", _F, "", "fraction of test examples classified correctly"),
+    Column(
+        "test_loss_predicted",
+        _F,
+        "loss",
+        "flow's prediction of the optimizer's time-averaged test loss: f + ½<f'', Σ>",
+    ),
+    Column(
+        "output_distance_predicted",
+        _F,
+        "output",
+        "as output_distance, between the flow's f + ½<f'', Σ> and the optimizer's outputs "
+        "averaged over t-1, t, t, t+1",
+    ),
     Column("num_gradients", _I, "", "gradients computed so far, since step 0"),
     Column("num_hvps", _I, "", "Hessian-vector products computed so far, since step 0"),
     Column("num_third_derivatives", _I, "", "third-derivative contractions so far, since step 0"),

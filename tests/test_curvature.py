@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cflows_ray.curvature import (
+    averaged,
     float_mode,
     linearize_gradient,
     map_rows,
@@ -103,3 +104,36 @@ def test_importing_the_package_changes_no_setting_of_jax():
         "assert dict(jax.config.values) == before"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("rank", [0, 1, 3])
+def test_the_mean_over_an_oscillation(dtype, rank):
+    """Exact for quadratics: the mean of f over w ± √3 z, each row in turn, and Σ = ZᵀZ."""
+    with jax.enable_x64(dtype == "float64"):
+        rng = np.random.default_rng(rank)
+        w, Z = rng.standard_normal(5), 0.3 * rng.standard_normal((4, 5))
+        M = rng.standard_normal((2, 5, 5))
+
+        def f(x):
+            return jnp.einsum("i,oij,j->o", x, jnp.asarray(M, dtype), x)
+
+        found = averaged(f, jnp.asarray(w, dtype), jnp.asarray(Z, dtype), jnp.asarray(rank))
+        expected = np.einsum("i,oij,j->o", w, M, w)
+        for z in Z[:rank]:
+            expected = expected + np.einsum("i,oij,j->o", z, M, z)
+        np.testing.assert_allclose(found, expected, rtol=1e-5 if dtype == "float32" else 1e-12)
+
+
+def test_the_mean_over_an_oscillation_is_of_second_order():
+    """For any f the error falls with the fourth power of the swing."""
+    with jax.enable_x64(True):
+        w, z = jnp.array([0.3, -0.7]), jnp.array([0.5, 0.2])
+        f = lambda x: jnp.exp(x[0]) * jnp.cos(x[1])  # noqa: E731
+
+        def error(scale):
+            swing = scale * z
+            mean = 0.5 * (f(w + swing) + f(w - swing))
+            return abs(float(averaged(f, w, swing[None], jnp.array(1)) - mean))
+
+        assert np.log2(error(0.2) / error(0.1)) == pytest.approx(4.0, abs=0.1)

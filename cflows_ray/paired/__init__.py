@@ -4,9 +4,10 @@ Hands out `run_paired` (a call), `PairedRun` (the same chunk by chunk, with a st
 saved), `PairedPack` (several runs in one batched program), `PairedOptions` and `PairedResult`.
 """
 
+from cflows_ray.paired.call import PairedResult, run_paired
 from cflows_ray.paired.options import PairedOptions
 from cflows_ray.paired.pack import PairedPack, choose_pack_size
-from cflows_ray.paired.run import PairedResult, PairedRun, forget_programs, run_paired
+from cflows_ray.paired.run import PairedRun, forget_programs
 
 __all__ = [
     "PairedOptions",

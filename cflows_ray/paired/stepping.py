@@ -282,6 +282,10 @@ def _rows(
     points = jnp.stack([step.params for step in steps.values()])
     evaluated = evaluations.at_all(points, reference.params, wanted)
     observed = steps["discrete"].observed
+    flows = [name for name, step in steps.items() if "train_loss_predicted" in step.record]
+    predicted = (
+        evaluations.predicted([steps[name] for name in flows], reference, wanted) if flows else {}
+    )
     rows = {}
     for i, (name, step) in enumerate(steps.items()):
         values = {
@@ -289,6 +293,9 @@ def _rows(
             **distances(step, reference, observed, state.start),
             **{column: x[i] for column, x in evaluated.items()},
         }
+        if name in flows:
+            at = flows.index(name)
+            values |= {column: x[at] for column, x in predicted.items()}
         for column in process_named(name).trivial:
             values.pop(column, None)
         rows[name] = Row(state.step, step.status, moved[name].counts, values)

@@ -27,12 +27,13 @@ from cflows_ray.flows import Settings
 from cflows_ray.rules import RULES, hyperparameters
 from cflows_ray.schema import RUN_STATUSES
 from cflows_ray.store import OtherSchema, Results, Storage, StorageError, SweepLocked
-from cflows_ray.sweep.config import SETTINGS, Grid, SweepConfig
+from cflows_ray.sweep.config import Grid, SweepConfig
 from cflows_ray.sweep.data import check_all_data
 from cflows_ray.sweep.display import Display, duration, print_whole, say
 from cflows_ray.sweep.placement import cluster_address
 from cflows_ray.sweep.plan import make_plan
 from cflows_ray.sweep.provenance import commit
+from cflows_ray.sweep.run_config import SETTINGS
 
 
 def _as_study(metavar: str) -> Any:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from cflows_ray.checks import ConfigError
-from cflows_ray.sweep.config import RunConfig
+from cflows_ray.sweep.run_config import RunConfig
 from cflows_ray.workloads import (
     DataUnavailable,
     check_data,

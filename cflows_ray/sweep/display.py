@@ -19,7 +19,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cflows_ray.sweep.config import RunConfig
+from cflows_ray.sweep.run_config import RunConfig
 
 MAX_ROWS = 12
 MAX_IN_LINE = 3  # running runs in a plain line

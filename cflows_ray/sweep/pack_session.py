@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from cflows_ray.sweep.config import RunConfig
+from cflows_ray.sweep.run_config import RunConfig
 from cflows_ray.sweep.session import Progress, RunSession, out_of_memory
 
 if TYPE_CHECKING:

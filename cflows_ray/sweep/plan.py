@@ -15,9 +15,10 @@ from typing import Any
 from cflows_ray.rules import first_values
 from cflows_ray.schema import absent_values
 from cflows_ray.store import Checkpoints, Results, Storage, begun_runs, runs_schema
-from cflows_ray.sweep.config import RunConfig, SweepConfig
+from cflows_ray.sweep.config import SweepConfig
 from cflows_ray.sweep.data import in_words, replaced
 from cflows_ray.sweep.display import duration
+from cflows_ray.sweep.run_config import RunConfig
 
 
 @dataclass(frozen=True)

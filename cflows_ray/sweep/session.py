@@ -30,9 +30,9 @@ from cflows_ray.store import (
     StorageError,
     steps_table,
 )
-from cflows_ray.sweep.config import SETTINGS, RunConfig
 from cflows_ray.sweep.data import fingerprint
 from cflows_ray.sweep.provenance import device, versions
+from cflows_ray.sweep.run_config import SETTINGS, RunConfig
 from cflows_ray.workloads import DataUnavailable
 
 # Errors of the machine, not of the run: left to whoever retries.

@@ -19,8 +19,8 @@ from rich.table import Table
 from cflows_ray.checks import ConfigError
 from cflows_ray.schema import RUN_STATUSES
 from cflows_ray.store import Results, Storage, begun_runs, is_alive, read_lock
-from cflows_ray.sweep.config import RunConfig
 from cflows_ray.sweep.display import duration, print_whole, say
+from cflows_ray.sweep.run_config import RunConfig
 
 OPEN_STATUSES = ("running", "interrupted", "waiting")
 MAX_REASONS = 10

@@ -51,7 +51,7 @@ from cflows_ray.store import (  # noqa: E402
     fold,
     read_lock,
 )
-from cflows_ray.sweep.config import RunConfig, SweepConfig  # noqa: E402
+from cflows_ray.sweep.config import SweepConfig  # noqa: E402
 from cflows_ray.sweep.data import absolute_options, as_carried_out  # noqa: E402
 from cflows_ray.sweep.display import Display  # noqa: E402
 from cflows_ray.sweep.execution import Execution  # noqa: E402
@@ -70,6 +70,7 @@ from cflows_ray.sweep.placement import (  # noqa: E402
 from cflows_ray.sweep.plan import Plan, clear_the_way  # noqa: E402
 from cflows_ray.sweep.plugins import add_pickled, pickled  # noqa: E402
 from cflows_ray.sweep.provenance import versions  # noqa: E402
+from cflows_ray.sweep.run_config import RunConfig  # noqa: E402
 from cflows_ray.sweep.session import RunSession  # noqa: E402
 from cflows_ray.sweep.stopping import (  # noqa: E402
     NOT_BEGUN,

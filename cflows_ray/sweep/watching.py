@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cflows_ray.sweep.config import RunConfig
 from cflows_ray.sweep.display import Display
+from cflows_ray.sweep.run_config import RunConfig
 from cflows_ray.sweep.stopping import NOT_BEGUN, STORAGE_FAILED
 
 

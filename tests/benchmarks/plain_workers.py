@@ -14,7 +14,7 @@ import tempfile
 import time
 from multiprocessing.connection import Connection
 
-from cflows_ray.sweep.config import RunConfig
+from cflows_ray.sweep.run_config import RunConfig
 from cflows_ray.sweep.session import build_paired
 from cflows_ray.sweep.worker import prepare_process
 

@@ -12,7 +12,7 @@ import pandas as pd
 from jax.flatten_util import ravel_pytree
 
 from cflows_ray import GradientDescent, Problem, run_paired
-from cflows_ray.paired.run import PairedResult
+from cflows_ray.paired.call import PairedResult
 from tests.benchmarks.agreement import compare, oracle_path
 from tests.benchmarks.measuring import Clock, Timing, interleaved, table
 from tests.benchmarks.problems import REFERENCE_LR, reference_problem

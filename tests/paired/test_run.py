@@ -335,7 +335,7 @@ GOOD = {"steps": 2, "flows": ("stable",)}
         ({"record_every": True}, "record_every must be an integer >= 1, got True"),
         ({"dtype": "float16"}, "dtype must be one of .*, got 'float16'"),
         ({"flows": ("orbital",)}, "flows must be one of .*, got 'orbital'"),
-        ({"flows": ("stable", "stable")}, "flows must be free of repetitions, got stable"),
+        ({"flows": ("stable", "stable")}, "flows must be free of repetitions, got 'stable'"),
         ({"rule": "sgd"}, "rule must be an update rule"),
         ({"rule": ScalarRMSProp(0.1, beta2=0.1)}, "beta2 must be > h / "),
         ({"params": {"a": np.arange(3)}}, r"params must hold floating-point .* int64 at \['a'\]"),

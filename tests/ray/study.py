@@ -8,7 +8,8 @@ import os
 import sys
 
 from cflows_ray.sweep.cli import main
-from cflows_ray.sweep.config import Execution, Grid, SweepConfig
+from cflows_ray.sweep.config import Grid, SweepConfig
+from cflows_ray.sweep.execution import Execution
 
 SWEEP = SweepConfig(
     name="study",

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cflows_ray.store import Results, Storage, StorageError, fold, folding
-from cflows_ray.sweep.config import RunConfig
+from cflows_ray.sweep.run_config import RunConfig
 from cflows_ray.sweep.session import RunSession
 from tests.ray.bad_store import BadStore
 from tests.store.storage_contract import check_storage

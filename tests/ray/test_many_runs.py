@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from cflows_ray.store import Results, Storage, folding
-from cflows_ray.sweep.config import RunConfig, SweepConfig
+from cflows_ray.sweep.config import SweepConfig
 from cflows_ray.sweep.plan import Plan
+from cflows_ray.sweep.run_config import RunConfig
 from cflows_ray.sweep.session import RunSession
 from tests.ray.conftest import Launched
 from tests.sweep.fake_run import build_fake

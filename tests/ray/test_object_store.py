@@ -12,8 +12,9 @@ from cflows_ray.status import sweep_status
 from cflows_ray.store import lock as lock_module
 from cflows_ray.store.lock import SweepLock, SweepLocked
 from cflows_ray.store.storage import Storage
-from cflows_ray.sweep.config import RunConfig, SweepConfig
+from cflows_ray.sweep.config import SweepConfig
 from cflows_ray.sweep.plan import begun_runs
+from cflows_ray.sweep.run_config import RunConfig
 from cflows_ray.sweep.session import RunSession
 from tests.ray.conftest import KEYS, Launched
 from tests.ray.moments import Moment

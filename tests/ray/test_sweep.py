@@ -17,10 +17,11 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from cflows_ray.checks import ConfigError
 from cflows_ray.store.lock import SweepLock, SweepLocked, read_lock
 from cflows_ray.store.storage import Storage
 from cflows_ray.store.tables import Results
-from cflows_ray.sweep.config import ConfigError, Grid, SweepConfig
+from cflows_ray.sweep.config import Grid, SweepConfig
 from cflows_ray.sweep.display import Display
 from cflows_ray.sweep.plan import make_plan
 from cflows_ray.sweep.session import RunSession

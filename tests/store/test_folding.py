@@ -17,8 +17,9 @@ from cflows_ray.schema import arrow_schema
 from cflows_ray.store import Results, Storage, StorageError, fold, folding
 from cflows_ray.store import storage as storage_module
 from cflows_ray.store.parquet import conform, from_bytes, rows_of, to_bytes
-from cflows_ray.sweep.config import Grid, RunConfig, SweepConfig
+from cflows_ray.sweep.config import Grid, SweepConfig
 from cflows_ray.sweep.plan import clear_the_way, make_plan
+from cflows_ray.sweep.run_config import RunConfig
 from cflows_ray.sweep.session import RunSession
 from tests.sweep.fake_run import build_fake
 from tests.sweep.tables import assert_same_tables, read_tables

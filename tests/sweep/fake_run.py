@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from cflows_ray.flows import steps_columns
-from cflows_ray.sweep.config import RunConfig
+from cflows_ray.sweep.run_config import RunConfig
 
 INTEGERS = ("num_critical", "num_gradients", "num_hvps", "num_third_derivatives")
 LISTS = ("effective_eigs", "sigma_eigs", "displacement_sq")

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cflows_ray.checks import ConfigError
 from cflows_ray.store.tables import runs_schema
 from cflows_ray.sweep.cli import Options, apply, parse
-from cflows_ray.sweep.config import SETTINGS, ConfigError, Execution, Grid, RunConfig, SweepConfig
+from cflows_ray.sweep.config import Grid, SweepConfig
+from cflows_ray.sweep.execution import Execution
 from cflows_ray.sweep.placement import (
     autoscaling_nodes,
     check_fits,
@@ -23,6 +25,7 @@ from cflows_ray.sweep.placement import (
     most_at_once,
     resources_per_run,
 )
+from cflows_ray.sweep.run_config import SETTINGS, RunConfig
 
 RUN = RunConfig(workload="saddle_2d", rule="rmsprop", lr=0.2, steps=50)
 GRID = Grid(workload="saddle_2d", rule="gradient_descent", lrs=(0.1, 0.2))

@@ -14,9 +14,9 @@ from cflows_ray.store.checkpoint import Checkpoints
 from cflows_ray.store.storage import Storage
 from cflows_ray.store.tables import Results
 from cflows_ray.sweep import Execution, Grid, SweepConfig, main
-from cflows_ray.sweep.config import RunConfig
 from cflows_ray.sweep.data import absolute_options, as_carried_out, fingerprint
 from cflows_ray.sweep.plan import clear_the_way, make_plan
+from cflows_ray.sweep.run_config import RunConfig
 from cflows_ray.sweep.session import RunSession
 from tests.sweep.fake_run import FakePaired, FakeState, build_fake
 from tests.sweep.tables import assert_same_tables, read_tables

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cflows_ray.store.storage import Storage
-from cflows_ray.sweep.config import RunConfig
 from cflows_ray.sweep.pack_session import PackSession
+from cflows_ray.sweep.run_config import RunConfig
 from cflows_ray.sweep.session import RunSession
 from tests.sweep.fake_run import FakePaired, FakeState, JaxRuntimeError, build_fake
 from tests.sweep.tables import assert_close_tables, assert_same_tables, read_tables

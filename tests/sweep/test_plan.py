@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cflows_ray.sweep.config import RunConfig
 from cflows_ray.sweep.plan import Plan
+from cflows_ray.sweep.run_config import RunConfig
 
 
 def run(rule: str, lr: float, seed: int = 0) -> RunConfig:

@@ -19,7 +19,7 @@ from cflows_ray.store import storage as storage_module
 from cflows_ray.store.checkpoint import Checkpoints
 from cflows_ray.store.storage import Storage, StorageError
 from cflows_ray.store.tables import Results
-from cflows_ray.sweep.config import RunConfig
+from cflows_ray.sweep.run_config import RunConfig
 from cflows_ray.sweep.session import RunSession, Superseded
 from tests.sweep.fake_run import FakePaired, build_fake
 from tests.sweep.tables import assert_same_tables, read_tables
