@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import re
 import subprocess
@@ -13,6 +14,10 @@ from typing import NamedTuple
 
 import pytest
 
+from analysis.measure.metrics import METRICS
+from cflows_ray.flows import FLOWS
+from cflows_ray.rules import RULES
+from cflows_ray.workloads import DATA, NETWORKS, WORKLOADS
 from tests.draw_house import DRAWING, draw, floors, imports_of_rooms, needed
 
 ROOT = Path(__file__).parents[1]
@@ -47,10 +52,24 @@ def run(file: Path) -> int:
     page = sys.modules["__docs__"] = types.ModuleType("__docs__")
     names = vars(page)
     can_run = [block for block in blocks(file.read_text()) if block.not_run is None]
-    for block in can_run:
-        padded = "\n" * (block.line - 1) + block.code  # so that errors name the line of the file
-        exec(compile(padded, name, "exec"), names)
+    with registries_as_before():
+        for block in can_run:
+            padded = "\n" * (block.line - 1) + block.code  # errors name the line of the file
+            exec(compile(padded, name, "exec"), names)
     return len(can_run)
+
+
+@contextlib.contextmanager
+def registries_as_before() -> Iterator[None]:
+    """Forget what a page registers: other tests count what there is."""
+    registries = (RULES, FLOWS, WORKLOADS, DATA, NETWORKS, METRICS)
+    before = [set(registry.additions()) for registry in registries]
+    try:
+        yield
+    finally:
+        for registry, known in zip(registries, before, strict=True):
+            for name in set(registry.additions()) - known:
+                registry.remove(name)
 
 
 @pytest.fixture

@@ -3,11 +3,11 @@
     edge (order 1)           z' = G(z)
     alternating (order 2)    z' = G - ½ DG·G
 
-with z = (z̄, ζ) and G the increments of the exact split (`alternation.py`), so that one unit step of
-Euler on order 1 *is* the optimizer, and the time-one map of order 2 is the optimizer up to O(G³).
-Order 1 for gradient descent in polar form v = ρu is the edge flow (Marion, arXiv 2606.18080, known
-to us by a summary), hence its name. The flow of order 2, and both for rules with momentum or a
-second moment, are derived in docs/rivals-theory.md; we know of no publication.
+with z = (z̄, ζ) and G the increments of the exact split (`mean_and_swing.py`), so that one unit
+step of Euler on order 1 *is* the optimizer, and the time-one map of order 2 is the optimizer up to
+O(G³). Order 1 for gradient descent in polar form v = ρu is the edge flow (Marion, arXiv 2606.18080,
+known to us by a summary), hence its name. The flow of order 2, and both for rules with momentum or
+a second moment, are derived in docs/rivals-theory.md; we know of no publication.
 
 They predict iterates, c + (-1)ⁿ v, as well as midpoints, c. No eigensolver runs: the linear part of
 ζ' is a power iteration, and s_v = vᵀγ / vᵀQ̂v the effective sharpness along the swing.
@@ -23,7 +23,8 @@ import pyarrow as pa
 from jaxtyping import Array, Float
 
 from cflows_ray.curvature import value_and_grad
-from cflows_ray.flows.alternation import (
+from cflows_ray.flows.heun import heun_step, loss_where_wanted
+from cflows_ray.flows.mean_and_swing import (
     LEAST_LENGTH,
     Seen,
     Split,
@@ -44,7 +45,6 @@ from cflows_ray.flows.process import (
     Start,
     Step,
 )
-from cflows_ray.flows.stepper import heun_step, loss_where_wanted
 from cflows_ray.schema import Column, StepStatus
 
 # Substeps of a step at least, by order: enough where rates are no faster than at the edge.

@@ -5,8 +5,8 @@
 (without momentum; with it, see docs/theory.md) where X is the unique covariance with
 0 ⪯ X ⟂ Uᵀ(2Q̂ - H)U ⪰ 0 along the flow (Cohen et al. 2025; docs/theory.md, "Central flow"). A
 substep freezes the critical directions U and takes the X that keeps the effective Hessian at or
-below 2 at its end (`covariance.py`). With no critical direction it is the stable flow. How a step
-is made of substeps is the integrator's (`integrators.py`).
+below 2 at its end (`central_covariance.py`). With no critical direction it is the stable flow. How
+a step is made of substeps is the integrator's (`integrators.py`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from cflows_ray.curvature import linearize_gradient
-from cflows_ray.flows.covariance import (
+from cflows_ray.flows.central_covariance import (
     Covariance,
     Point,
     effective_eigenvectors,

@@ -22,9 +22,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from cflows_ray.curvature import linearize_gradient
-from cflows_ray.flows.alternation import Whole, add, increment
+from cflows_ray.flows.heun import heun_step
+from cflows_ray.flows.mean_and_swing import Whole, add, increment
 from cflows_ray.flows.process import Ask, Counts, FlowContext, Process, Reference, Start, Step
-from cflows_ray.flows.stepper import heun_step
 from cflows_ray.schema import StepStatus
 
 LEAST_SUBSTEPS = 4

@@ -22,7 +22,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from cflows_ray.curvature import linearize_gradient, third_derivative, value_and_grad
-from cflows_ray.flows.alternation import (
+from cflows_ray.flows.heun import heun_step
+from cflows_ray.flows.mean_and_swing import (
     LEAST_LENGTH,
     SEED_ROUNDINGS,
     begin_split,
@@ -40,7 +41,6 @@ from cflows_ray.flows.process import (
     Start,
     Step,
 )
-from cflows_ray.flows.stepper import heun_step
 from cflows_ray.rules import Moments, PreconditionedRule, UpdateRule
 from cflows_ray.schema import StepStatus
 

@@ -24,7 +24,8 @@ from jaxtyping import Array, Float, Int
 
 from cflows_ray.curvature import value_and_grad
 from cflows_ray.flows.alternating import ITERATE_DISTANCE
-from cflows_ray.flows.alternation import LEAST_LENGTH, add, displacement, linearize_both
+from cflows_ray.flows.heun import MOST_SUBSTEPS, SUBSTEPS_PER_RATE, loss_where_wanted
+from cflows_ray.flows.mean_and_swing import LEAST_LENGTH, add, displacement, linearize_both
 from cflows_ray.flows.process import (
     Ask,
     Counts,
@@ -36,7 +37,6 @@ from cflows_ray.flows.process import (
     Start,
     Step,
 )
-from cflows_ray.flows.stepper import MOST_SUBSTEPS, SUBSTEPS_PER_RATE, loss_where_wanted
 from cflows_ray.rules import Averages, Moments, PreconditionedRule, UpdateRule
 from cflows_ray.schema import StepStatus
 

@@ -27,8 +27,8 @@ from cflows_ray.schema import SCHEMA_VERSION, arrow_schema
 from cflows_ray.store import folding
 from cflows_ray.store.folding import FIRST_PART, PART, PENDING
 from cflows_ray.store.parquet import DAMAGE, from_bytes, is_table, rows_of, to_bytes
-from cflows_ray.store.record import dump_sweep, load_sweep
 from cflows_ray.store.storage import Storage
+from cflows_ray.store.sweep_json import dump_sweep, load_sweep
 
 # No reader of "*.parquet" looks at it.
 MERGED = "_merged"

@@ -8,7 +8,7 @@ are loaded only when runs are carried out.
 from cflows_ray.checks import ConfigError
 from cflows_ray.sweep.cli import main
 from cflows_ray.sweep.config import Grid, SweepConfig
-from cflows_ray.sweep.execution import Execution
+from cflows_ray.sweep.execution_settings import Execution
 from cflows_ray.sweep.run_config import RunConfig
 from cflows_ray.sweep.status import SweepStatus, print_status, sweep_status
 

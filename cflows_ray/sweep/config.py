@@ -17,7 +17,7 @@ from cflows_ray.checks import ConfigError, one_of, positive, require, seed_numbe
 from cflows_ray.declare import check_declared
 from cflows_ray.flows import Settings
 from cflows_ray.rules import all_hyperparameters
-from cflows_ray.sweep.execution import Execution
+from cflows_ray.sweep.execution_settings import Execution
 from cflows_ray.sweep.run_config import SHARED, RunConfig
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cflows_ray.checks import ConfigError
-from cflows_ray.sweep.execution import Execution
+from cflows_ray.sweep.execution_settings import Execution
 
 GIB = 1024**3
 MAX_PACK = 64

@@ -41,7 +41,7 @@ MACHINE_ERROR_NAMES = ("JaxRuntimeError", "XlaRuntimeError")
 
 
 class Paired(Protocol):
-    """What a session asks of the run that it carries out, as `pairing.PairedRun` does it.
+    """What a session asks of the run that it carries out, as `paired.PairedRun` does it.
 
     States are immutable and opaque; results must not depend on how a run is cut into chunks.
     """

@@ -54,8 +54,8 @@ from cflows_ray.store import (  # noqa: E402
 from cflows_ray.sweep.config import SweepConfig  # noqa: E402
 from cflows_ray.sweep.data import absolute_options, as_carried_out  # noqa: E402
 from cflows_ray.sweep.display import Display  # noqa: E402
-from cflows_ray.sweep.execution import Execution  # noqa: E402
-from cflows_ray.sweep.folding import folding_ended_runs  # noqa: E402
+from cflows_ray.sweep.execution_settings import Execution  # noqa: E402
+from cflows_ray.sweep.folding_thread import folding_ended_runs  # noqa: E402
 from cflows_ray.sweep.pack_session import PackSession, packs  # noqa: E402
 from cflows_ray.sweep.placement import (  # noqa: E402
     autoscaling_nodes,

@@ -29,14 +29,14 @@ from cflows_ray.workloads.base import (
     as_mapping,
     defaults_of,
 )
-from cflows_ray.workloads.criteria import CRITERIA, correct
-from cflows_ray.workloads.ghost import mean_over_examples
-from cflows_ray.workloads.meeting import (
+from cflows_ray.workloads.compatibility import (
     arrays_of,
     as_taken_by,
     check_meeting,
     is_classification,
 )
+from cflows_ray.workloads.criteria import CRITERIA, correct
+from cflows_ray.workloads.ghost_batch import mean_over_examples
 from cflows_ray.workloads.options import CommonOptions, resolve
 
 if TYPE_CHECKING:

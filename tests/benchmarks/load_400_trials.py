@@ -23,7 +23,7 @@ from cflows_ray.store.storage import Storage
 from cflows_ray.store.tables import Results
 from cflows_ray.sweep.config import Grid, SweepConfig
 from cflows_ray.sweep.display import Display
-from cflows_ray.sweep.execution import Execution
+from cflows_ray.sweep.execution_settings import Execution
 from cflows_ray.sweep.plan import make_plan
 
 

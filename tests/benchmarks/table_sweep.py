@@ -27,7 +27,7 @@ from cflows_ray.store.storage import Storage
 from cflows_ray.store.tables import Results
 from cflows_ray.sweep.config import Grid, SweepConfig
 from cflows_ray.sweep.display import Display
-from cflows_ray.sweep.execution import Execution
+from cflows_ray.sweep.execution_settings import Execution
 from cflows_ray.sweep.plan import make_plan
 from cflows_ray.sweep.run_config import RunConfig
 from cflows_ray.sweep.session import RunSession, build_paired

@@ -10,7 +10,7 @@ import pytest
 from cflows_ray import GradientDescent, RMSProp, ScalarRMSProp, run_paired
 from cflows_ray.flows import FLOWS, Ask, FlowContext, FlowOptions, Reference, Start
 from cflows_ray.flows.alternating import AlternatingState
-from cflows_ray.flows.alternation import Split, Whole, add, begin_split, split_rate
+from cflows_ray.flows.mean_and_swing import Split, Whole, add, begin_split, split_rate
 from cflows_ray.rules import RULES, Adam
 from tests.networks import NETWORKS
 from tests.oracles_rivals import (

@@ -25,7 +25,7 @@ from rich.console import Console
 from cflows_ray.store.storage import Storage
 from cflows_ray.sweep.config import Grid, SweepConfig
 from cflows_ray.sweep.display import Display
-from cflows_ray.sweep.execution import Execution
+from cflows_ray.sweep.execution_settings import Execution
 from cflows_ray.sweep.pack_session import PackSession
 from cflows_ray.sweep.plan import make_plan
 from cflows_ray.sweep.session import RunSession

@@ -9,7 +9,7 @@ import sys
 
 from cflows_ray.sweep.cli import main
 from cflows_ray.sweep.config import Grid, SweepConfig
-from cflows_ray.sweep.execution import Execution
+from cflows_ray.sweep.execution_settings import Execution
 
 SWEEP = SweepConfig(
     name="study",

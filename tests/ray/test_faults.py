@@ -17,7 +17,7 @@ import pytest
 from cflows_ray.store import storage as storage_module
 from cflows_ray.store.storage import Storage
 from cflows_ray.sweep.config import Grid, SweepConfig
-from cflows_ray.sweep.execution import Execution
+from cflows_ray.sweep.execution_settings import Execution
 from cflows_ray.sweep.session import RunSession
 from tests.ray.conftest import Launched, launch_sweep
 from tests.ray.moments import Moment

@@ -42,7 +42,7 @@ def test_trials_in_several_rounds_folded_meanwhile(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from cflows_ray.sweep import folding as driver_folding
+    from cflows_ray.sweep import folding_thread as driver_folding
     from cflows_ray.sweep import tune
     from tests.ray.faults import plain_trial
 

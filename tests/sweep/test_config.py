@@ -16,7 +16,7 @@ from cflows_ray.checks import ConfigError
 from cflows_ray.store.tables import runs_schema
 from cflows_ray.sweep.cli import Options, apply, parse
 from cflows_ray.sweep.config import Grid, SweepConfig
-from cflows_ray.sweep.execution import Execution
+from cflows_ray.sweep.execution_settings import Execution
 from cflows_ray.sweep.placement import (
     autoscaling_nodes,
     check_fits,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cflows_ray.store import Storage, StorageError
-from cflows_ray.sweep import folding
+from cflows_ray.sweep import folding_thread as folding
 
 Folds = list[bool]
 

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from cflows_ray.status import main as status_command
 from cflows_ray.store import Storage
-from cflows_ray.store.record import dump_sweep, load_sweep
+from cflows_ray.store.sweep_json import dump_sweep, load_sweep
 from cflows_ray.sweep import RunConfig, SweepConfig, print_status, sweep_status
 from cflows_ray.sweep import status as status_module
 from cflows_ray.sweep.display import Display

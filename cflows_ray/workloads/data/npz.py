@@ -20,7 +20,7 @@ import numpy as np
 
 from cflows_ray.checks import require
 from cflows_ray.workloads.base import DataSet, DataSource, DataUnavailable
-from cflows_ray.workloads.meeting import (
+from cflows_ray.workloads.compatibility import (
     Arrays,
     check_no_gap,
     expect,

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from cflows_ray.curvature import value_and_grad
-from cflows_ray.flows.alternation import add
+from cflows_ray.flows.mean_and_swing import add
 from cflows_ray.flows.process import Ask, FlowContext
 
 # Substeps are so many times the fastest rate (½ would be the limit of stability) ...
