@@ -27,7 +27,7 @@ def test_every_architecture_both_criteria_five_rates_five_seeds(rule, scale):
     assert len(sweep.runs) == 7 * 2 * 5 * 5
     assert {run.rule for run in sweep.runs} == {rule}
     if rule != "gradient_descent":
-        assert {run.beta2 for run in sweep.runs} == {0.99}
+        assert {run.hyper["beta2"] for run in sweep.runs} == {0.99}
 
 
 @pytest.mark.parametrize(
