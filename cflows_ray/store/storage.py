@@ -193,10 +193,6 @@ class Storage:
                 raise FileNotFoundError(f"{self.location}/{path}") from None
             raise
 
-    def filesystem(self) -> tuple[pafs.FileSystem, str]:
-        """Return pyarrow's filesystem and the root's path in it, for readers of whole tables."""
-        return self._fs, self._root
-
 
 def _flush_to_disk(path: str) -> None:
     """Wait until a file's bytes are on the disk, so that a rename never outlives its contents."""
