@@ -173,14 +173,14 @@ STEPS: tuple[Column, ...] = (
         "test_loss_predicted",
         _F,
         "loss",
-        "flow's prediction of the optimizer's time-averaged test loss: f + ½<f'', Σ>",
+        "flow's prediction of the optimizer's time-averaged test loss: f + ½<f'', Σ>; if asked for",
     ),
     Column(
         "output_distance_predicted",
         _F,
         "output",
         "as output_distance, between the flow's f + ½<f'', Σ> and the optimizer's outputs "
-        "averaged over t-1, t, t, t+1",
+        "averaged over t-1, t, t, t+1; if asked for",
     ),
     Column("num_gradients", _I, "", "gradients computed so far, since step 0"),
     Column("num_hvps", _I, "", "Hessian-vector products computed so far, since step 0"),

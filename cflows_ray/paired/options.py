@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cflows_ray.checks import positive, require
+from cflows_ray.checks import boolean, positive, require
 from cflows_ray.declare import declare
 from cflows_ray.flows import FlowOptions, check_flows
 
@@ -22,6 +22,9 @@ class PairedOptions(FlowOptions):
 
     Attributes beside those of `Settings` and `FlowOptions` (`cflows_ray.flows`):
         flows: processes beside the discrete one, from `FLOWS`.
+        predict_observables: whether flows' predictions of test loss and network outputs are
+            recorded (`test_loss_predicted`, `output_distance_predicted`): two directional
+            derivatives for each critical direction and row, and longer compiling.
         divergence_factor: a run has diverged where its loss is not finite or passes this multiple
             of max(|L|, gᵀP⁻¹g), the loss before the first step and what that step should gain.
 
@@ -35,12 +38,14 @@ class PairedOptions(FlowOptions):
     flows: tuple[str, ...] = declare(
         ("stable", "central"), check=_listed, kind="names", meaning="processes beside the optimizer"
     )
+    predict_observables: bool = False
     divergence_factor: float = 1000.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.eig_tolerance is not None:
             positive("eig_tolerance", self.eig_tolerance)
+        boolean("predict_observables", self.predict_observables)
         for field in ("record_eig_tolerance", "sharpness_limit", "divergence_factor"):
             positive(field, getattr(self, field))
         thresholds = (self.tracking_threshold, self.near_threshold, self.critical_threshold)

@@ -192,7 +192,8 @@ def step_all(
     needs_more = jnp.zeros((), bool)
     for one in steps.values():
         needs_more |= one.needs_more_eigs & ~diverged
-    rows = _rows(evaluations, state, moved, steps, reference, wanted & ~needs_more)
+    wanted_now = wanted & ~needs_more
+    rows = _rows(evaluations, options, state, moved, steps, reference, wanted_now)
     ended = jnp.where(is_last, FINISHED, RUNNING)
     after = state._replace(
         step=jnp.where(hold, state.step, state.step + 1),
@@ -272,6 +273,7 @@ def _after(before: ProcessState, step: Step, hold: Array) -> ProcessState:
 
 def _rows(
     evaluations: Evaluations,
+    options: PairedOptions,
     state: PairedState,
     moved: dict[str, ProcessState],
     steps: dict[str, Step],
@@ -283,9 +285,9 @@ def _rows(
     evaluated = evaluations.at_all(points, reference.params, wanted)
     observed = steps["discrete"].observed
     flows = [name for name, step in steps.items() if "train_loss_predicted" in step.record]
-    predicted = (
-        evaluations.predicted([steps[name] for name in flows], reference, wanted) if flows else {}
-    )
+    predicted: dict[str, Array] = {}
+    if flows and options.predict_observables:
+        predicted = evaluations.predicted([steps[name] for name in flows], reference, wanted)
     rows = {}
     for i, (name, step) in enumerate(steps.items()):
         values = {
