@@ -8,7 +8,7 @@ an entry point of the group `cflows_ray.flows` or `FLOWS.register`.
 
 from typing import TYPE_CHECKING
 
-from cflows_ray.flows.registry import FLOWS, steps_columns
+from cflows_ray.flows.registry import FLOWS, check_defined, steps_columns
 from cflows_ray.flows.settings import Settings, check_flows
 from cflows_ray.lazy import lazy_names
 
@@ -56,6 +56,7 @@ __all__ = [
     "Start",
     "Step",
     "Tracked",
+    "check_defined",
     "check_flows",
     "grow",
     "steps_columns",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+from cflows_ray.checks import require
 from cflows_ray.registry import Registry
+from cflows_ray.rules import UpdateRule
 from cflows_ray.schema import Column, columns
 
 FLOWS: Registry[Any] = Registry(
@@ -33,3 +36,10 @@ def steps_columns() -> tuple[Column, ...]:
     """
     own = {column.name: column for name in FLOWS for column in FLOWS[name].columns}
     return columns("steps", own.values())
+
+
+def check_defined(flows: Iterable[str], rule: UpdateRule) -> None:
+    """Raise `ConfigError` for a flow that is not defined for a rule. Loads JAX."""
+    for name in flows:
+        needed = FLOWS[name].needs(rule)
+        require(needed is None, "flows", f"defined for the rule ({name} needs {needed})", rule)

@@ -18,9 +18,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Array, PyTree
 
-from cflows_ray.checks import integer, require, seed_number
+from cflows_ray.checks import integer, seed_number
 from cflows_ray.curvature import float_mode
-from cflows_ray.flows import FLOWS
+from cflows_ray.flows import check_defined
 from cflows_ray.paired.options import PairedOptions
 from cflows_ray.paired.program import Inputs, PairedProgram
 from cflows_ray.paired.rows import steps_frame
@@ -62,7 +62,7 @@ class PairedRun:
     def __init__(self, problem: Problem, rule: UpdateRule, options: PairedOptions) -> None:
         if not isinstance(rule, UpdateRule):
             raise ValueError(f"rule must be an update rule such as GradientDescent, got {rule!r}")
-        _check_defined(options.flows, rule)
+        check_defined(options.flows, rule)
         rule.check_integration(options.longest_substep)
         self.problem, self.rule, self.options = problem, rule, options
         self.inputs = _host_inputs(problem, options.dtype)
@@ -233,13 +233,6 @@ class PairedRun:
         64-bit mode for the k x k algebra; `curvature` switches it off again around a float32 loss.
         """
         return float_mode("float64")
-
-
-def _check_defined(flows: Sequence[str], rule: UpdateRule) -> None:
-    """Raise `ConfigError` for a flow that is not defined for a rule."""
-    for name in flows:
-        needed = FLOWS[name].needs(rule)
-        require(needed is None, "flows", f"defined for the rule ({name} needs {needed})", rule)
 
 
 def as_one_frame(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:

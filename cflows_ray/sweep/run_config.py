@@ -17,7 +17,7 @@ from typing import Any
 
 from cflows_ray.checks import ConfigError, integer, one_of, require, seed_number
 from cflows_ray.declare import declared, default_of
-from cflows_ray.flows import FLOWS, Settings
+from cflows_ray.flows import FLOWS, Settings, check_defined
 from cflows_ray.rules import RULES, AveragedRule, UpdateRule, all_hyperparameters, is_traced
 from cflows_ray.workloads import CRITERIA, check_workload, describe
 
@@ -121,7 +121,7 @@ class RunConfig(Settings):
         put("steps", integer("steps", steps, 1))
         made.check_integration(self.longest_substep)
         if not isinstance(made, AveragedRule):
-            _check_defined(self.flows, made)
+            check_defined(self.flows, made)
 
     @property
     def update_rule(self) -> UpdateRule:
@@ -211,10 +211,3 @@ def _make_rule(name: str, given: Mapping[str, Any]) -> UpdateRule:
         elif value is not None or parameter == "lr":
             values[parameter] = value
     return kind(**values)
-
-
-def _check_defined(flows: Iterable[str], rule: UpdateRule) -> None:
-    """Raise `ConfigError` for a flow that is not defined for a rule."""
-    for name in flows:
-        needed = FLOWS[name].needs(rule)
-        require(needed is None, "flows", f"defined for the rule ({name} needs {needed})", rule)

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cflows_ray.lazy import LazyModule
-from cflows_ray.workloads.base import DataSet, Network
+from cflows_ray.workloads.base import DataSet, Network, check_tokens
 
 if TYPE_CHECKING:
     import jax
@@ -276,3 +276,28 @@ def network(forward: Callable[[Scope, Any], Array], data: DataSet) -> Network:
         return initialise(forward, seed, jax.ShapeDtypeStruct((1, *data.x.shape[1:]), data.x.dtype))
 
     return Network(apply=apply, init=init)
+
+
+def sequence_network(
+    name: str, forward: Callable[..., Array], options: Any, data: DataSet
+) -> Network:
+    """Turn the `forward` of a network of token sequences into two pure functions.
+
+    Args:
+        name: of the network, for messages.
+        forward: `forward(scope, x, *, options, num_outputs, vocab_size, num_predicted)`, outputs of
+            the last `num_predicted` positions.
+        options: of the network.
+        data: integer tokens (n, t) and targets (n, s); `ValueError` for other data.
+    """
+    vocab_size, num_predicted = check_tokens(name, data)
+    return network(
+        partial(
+            forward,
+            options=options,
+            num_outputs=data.num_outputs,
+            vocab_size=vocab_size,
+            num_predicted=num_predicted,
+        ),
+        data,
+    )

@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 from jaxtyping import Float, Int
 
 from cflows_ray.lazy import LazyModule
 from cflows_ray.workloads.base import DataSet, Network, NetworkKind, check_tokens
-from cflows_ray.workloads.layers import embed, head, network, normal, parameter, uniform
+from cflows_ray.workloads.layers import embed, head, normal, parameter, sequence_network, uniform
 from cflows_ray.workloads.options import check_at_least
 
 if TYPE_CHECKING:
@@ -87,17 +86,7 @@ def forward(
 
 def build(options: LSTMOptions, data: DataSet) -> Network:
     """Build the network for a data set of token sequences; `ValueError` for other data."""
-    vocab_size, num_predicted = check_tokens("lstm", data)
-    return network(
-        partial(
-            forward,
-            options=options,
-            num_outputs=data.num_outputs,
-            vocab_size=vocab_size,
-            num_predicted=num_predicted,
-        ),
-        data,
-    )
+    return sequence_network("lstm", forward, options, data)
 
 
 def check(options: LSTMOptions, data: DataSet) -> None:

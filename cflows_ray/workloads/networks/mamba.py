@@ -36,11 +36,11 @@ from cflows_ray.workloads.base import DataSet, Network, NetworkKind, check_token
 from cflows_ray.workloads.layers import (
     embed,
     linear,
-    network,
     normal,
     ones,
     parameter,
     rms_norm,
+    sequence_network,
     uniform,
 )
 from cflows_ray.workloads.options import check_at_least, check_numbers
@@ -158,17 +158,7 @@ def forward(
 
 def build(options: MambaOptions, data: DataSet) -> Network:
     """Build the network for a data set of token sequences; `ValueError` for other data."""
-    vocab_size, num_predicted = check_tokens("mamba", data)
-    return network(
-        partial(
-            forward,
-            options=options,
-            num_outputs=data.num_outputs,
-            vocab_size=vocab_size,
-            num_predicted=num_predicted,
-        ),
-        data,
-    )
+    return sequence_network("mamba", forward, options, data)
 
 
 def check(options: MambaOptions, data: DataSet) -> None:

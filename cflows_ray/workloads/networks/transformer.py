@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,7 +30,7 @@ from cflows_ray.workloads.layers import (
     head,
     layer_norm,
     linear,
-    network,
+    sequence_network,
     xavier_uniform,
     zeros,
 )
@@ -106,17 +105,7 @@ def forward(
 
 def build(options: TransformerOptions, data: DataSet) -> Network:
     """Build the network for a data set of token sequences; `ValueError` for other data."""
-    vocab_size, num_predicted = check_tokens("transformer", data)
-    return network(
-        partial(
-            forward,
-            options=options,
-            num_outputs=data.num_outputs,
-            vocab_size=vocab_size,
-            num_predicted=num_predicted,
-        ),
-        data,
-    )
+    return sequence_network("transformer", forward, options, data)
 
 
 def check(options: TransformerOptions, data: DataSet) -> None:
