@@ -1,10 +1,11 @@
-"""A sweep of many short runs on a cluster that loses a machine every few seconds.
+"""A sweep of many short runs on a cluster that loses one machine after another.
 
-    python -m tests.ray.losing FOLDER [--nodes 6] [--runs 80] [--every 4]
+    python -m tests.ray.losing FOLDER [--nodes 6] [--runs 80] [--losses 5]
 
 A process of its own, because a process can be connected to one Ray cluster only. Every node is
-processes on this machine; for each one lost (abruptly) another joins. Prints what happened as JSON
-on the last line. With `--nodes 50 --runs 5000` it is a benchmark, for a machine with many cores.
+processes on this machine; for each one lost (abruptly) another joins. A machine is lost each time
+that another share of the runs has ended, so that a fast computer loses as many as a slow one.
+Prints what happened as JSON on the last line. With `--nodes 50 --runs 5000 --losses 100` it is a benchmark, for a machine with many cores.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def short_sweep(folder: Path, num_runs: int) -> SweepConfig:
     return SweepConfig("many", (grid,), seeds=tuple(range(10)), steps=12, execution=execution)
 
 
-def lose_nodes(folder: Path, num_nodes: int, num_runs: int, every_s: float) -> dict[str, Any]:
+def lose_nodes(folder: Path, num_nodes: int, num_runs: int, losses: int) -> dict[str, Any]:
     """Carry out a sweep while nodes are lost; return what happened."""
     ray.cloudpickle.register_pickle_by_value(fake_run)
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -75,8 +76,9 @@ def lose_nodes(folder: Path, num_nodes: int, num_runs: int, every_s: float) -> d
         plan = make_plan(sweep, storage)
         running = pool.submit(run_sweep, sweep, plan, storage, display, trainable=ShortTrial)
         while not running.done():
-            time.sleep(every_s)
-            if running.done() or not display.counts().get("finished"):
+            time.sleep(0.2)
+            ended = display.counts().get("finished", 0)
+            if num_lost == losses or ended * (losses + 1) < num_runs * (num_lost + 1):
                 continue
             os.chdir(ROOT)  # the sweep works in a folder that goes when it ends; a node would, too
             cluster.remove_node(choose.choice(sorted(cluster.worker_nodes, key=id)))
@@ -95,9 +97,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--nodes", type=int, default=6)
     parser.add_argument("--runs", type=int, default=80)
-    parser.add_argument("--every", type=float, default=4.0)
+    parser.add_argument("--losses", type=int, default=5)
     options = parser.parse_args()
-    print(json.dumps(lose_nodes(options.folder, options.nodes, options.runs, options.every)))
+    print(json.dumps(lose_nodes(options.folder, options.nodes, options.runs, options.losses)))
 
 
 if __name__ == "__main__":

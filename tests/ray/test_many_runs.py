@@ -114,7 +114,7 @@ def test_no_trial_is_made_before_there_is_room_for_it() -> None:
 
 @pytest.mark.faults
 def test_machines_lost_again_and_again(tmp_path: Path) -> None:
-    """80 runs on six machines, of which one is lost every few seconds: not a row is missing."""
+    """80 runs on six machines, of which five are lost: not a row is missing."""
     from tests.ray.losing import short_sweep
 
     done = subprocess.run(
@@ -127,7 +127,7 @@ def test_machines_lost_again_and_again(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     found = json.loads(done.stdout.strip().splitlines()[-1])
-    assert found["num_lost"] >= 3
+    assert found["num_lost"] == 5
     assert found["given_up"] == {}
     runs = short_sweep(tmp_path, 80).runs
     expected = carried_out_here(runs, tmp_path / "expected", "many")
