@@ -5,7 +5,8 @@
 A process of its own, because a process can be connected to one Ray cluster only. Every node is
 processes on this machine; for each one lost (abruptly) another joins. A machine is lost each time
 that another share of the runs has ended, so that a fast computer loses as many as a slow one.
-Prints what happened as JSON on the last line. With `--nodes 50 --runs 5000 --losses 100` it is a benchmark, for a machine with many cores.
+Prints what happened as JSON on the last line. With `--nodes 50 --runs 5000 --losses 100` it is a
+benchmark, for a machine with many cores.
 """
 
 from __future__ import annotations
