@@ -79,7 +79,8 @@ def lose_nodes(folder: Path, num_nodes: int, num_runs: int, losses: int) -> dict
         while not running.done():
             time.sleep(0.2)
             ended = display.counts().get("finished", 0)
-            if num_lost == losses or ended * (losses + 1) < num_runs * (num_lost + 1):
+            # in the first half, so that none comes too late
+            if num_lost == losses or 2 * losses * ended < num_runs * (num_lost + 1):
                 continue
             os.chdir(ROOT)  # the sweep works in a folder that goes when it ends; a node would, too
             cluster.remove_node(choose.choice(sorted(cluster.worker_nodes, key=id)))
