@@ -74,11 +74,12 @@ class PairedRun:
         """Make `warmup` optimizer steps from `params`; return the state at the common start.
 
         Raises `ValueError` naming what cannot be used: parameters that are not floating-point
-        arrays, a loss that is not a scalar, numbers out of range.
+        arrays, a loss that is not a scalar, numbers out of range, a schedule that is not >= 0.
         """
         integer("steps", steps, 1)
         integer("warmup", warmup, 0)
         seed_number("seed", seed)
+        self.rule.check_schedule(warmup + steps + 1)
         structure = ParamStructure.of(params, self.options.dtype)
         program = self._use_program(structure)
         with self.mode():

@@ -15,7 +15,7 @@ from cflows_ray.rules.preconditioned import (
     missing_weight,
     root,
 )
-from cflows_ray.schedules import schedule
+from cflows_ray.schedules import ScheduleLike, schedule
 
 if TYPE_CHECKING:
     import jax.numpy as jnp
@@ -36,7 +36,7 @@ class Adam(PreconditionedRule):
         beta1: decay β₁ of the gradient's average, between 0 and 1.
         beta2: decay β₂ of the second moment, between 0 and 1.
         eps: ε > 0, outside the root.
-        schedule: see `cflows_ray.schedules`.
+        schedule: a text or a function of the step, see `cflows_ray.schedules`.
         weight_decay: ω, decoupled.
 
     Raises `ConfigError` if a field is not allowed.
@@ -50,7 +50,7 @@ class Adam(PreconditionedRule):
     beta1: float = average_decay(0.9, meaning="decay of the gradient's average", symbol="β₁")
     beta2: float = average_decay(0.999, meaning="decay of the second moment", symbol="β₂")
     eps: float = number(1e-8, meaning="added to the root of the second moment", symbol="ε")
-    schedule: str = schedule()
+    schedule: ScheduleLike = schedule()
     weight_decay: float = weight_decay(decay_strength)
 
     def gradient_filter(self, t: Float[Array, ""]) -> Filter:

@@ -15,7 +15,7 @@ from cflows_ray.rules.momentum import (
     nesterov,
 )
 from cflows_ray.rules.preconditioned import PreconditionedRule
-from cflows_ray.schedules import schedule
+from cflows_ray.schedules import ScheduleLike, schedule
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -30,7 +30,7 @@ class GradientDescent(PreconditionedRule):
 
     Attributes:
         lr: learning rate η > 0 (the peak, if scheduled).
-        schedule: see `cflows_ray.schedules`.
+        schedule: a text or a function of the step, see `cflows_ray.schedules`.
         momentum: β of the filter, 0 for none.
         nesterov: Nesterov's momentum instead of the heavy ball.
         weight_decay: ω, decoupled.
@@ -45,7 +45,7 @@ class GradientDescent(PreconditionedRule):
     responds: ClassVar[bool] = False
 
     lr: float = learning_rate()
-    schedule: str = schedule()
+    schedule: ScheduleLike = schedule()
     momentum: float = momentum(momentum_rate)
     nesterov: bool = flag(False, meaning="Nesterov's momentum, not the heavy ball", absent=False)
     weight_decay: float = weight_decay(decay_strength, absent=0.0)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from cflows_ray.declare import average_decay, flag, learning_rate, momentum, number, weight_decay
 from cflows_ray.rules.momentum import Filter, decay_strength, heavy_ball, momentum_rate
 from cflows_ray.rules.preconditioned import PreconditionedRule, check_average, corrected, root
-from cflows_ray.schedules import schedule
+from cflows_ray.schedules import ScheduleLike, schedule
 
 if TYPE_CHECKING:
     import jax.numpy as jnp
@@ -30,7 +30,7 @@ class RMSProp(PreconditionedRule):
         beta2: decay β₂ of the second moment, between 0 and 1.
         eps: ε > 0, outside the root.
         bias_correction: use ν / (1 - β₂^t).
-        schedule: see `cflows_ray.schedules`.
+        schedule: a text or a function of the step, see `cflows_ray.schedules`.
         momentum: β of a filter of the steps, m' = βm + P⁻¹g, 0 for none (`optax.rmsprop`).
         weight_decay: ω, decoupled.
 
@@ -49,7 +49,7 @@ class RMSProp(PreconditionedRule):
         1e-8, meaning="added to the root of the second moment", symbol="ε"
     )
     bias_correction: bool = flag(False, meaning="second moment divided by 1 - beta2^t")
-    schedule: str = schedule()
+    schedule: ScheduleLike = schedule()
     momentum: float = momentum(momentum_rate)
     weight_decay: float = weight_decay(decay_strength, absent=0.0)
 

@@ -22,13 +22,14 @@ that are traced are arguments of compiled programs (`traced`): another value com
 from __future__ import annotations
 
 import abc
+import copy
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from cflows_ray.declare import check_declared, declared
 from cflows_ray.lazy import LazyModule
-from cflows_ray.schedules import Schedule, parse_schedule
+from cflows_ray.schedules import Schedule, check_factors, factor, parse_schedule
 
 if TYPE_CHECKING:
     import jax
@@ -69,7 +70,7 @@ class UpdateRule(abc.ABC):
     """An optimizer: s' = U(s, g), w' = step(w, s', g)."""
 
     lr: float
-    schedule: str | Callable[[Any], Any]
+    schedule: Any  # a text, a function of the step, or in a compiled program a `Schedule`
 
     def __post_init__(self) -> None:
         check_declared(self)
@@ -100,7 +101,11 @@ class UpdateRule(abc.ABC):
     def learning_rate(self, t: Float[Array, ""]) -> Float[Array, ""]:
         """Return η(t) of the step that follows the t-th gradient."""
         # the learning rate may be float64 where the parameters are float32
-        return jnp.asarray(self.lr).astype(t.dtype) * self._parsed_schedule().factor(t - 1.0)
+        return jnp.asarray(self.lr).astype(t.dtype) * factor(self.schedule, t - 1.0)
+
+    def check_schedule(self, num_steps: int) -> None:
+        """Raise `ConfigError` where the schedule is a function that fails within so many steps."""
+        check_factors(self.schedule, num_steps)
 
     def check_integration(self, longest: float) -> None:
         """Raise `ConfigError` where a flow of this rule can't be integrated with such substeps.
@@ -109,9 +114,6 @@ class UpdateRule(abc.ABC):
             longest: the longest explicit substep, in optimizer steps.
         """
         del longest
-
-    def _parsed_schedule(self) -> Schedule:
-        return parse_schedule(self.schedule)
 
 
 class AveragedRule(UpdateRule):
@@ -160,12 +162,18 @@ class AveragedRule(UpdateRule):
 def traced(rule: UpdateRule, dtype: Any) -> UpdateRule:
     """Return a rule whose traced hyperparameters are arrays: an argument of compiled programs.
 
+    The numbers of a schedule that is a text are arrays as well. One that is a function is part of
+    the program, by identity.
+
     Example:
         >>> from cflows_ray.rules import GradientDescent
         >>> traced(GradientDescent(lr=0.5), "float32").lr
         Array(0.5, dtype=float32)
     """
     _register(type(rule))
+    if isinstance(getattr(rule, "schedule", None), str):
+        rule, text = copy.copy(rule), rule.schedule
+        object.__setattr__(rule, "schedule", parse_schedule(text))
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), rule)
 
 
@@ -180,12 +188,14 @@ def _register(kind: type) -> None:
     """
     if kind in _REGISTERED:
         return
+    if not _REGISTERED:
+        jax.tree_util.register_dataclass(Schedule, ["numbers"], ["kinds"])
     _REGISTERED.add(kind)
     names = [f.name for f in dataclasses.fields(kind)]
 
     def flatten(rule: Any) -> tuple[tuple, tuple]:
         values = {name: getattr(rule, name) for name in names}
-        leaves = [name for name in names if is_traced(rule, name)]
+        leaves = [n for n in names if is_traced(rule, n) or isinstance(values[n], Schedule)]
         static = tuple((name, values[name]) for name in names if name not in leaves)
         return tuple(values[name] for name in leaves), (tuple(leaves), static)
 

@@ -113,6 +113,7 @@ class RunConfig(Settings):
         values = {name: getattr(made, name) for name in declared(made)}
         put("lr", values.pop("lr"))
         put("schedule", values.pop("schedule"))
+        require(isinstance(self.schedule, str), "schedule", "a text in a sweep", self.schedule)
         put("hyper", values)
         put("seed", seed_number("seed", seed))
         super().__post_init__()

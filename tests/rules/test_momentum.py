@@ -20,10 +20,23 @@ from tests.oracles import optimizers
 
 STEPS = 200
 CURVATURES = jnp.arange(1.0, 7.0)
+
+
+def in_float64(schedule):
+    """Evaluate an optax schedule in float64: of an integer count it makes float32."""
+    return lambda count: schedule(count.astype("float64"))
+
+
 SCHEDULES = {
     "constant": optax.constant_schedule,
-    "cosine:150": lambda lr: optax.cosine_decay_schedule(lr, 150, alpha=0.01),
+    "linear_warmup:20+cosine:130": lambda lr: in_float64(
+        optax.join_schedules(
+            [optax.linear_schedule(lr / 20, lr, 19), optax.cosine_decay_schedule(lr, 130, 0.01)],
+            [20],
+        )
+    ),
 }
+ROUNDED_TO = {"float64": {"rtol": 1e-10, "atol": 1e-12}, "float32": {"atol": 5e-5}}
 
 
 def loss(w):
@@ -108,17 +121,24 @@ def test_the_trajectory_is_optaxs(name, schedule):
     make, transform, lr = PAIRS[name]
     with jax.enable_x64(True):
         path = ours(make(lr, schedule), "float64")
-        np.testing.assert_allclose(
-            path, theirs(transform(SCHEDULES[schedule](lr)), "float64"), rtol=1e-10, atol=1e-12
-        )
+        expected = theirs(transform(SCHEDULES[schedule](lr)), "float64")
+        np.testing.assert_allclose(path, expected, **ROUNDED_TO["float64"])
 
 
+@pytest.mark.parametrize("dtype", ROUNDED_TO)
 @pytest.mark.parametrize("name", PAIRS)
-def test_the_trajectory_is_optaxs_in_float32(name):
-    """To the rounding of float32; optax's own 1 - β₂ᵗ keeps four digits of the first steps."""
+def test_the_trajectory_with_optaxs_own_schedule_is_optaxs(name, dtype):
+    """A function of the step; numbers to the rounding of the dtype.
+
+    (In float32 optax's own 1 - β₂ᵗ keeps four digits of the first steps.)
+    """
     make, transform, lr = PAIRS[name]
-    path = ours(make(lr, "constant"), "float32")
-    np.testing.assert_allclose(path, theirs(transform(lr), "float32"), atol=5e-5)
+    with jax.enable_x64(dtype == "float64"):
+        # begins at 0, as many do: the first step is none
+        one = optax.warmup_cosine_decay_schedule(0.0, 1.0, 20, 150, 0.1)
+        path = ours(make(lr, one), dtype)
+        their = theirs(transform(lambda count: lr * one(count.astype(dtype))), dtype)
+        np.testing.assert_allclose(path, their, **ROUNDED_TO[dtype])
 
 
 def test_scalar_adam_follows_its_formula():
