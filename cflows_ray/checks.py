@@ -69,6 +69,16 @@ def sequence(name: str, value: Any) -> tuple[Any, ...]:
     require(ok, name, "a sequence", value)
     result: tuple[Any, ...] = tuple(value)
     require(len(result) > 0, name, "a non-empty sequence", value)
-    repeated = sorted({str(v) for v in result if result.count(v) > 1})
+    repeated = _repeated(result)
     require(not repeated, name, "free of repetitions", ", ".join(repeated))
     return result
+
+
+def _repeated(values: tuple[Any, ...]) -> list[str]:
+    """Return what occurs more than once, in words."""
+    try:
+        if len(set(values)) == len(values):  # a hundred thousand of them, mostly
+            return []
+    except TypeError:  # lists, say
+        pass
+    return sorted({str(v) for v in values if values.count(v) > 1})

@@ -19,21 +19,21 @@ from typing import Annotated, Any, NoReturn, get_type_hints
 
 import tyro
 from rich.console import Console
-from rich.table import Table
 
-from cflows_ray.checks import ConfigError, one_of
+from cflows_ray.checks import ConfigError, one_of, require
 from cflows_ray.declare import Declared, declared
 from cflows_ray.flows import Settings
 from cflows_ray.rules import RULES, hyperparameters
-from cflows_ray.schema import RUN_STATUSES
 from cflows_ray.store import OtherSchema, Results, Storage, StorageError, SweepLocked
 from cflows_ray.sweep.config import Grid, SweepConfig
 from cflows_ray.sweep.data import check_all_data
-from cflows_ray.sweep.display import Display, duration, print_whole, say
+from cflows_ray.sweep.display import Display, print_whole, say
 from cflows_ray.sweep.placement import cluster_address
 from cflows_ray.sweep.plan import make_plan
 from cflows_ray.sweep.provenance import commit
 from cflows_ray.sweep.run_config import SETTINGS
+from cflows_ray.sweep.sampling import Distribution
+from cflows_ray.sweep.summaries import plan_table, summary_table
 
 
 def _as_study(metavar: str) -> Any:
@@ -67,6 +67,8 @@ class Options:
     """Keep the grids with these workloads, rules and criteria, so far as they are named."""
     lrs: _Numbers = None
     """Learning rates, instead of every grid's own."""
+    samples: _Integer = None
+    """Sampled points of every grid that samples; more of them keep those that there were."""
     seeds: _Integers = None
     """Seeds of the initial parameters."""
     steps: _Integer = None
@@ -103,6 +105,8 @@ class Options:
     """A short trial of everything: a run per workload, criterion and rule, a few steps."""
     dry_run: _Flag = False
     """Say what would run, what is done and how long it may take; start nothing."""
+    verbose: _Flag = False
+    """With --dry-run: list every run that would be carried out."""
     retry_failed: _Flag = False
     """Try failed runs again."""
     retry_changed: _Flag = False
@@ -285,6 +289,10 @@ def apply(sweep: SweepConfig, options: Options) -> SweepConfig:
     shared |= {name: value for name, value in options.given.items() if name in SETTINGS}
     hyper = {name: value for name, value in options.given.items() if name not in SETTINGS}
     grids = tuple(_changed(grid, options.lrs, hyper, shared) for grid in sweep.grids)
+    if options.samples is not None:
+        sampled = any(grid.is_sampled for grid in grids)
+        require(sampled, "samples", "left out where nothing is sampled", options.samples)
+        grids = tuple(replace(g, samples=options.samples) if g.is_sampled else g for g in grids)
     names = {
         "storage": "storage",
         "workers": "workers",
@@ -325,7 +333,11 @@ def _changed(
     own = {name: value for name, value in hyper.items() if name in _of_rule(grid.rule)}
     more = {name: value for name, value in grid.more.items() if name not in shared}
     seeds = None if "seeds" in shared else grid.seeds
-    return replace(grid, lrs=grid.lrs if lrs is None else lrs, seeds=seeds, more={**more, **own})
+    more |= own
+    rates = grid.lrs if lrs is None else lrs
+    left = any(isinstance(value, Distribution) for value in (rates, *more.values()))
+    samples = grid.samples if left else None
+    return replace(grid, lrs=rates, seeds=seeds, samples=samples, more=more)
 
 
 def launch(sweep: SweepConfig, options: Options, console: Console) -> int:
@@ -336,7 +348,8 @@ def launch(sweep: SweepConfig, options: Options, console: Console) -> int:
     for line in plan.lines(sweep.execution.workers):
         say(console, f"  {line}")
     if options.dry_run:
-        for run in plan.todo:
+        print_whole(console, plan_table(plan, sweep.runs))
+        for run in plan.todo if options.verbose else ():
             say(console, f"  would {plan.what(run)}: {run.run_id}  {run}")
         return 0
     if plan.left_with_other_data and not options.accept_changed:
@@ -366,26 +379,6 @@ def launch(sweep: SweepConfig, options: Options, console: Console) -> int:
         return 130 if outcome.interrupted else 1
     say(console, f"analyse: python -m analysis {shlex.quote(_for_person(storage))}")
     return 1 if any(row["status"] == "failed" for row in asked) else 0
-
-
-def summary_table(rows: Sequence[dict[str, Any]], total: int) -> Table:
-    """Return a table of ended runs: how many ended how, by workload and rule."""
-    table = Table(box=None, padding=(0, 2, 0, 0), title_justify="left")
-    for name in ("workload", "criterion", "rule"):
-        table.add_column(name)
-    words = [w for w in RUN_STATUSES if w == "finished" or any(r["status"] == w for r in rows)]
-    for name in (*words, "computing"):
-        table.add_column(name, justify="right")
-    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault((row["workload"], row["criterion"], row["rule"]), []).append(row)
-    for key, members in groups.items():
-        counts = [sum(r["status"] == word for r in members) for word in words]
-        wall_s = sum(r["wall_s"] or 0.0 for r in members)
-        table.add_row(*key, *[str(n) if n else "" for n in counts], duration(wall_s))
-    if len(rows) < total:
-        table.caption = f"{total - len(rows)} of {total} runs have not ended"
-    return table
 
 
 def _for_person(storage: Storage) -> str:

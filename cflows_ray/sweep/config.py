@@ -13,12 +13,27 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from cflows_ray.checks import ConfigError, one_of, positive, require, seed_number, sequence
+from cflows_ray.checks import (
+    ConfigError,
+    one_of,
+    positive,
+    require,
+    seed_number,
+    sequence,
+)
 from cflows_ray.declare import check_declared
 from cflows_ray.flows import Settings
-from cflows_ray.rules import all_hyperparameters
+from cflows_ray.rules import RULES, all_hyperparameters, hyperparameters
 from cflows_ray.sweep.execution_settings import Execution
 from cflows_ray.sweep.run_config import SHARED, RunConfig
+from cflows_ray.sweep.sampling import (
+    Choice,
+    Distribution,
+    as_distribution,
+    number_of_points,
+    points,
+    without_number,
+)
 
 
 @dataclass(frozen=True, init=False)
@@ -28,10 +43,15 @@ class Grid:
     Args:
         workload, criterion, workload_options: of `cflows_ray.workloads`.
         rule: the update rule.
-        lrs: learning rates.
+        lrs: learning rates, or what they are sampled from (`sampling`).
         seeds: of this grid; the sweep's if left out.
-        more: hyperparameters of the rule by name, each a value or a sequence of values of which
-            every combination is a run; and `steps`, `warmup` and numerical settings of this grid.
+        samples: number of sampled points; may be given as `n` of a distribution instead. More of
+            them later keep those that there were.
+        sample_seed: another one gives other points.
+        more: hyperparameters of the rule by name, each a value, a sequence of values of which
+            every combination is a run, or what it is sampled from; and `steps`, `warmup` and
+            numerical settings of this grid. All that is sampled is sampled together, and combined
+            with every combination of the rest.
 
     Raises `ConfigError` for a value that is not allowed, `TypeError` for a name that is unknown.
 
@@ -39,25 +59,33 @@ class Grid:
         >>> grid = Grid(workload="saddle_2d", rule="rmsprop", lrs=(0.1, 0.2), beta2=(0.9, 0.99))
         >>> len(list(grid.points()))
         4
+        >>> from cflows_ray.sweep import LogUniform
+        >>> sampled = Grid(workload="saddle_2d", rule="rmsprop", lrs=LogUniform(0.01, 1.0, n=200))
+        >>> len(list(sampled.points()))
+        200
     """
 
     workload: str
     rule: str
-    lrs: tuple[float, ...]
+    lrs: tuple[float, ...] | Distribution
     criterion: str
     workload_options: Mapping[str, Any] = field(hash=False)
     seeds: tuple[int, ...] | None
+    samples: int | None
+    sample_seed: int
     more: Mapping[str, Any] = field(hash=False)
 
     def __init__(
         self,
         workload: str,
         rule: str,
-        lrs: Iterable[float] | None = None,
+        lrs: Iterable[float] | Distribution | None = None,
         criterion: str = "mse",
         workload_options: Mapping[str, Any] | None = None,
         seeds: Iterable[int] | None = None,
         *,
+        samples: int | None = None,
+        sample_seed: int = 0,
         more: Mapping[str, Any] | None = None,
         **given: Any,
     ) -> None:
@@ -71,11 +99,19 @@ class Grid:
                 raise TypeError(f"Grid.__init__() got an unexpected keyword argument {name!r}")
         put("workload", workload)
         put("rule", rule)
-        put("lrs", tuple(positive("lrs", lr) for lr in sequence("lrs", lrs)))
+        merged = {n: as_distribution(n, v) for n, v in merged.items() if v is not None}
+        lrs = as_distribution("lrs", lrs)
+        sampled = {"lrs": lrs, **merged}
+        sampled = {n: d for n, d in sampled.items() if isinstance(d, Distribution)}
+        _check_sampled(rule, sampled)
+        put("samples", number_of_points(samples, sampled.values()))
+        put("sample_seed", seed_number("sample_seed", sample_seed))
+        free = {name: without_number(d) for name, d in sampled.items()}
+        put("lrs", free["lrs"] if "lrs" in free else _check_rates(lrs))
         put("criterion", criterion)
         put("workload_options", {} if workload_options is None else workload_options)
         put("seeds", None if seeds is None else _check_seeds(seeds))
-        put("more", {name: value for name, value in merged.items() if value is not None})
+        put("more", {name: free.get(name, value) for name, value in merged.items()})
 
     def own(self, name: str) -> Any:
         """Return the grid's own value of a setting or hyperparameter, or None."""
@@ -83,10 +119,38 @@ class Grid:
 
     def points(self) -> Iterator[dict[str, Any]]:
         """Yield the hyperparameters of every run but its seed: all combinations of the values."""
-        names = [name for name in self.more if name not in SHARED]
-        values = [self.lrs, *(_several(name, self.more[name]) for name in names)]
-        for combination in itertools.product(*values):
-            yield dict(zip(("lr", *names), combination, strict=True))
+        values = {"lr": self.lrs, **{n: v for n, v in self.more.items() if n not in SHARED}}
+        sampled = {n: v for n, v in values.items() if isinstance(v, Distribution)}
+        listed = {n: _several(n, v) for n, v in values.items() if n not in sampled}
+        drawn: Iterable[dict[str, Any]] = [{}]
+        if self.samples is not None:
+            drawn = points(sampled, self.samples, self.sample_seed)
+        combinations = [
+            dict(zip(listed, some, strict=True)) for some in itertools.product(*listed.values())
+        ]
+        for point in drawn:
+            for combination in combinations:
+                yield {"lr": None, **point, **combination}
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether the learning rate or another hyperparameter is sampled."""
+        return self.samples is not None
+
+
+def _check_rates(lrs: Any) -> tuple[float, ...]:
+    """Return learning rates as a tuple of positive numbers."""
+    return tuple(positive("lrs", lr) for lr in sequence("lrs", lrs))
+
+
+def _check_sampled(rule: str, sampled: Mapping[str, Distribution]) -> None:
+    """Raise `ConfigError` for what can't be sampled, or not from this distribution."""
+    for name, distribution in sampled.items():
+        require(name not in SHARED, name, "the same for all runs of a grid", distribution)
+        if name != "lrs" and rule in RULES and not isinstance(distribution, Choice):
+            kind = hyperparameters(rule).get(name)
+            is_number = kind is None or kind.kind == "number"
+            require(is_number, name, "a Choice of values", distribution)
 
 
 def _several(name: str, value: Any) -> tuple[Any, ...]:
@@ -180,9 +244,12 @@ class SweepConfig(Settings):
         kept: dict[tuple[str, str, str], Grid] = {}
         for grid in self.grids:
             seeds = grid.seeds if grid.seeds is not None else self.seeds
-            first = {name: value for name, value in next(grid.points()).items() if name != "lr"}
+            first = dict(next(grid.points()))
+            lr = first.pop("lr")
             first["steps"] = min(grid.more.get("steps", self.steps), 20)
-            small = replace(grid, lrs=grid.lrs[:1], seeds=seeds[:1], more={**grid.more, **first})
+            small = replace(
+                grid, lrs=(lr,), samples=None, seeds=seeds[:1], more={**grid.more, **first}
+            )
             kept.setdefault((grid.workload, grid.criterion, grid.rule), small)
         execution = replace(self.execution, chunk_steps=min(self.execution.chunk_steps, 10))
         return replace(

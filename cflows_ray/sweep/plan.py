@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -193,12 +193,10 @@ class Plan:
 def kinds(runs: Iterable[RunConfig]) -> Iterator[str]:
     """Yield the kind of every run, found once for all that differ in learning rate and seed."""
     known: dict[tuple[Any, ...], str] = {}
+    names = [f.name for f in fields(RunConfig) if f.name not in ("lr", "seed")]
     for run in runs:
-        key = tuple(
-            repr(value) if isinstance(value, Mapping) else value
-            for name, value in vars(run).items()
-            if name not in ("lr", "seed", "run_id", "kind")
-        )
+        values = map(vars(run).get, names)
+        key = tuple(repr(value) if type(value) is dict else value for value in values)
         if key not in known:
             known[key] = run.kind
         yield known[key]

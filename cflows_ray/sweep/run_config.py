@@ -134,6 +134,7 @@ class RunConfig(Settings):
 
         Raises `ConfigError` for a seed that is not allowed.
         """
+        _ = self._id_around_seed  # once for all seeds
         values = {name: value for name, value in vars(self).items() if name != "run_id"}
         other = object.__new__(type(self))
         vars(other).update(values, seed=seed_number("seed", seed))
@@ -152,6 +153,12 @@ class RunConfig(Settings):
     @functools.cached_property
     def run_id(self) -> str:
         """Hash of the whole configuration: 16 hexadecimal digits."""
+        before, after = self._id_around_seed
+        return hashlib.sha256(f"{before}{self.seed}{after}".encode()).hexdigest()[:16]
+
+    @functools.cached_property
+    def _id_around_seed(self) -> tuple[str, str]:
+        """What the id is a hash of, as sorted JSON: the text before the seed and that after it."""
         # a field added later is left out at its first value: older runs keep their ids
         known = {**declared(Settings), **declared(RULES[self.rule])}
         values = dict.fromkeys(IN_EVERY_ID) | {
@@ -159,8 +166,14 @@ class RunConfig(Settings):
             for name, value in self.to_json().items()
             if name not in known or value != known[name].absent
         }
-        text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        before, after = (
+            json.dumps(some, sort_keys=True, separators=(",", ":"), allow_nan=False)
+            for some in (
+                {name: value for name, value in values.items() if name < "seed"},
+                {name: value for name, value in values.items() if name > "seed"},
+            )
+        )
+        return f'{before[:-1]},"seed":', f",{after[1:]}"
 
     @property
     def kind(self) -> str:

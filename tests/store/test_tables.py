@@ -27,12 +27,12 @@ from cflows_ray.store.checkpoint import (
 from cflows_ray.store.lock import SweepLock
 from cflows_ray.store.storage import Storage
 from cflows_ray.store.tables import OtherSchema, Results, ResultsDamaged, steps_schema, steps_table
-from cflows_ray.sweep.cli import summary_table
 from cflows_ray.sweep.config import Grid, SweepConfig
 from cflows_ray.sweep.display import Display, print_whole
 from cflows_ray.sweep.plan import make_plan
 from cflows_ray.sweep.run_config import RunConfig
 from cflows_ray.sweep.session import RunSession
+from cflows_ray.sweep.summaries import summary_table
 from tests.sweep.fake_run import FakePaired, build_fake
 
 GRIDS = (Grid(workload="saddle_2d", rule="gradient_descent", lrs=(0.1, 13.0, 17.0)),)

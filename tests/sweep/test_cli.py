@@ -92,7 +92,8 @@ def test_ray_submit_gives_a_study_its_arguments(
     monkeypatch.setattr(scripts, "rsync", rsync)
     monkeypatch.setattr(scripts, "exec_cluster", lambda *_, cmd, **__: commands.append(cmd))
     arguments = [str(ROOT / "cluster.yaml"), str(tmp_path / "study.py"), "--", "--lrs", "0.3"]
-    arguments += ["--storage", "s3://bucket/results", "--dry-run", "--seeds", "7"]
+    arguments += ["--storage", "s3://bucket/results", "--dry-run", "--verbose"]
+    arguments += ["--seeds", "7"]
     result = CliRunner().invoke(scripts.submit, arguments, catch_exceptions=False)
     assert result.exit_code == 0
     assert copied == [(str(tmp_path / "study.py"), "~/study.py")]

@@ -338,7 +338,14 @@ def test_help_and_dry_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert stop.value.code == 0
     text = capsys.readouterr().out
     assert "4 runs: none done before, 4 new" in text
-    assert all(run.run_id in text for run in SWEEP.runs)
+    head, row = (line.split() for line in text.splitlines()[-2:])
+    words = ["workload", "criterion", "rule", "learning", "rates", "seeds", "runs", "new"]
+    assert head == words
+    assert row == [*("saddle_2d", "mse", "gradient_descent"), *("0.1,", "0.2", "0,", "1", "4", "4")]
+    with pytest.raises(SystemExit):
+        main(SWEEP, ["--dry-run", "--verbose", "--storage", str(tmp_path)])
+    text = capsys.readouterr().out
+    assert all(f"would run: {run.run_id}" in text for run in SWEEP.runs)
     assert not list(tmp_path.iterdir())
 
 

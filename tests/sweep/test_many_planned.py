@@ -14,7 +14,7 @@ from rich.console import Console
 from cflows_ray.status import main as status_command
 from cflows_ray.store import Storage
 from cflows_ray.store.sweep_json import dump_sweep, load_sweep
-from cflows_ray.sweep import RunConfig, SweepConfig, print_status, sweep_status
+from cflows_ray.sweep import RunConfig, SweepConfig, main, print_status, sweep_status
 from cflows_ray.sweep import status as status_module
 from cflows_ray.sweep.display import Display
 from cflows_ray.sweep.plan import kinds, make_plan
@@ -76,6 +76,25 @@ def test_a_changed_study_of_many_runs_says_what_is_new(
     (line,) = [x for x in make_plan(fewer, storage).lines() if "no longer" in x]
     assert line.startswith("540 ended runs on storage are no longer asked for (")
     assert "seed 2, 3, 4)" in line
+
+
+def test_a_plan_on_the_terminal_is_as_long_as_there_are_workloads_and_rules(
+    folder: tuple[SweepConfig, Storage], capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep, storage = folder
+    with pytest.raises(SystemExit) as stop:
+        main(sweep, ["--dry-run"])
+    assert stop.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 8
+    assert lines[0] == f"large in {storage.location}"
+    head, first, second = (line.split("  ") for line in lines[-3:])
+    assert [word.strip() for word in head if word.strip()][3:] == [
+        *("learning rates", "seeds", "runs", "done", "new"),
+    ]
+    rates, seeds = "100 from 0.0001 to 0.1", "0, 1, 2, 3, 4"
+    for row, counts in ((first, ["500", "500"]), (second, ["500", "400", "100"])):
+        assert [word.strip() for word in row if word.strip()][3:] == [rates, seeds, *counts]
 
 
 def test_the_kind_is_found_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
