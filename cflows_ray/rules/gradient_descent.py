@@ -62,6 +62,13 @@ class GradientDescent(PreconditionedRule):
             return None
         return nesterov(self.momentum) if self.nesterov else heavy_ball(self.momentum)
 
+    def rate_at_edge(self, sharpness: float) -> float:
+        """Return η = 2 / (Q(-1) S + ω), 2/S without momentum and decay, at the schedule's peak."""
+        inverse_gain = 1.0 + self.momentum  # 1 / Q(-1)
+        if self.nesterov:
+            inverse_gain /= 1.0 + 2.0 * self.momentum
+        return 2.0 * inverse_gain / (sharpness + inverse_gain * self.weight_decay)
+
     def preconditioner(self, t: Float[Array, ""], nu: Any) -> Float[Array, ""]:
         """Return 1 / η(t)."""
         del nu

@@ -115,6 +115,14 @@ class UpdateRule(abc.ABC):
         """
         del longest
 
+    def rate_at_edge(self, sharpness: float) -> float | None:
+        """Return the learning rate whose edge of stability is at a Hessian eigenvalue.
+
+        None where that depends on the run, as it does for a preconditioner that adapts.
+        """
+        del sharpness
+        return None
+
 
 class AveragedRule(UpdateRule):
     """A rule whose motion in the mean is known, so that stable and central flow are defined."""

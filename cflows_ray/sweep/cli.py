@@ -28,12 +28,13 @@ from cflows_ray.store import OtherSchema, Results, Storage, StorageError, SweepL
 from cflows_ray.sweep.config import Grid, SweepConfig
 from cflows_ray.sweep.data import check_all_data
 from cflows_ray.sweep.display import Display, print_whole, say
+from cflows_ray.sweep.pilot import edges, recorded
 from cflows_ray.sweep.placement import cluster_address
 from cflows_ray.sweep.plan import make_plan
 from cflows_ray.sweep.provenance import commit
 from cflows_ray.sweep.run_config import SETTINGS
 from cflows_ray.sweep.sampling import Distribution
-from cflows_ray.sweep.summaries import plan_table, summary_table
+from cflows_ray.sweep.summaries import pilots_in_words, plan_table, summary_table
 
 
 def _as_study(metavar: str) -> Any:
@@ -343,8 +344,48 @@ def _changed(
 def launch(sweep: SweepConfig, options: Options, console: Console) -> int:
     """Say what is to do, do it, say what came of it; return the exit code."""
     storage = Storage(sweep.execution.storage, sweep.name)
-    plan = make_plan(sweep, storage, options.retry_failed, options.retry_changed)
     say(console, f"{sweep.name} in {storage.location}")
+    with contextlib.ExitStack() as cluster:
+        sweep = _with_pilots(sweep, storage, options, console, cluster)
+        return _carry_out(sweep, storage, options, console)
+
+
+def _with_pilots(
+    sweep: SweepConfig,
+    storage: Storage,
+    options: Options,
+    console: Console,
+    cluster: contextlib.ExitStack,
+) -> SweepConfig:
+    """Return the sweep with learning rates found by pilots, those that are missing made first.
+
+    A dry run says only how many are missing.
+    """
+    if not sweep.pilots:
+        return sweep
+    records = recorded(sweep.pilots, storage)
+    if options.retry_failed:
+        records = {i: record for i, record in records.items() if record["status"] != "failed"}
+    missing = [pilot for pilot in sweep.pilots if pilot.pilot_id not in records]
+    waiting = sweep.num_waiting
+    say(console, f"  {len(sweep.pilots)} pilots: {len(missing)} to make, for {waiting} runs")
+    if missing and not options.dry_run:
+        if cluster_address(sweep.execution) is None:
+            check_all_data([pilot.run for pilot in missing])
+        from cflows_ray.sweep.tune import connected, make_pilots  # imports Ray
+
+        display = Display(sweep.name, (), {}, console)
+        cluster.enter_context(connected(sweep.execution, display))
+        make_pilots(sweep, missing, storage, display, commit=commit())
+        records = recorded(sweep.pilots, storage)
+    for line in pilots_in_words(sweep.pilots, records, options.verbose):
+        say(console, f"  {line}")
+    return sweep.resolved(edges(records))
+
+
+def _carry_out(sweep: SweepConfig, storage: Storage, options: Options, console: Console) -> int:
+    """Plan, carry out and report a sweep whose learning rates are known."""
+    plan = make_plan(sweep, storage, options.retry_failed, options.retry_changed)
     for line in plan.lines(sweep.execution.workers):
         say(console, f"  {line}")
     if options.dry_run:

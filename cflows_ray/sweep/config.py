@@ -24,7 +24,9 @@ from cflows_ray.checks import (
 from cflows_ray.declare import check_declared
 from cflows_ray.flows import Settings
 from cflows_ray.rules import RULES, all_hyperparameters, hyperparameters
+from cflows_ray.sweep.edge import AroundEdge, AtSharpness
 from cflows_ray.sweep.execution_settings import Execution
+from cflows_ray.sweep.pilot import FIRST_RATE, Pilot
 from cflows_ray.sweep.run_config import SHARED, RunConfig
 from cflows_ray.sweep.sampling import (
     Choice,
@@ -43,7 +45,8 @@ class Grid:
     Args:
         workload, criterion, workload_options: of `cflows_ray.workloads`.
         rule: the update rule.
-        lrs: learning rates, or what they are sampled from (`sampling`).
+        lrs: learning rates, what they are sampled from (`sampling`), or where they lie relative to
+            the edge of stability (`edge`).
         seeds: of this grid; the sweep's if left out.
         samples: number of sampled points; may be given as `n` of a distribution instead. More of
             them later keep those that there were.
@@ -67,7 +70,7 @@ class Grid:
 
     workload: str
     rule: str
-    lrs: tuple[float, ...] | Distribution
+    lrs: tuple[float, ...] | Distribution | AtSharpness | AroundEdge
     criterion: str
     workload_options: Mapping[str, Any] = field(hash=False)
     seeds: tuple[int, ...] | None
@@ -79,7 +82,7 @@ class Grid:
         self,
         workload: str,
         rule: str,
-        lrs: Iterable[float] | Distribution | None = None,
+        lrs: Iterable[float] | Distribution | AtSharpness | AroundEdge | None = None,
         criterion: str = "mse",
         workload_options: Mapping[str, Any] | None = None,
         seeds: Iterable[int] | None = None,
@@ -118,9 +121,16 @@ class Grid:
         return self.more.get(name)
 
     def points(self) -> Iterator[dict[str, Any]]:
-        """Yield the hyperparameters of every run but its seed: all combinations of the values."""
+        """Yield the hyperparameters of every run but its seed: all combinations of the values.
+
+        The learning rate is None where a pilot must find it first.
+        """
         values = {"lr": self.lrs, **{n: v for n, v in self.more.items() if n not in SHARED}}
         sampled = {n: v for n, v in values.items() if isinstance(v, Distribution)}
+        if isinstance(self.lrs, AtSharpness):
+            values["lr"] = self.lrs.sharpnesses
+        elif isinstance(self.lrs, AroundEdge):
+            del values["lr"]
         listed = {n: _several(n, v) for n, v in values.items() if n not in sampled}
         drawn: Iterable[dict[str, Any]] = [{}]
         if self.samples is not None:
@@ -130,7 +140,12 @@ class Grid:
         ]
         for point in drawn:
             for combination in combinations:
-                yield {"lr": None, **point, **combination}
+                merged = {"lr": None, **point, **combination}
+                if isinstance(self.lrs, AtSharpness):
+                    others = {n: v for n, v in merged.items() if n != "lr"}
+                    one = AtSharpness(merged["lr"])
+                    (merged["lr"],) = one.rates(self.rule, others)
+                yield merged
 
     @property
     def is_sampled(self) -> bool:
@@ -138,8 +153,10 @@ class Grid:
         return self.samples is not None
 
 
-def _check_rates(lrs: Any) -> tuple[float, ...]:
-    """Return learning rates as a tuple of positive numbers."""
+def _check_rates(lrs: Any) -> tuple[float, ...] | AtSharpness | AroundEdge:
+    """Return learning rates as a tuple of positive numbers; those relative to the edge as given."""
+    if isinstance(lrs, AtSharpness | AroundEdge):
+        return lrs
     return tuple(positive("lrs", lr) for lr in sequence("lrs", lrs))
 
 
@@ -191,13 +208,18 @@ class SweepConfig(Settings):
         object.__setattr__(self, "grids", sequence("grids", self.grids))
         object.__setattr__(self, "seeds", _check_seeds(self.seeds))
         check_declared(self)
-        _ = self.runs  # made now, so that every mistake shows now
+        _ = self.runs, self.pilots  # made now, so that every mistake shows now
 
     @functools.cached_property
     def runs(self) -> tuple[RunConfig, ...]:
-        """All runs, grid by grid, so that neighbours share their compiled programs."""
+        """All runs, grid by grid, so that neighbours share their compiled programs.
+
+        Without those whose learning rates wait for pilots.
+        """
         result: dict[str, RunConfig] = {}
         for grid in self.grids:
+            if isinstance(grid.lrs, AroundEdge):
+                continue
             for point in grid.points():
                 seeds = grid.seeds if grid.seeds is not None else self.seeds
                 first = self._run(grid, point, seeds[0])
@@ -206,6 +228,61 @@ class SweepConfig(Settings):
                         raise ConfigError(f"grids must not give a run twice, got twice {run}")
                     result[run.run_id] = run
         return tuple(result.values())
+
+    @functools.cached_property
+    def pilots(self) -> tuple[Pilot, ...]:
+        """The pilots that learning rates wait for, each once."""
+        found: dict[str, Pilot] = {}
+        for grid in self.grids:
+            if isinstance(grid.lrs, AroundEdge):
+                for point in grid.points():
+                    pilot = self._pilot(grid, point, grid.lrs)
+                    found[pilot.pilot_id] = pilot
+        return tuple(found.values())
+
+    @property
+    def num_waiting(self) -> int:
+        """Number of runs whose learning rates wait for pilots."""
+        return sum(
+            len(grid.lrs.factors) * len(grid.seeds or self.seeds) * len(list(grid.points()))
+            for grid in self.grids
+            if isinstance(grid.lrs, AroundEdge)
+        )
+
+    def _pilot(self, grid: Grid, point: Mapping[str, Any], asked: AroundEdge) -> Pilot:
+        """Return the pilot of one point of a grid."""
+        run = self._run(grid, {**point, "lr": FIRST_RATE}, 0)
+        return Pilot(replace(run, steps=asked.steps))
+
+    def resolved(self, edges: Mapping[str, float | None]) -> SweepConfig:
+        """Return the sweep with the learning rates that pilots have found.
+
+        A point whose pilot found no edge is left out; one whose pilot is not there still waits.
+
+        Args:
+            edges: the rate at the edge by pilot id; None where none was found.
+
+        Raises `ConfigError` if nothing is left.
+        """
+        if not self.pilots:
+            return self
+        grids: list[Grid] = []
+        for grid in self.grids:
+            asked = grid.lrs
+            if not isinstance(asked, AroundEdge):
+                grids.append(grid)
+                continue
+            for point in grid.points():
+                pilot_id = self._pilot(grid, point, asked).pilot_id
+                edge = edges.get(pilot_id)
+                if pilot_id in edges and edge is None:
+                    continue
+                more = {**grid.more, **{n: v for n, v in point.items() if n != "lr"}}
+                rates = asked if edge is None else asked.rates(edge)
+                grids.append(replace(grid, lrs=rates, samples=None, more=more))
+        if not grids:
+            raise ConfigError("lrs must have an edge to be around, no pilot found one")
+        return replace(self, grids=tuple(grids))
 
     def _run(self, grid: Grid, point: Mapping[str, Any], seed: int) -> RunConfig:
         """Return one run of a grid."""
@@ -247,8 +324,9 @@ class SweepConfig(Settings):
             first = dict(next(grid.points()))
             lr = first.pop("lr")
             first["steps"] = min(grid.more.get("steps", self.steps), 20)
+            rates = grid.lrs.smoke() if isinstance(grid.lrs, AroundEdge) else (lr,)
             small = replace(
-                grid, lrs=(lr,), samples=None, seeds=seeds[:1], more={**grid.more, **first}
+                grid, lrs=rates, samples=None, seeds=seeds[:1], more={**grid.more, **first}
             )
             kept.setdefault((grid.workload, grid.criterion, grid.rule), small)
         execution = replace(self.execution, chunk_steps=min(self.execution.chunk_steps, 10))

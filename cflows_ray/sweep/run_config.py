@@ -105,7 +105,7 @@ class RunConfig(Settings):
         one_of("criterion", criterion, CRITERIA)
         check_workload(workload, criterion, options)
         one_of("rule", rule, RULES)
-        made = _make_rule(rule, {"lr": lr, "schedule": schedule, **(hyper or {}), **more})
+        made = make_rule(rule, {"lr": lr, "schedule": schedule, **(hyper or {}), **more})
         put("workload", workload)
         put("criterion", criterion)
         put("workload_options", options)
@@ -127,7 +127,7 @@ class RunConfig(Settings):
     @property
     def update_rule(self) -> UpdateRule:
         """The rule with its hyperparameters."""
-        return _make_rule(self.rule, {"lr": self.lr, "schedule": self.schedule, **self.hyper})
+        return make_rule(self.rule, {"lr": self.lr, "schedule": self.schedule, **self.hyper})
 
     def with_seed(self, seed: int) -> RunConfig:
         """Return the same run from other initial parameters; nothing else is checked again.
@@ -206,7 +206,7 @@ def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _make_rule(name: str, given: Mapping[str, Any]) -> UpdateRule:
+def make_rule(name: str, given: Mapping[str, Any]) -> UpdateRule:
     """Return a rule by its name; None stands for a hyperparameter's default.
 
     Raises `ConfigError` for a value that is not allowed or a hyperparameter that the rule has not,

@@ -6,13 +6,14 @@ They do not grow with the number of runs.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
 
 from cflows_ray.schema import RUN_STATUSES
 from cflows_ray.sweep.display import duration
+from cflows_ray.sweep.pilot import Pilot
 from cflows_ray.sweep.plan import Plan
 from cflows_ray.sweep.run_config import RunConfig
 
@@ -66,6 +67,23 @@ def plan_table(plan: Plan, runs: Iterable[RunConfig]) -> Table:
         seeds = in_few_words({run.seed for run in some}, str)
         table.add_row(*key, rates, seeds, str(len(some)), *cells)
     return table
+
+
+def pilots_in_words(
+    pilots: Iterable[Pilot], records: Mapping[str, Mapping[str, Any]], verbose: bool
+) -> Iterator[str]:
+    """Say what pilots have found: those without an edge first, and of many others only how many."""
+    there = [(pilot, records[i]) for pilot in pilots if (i := pilot.pilot_id) in records]
+    found = [(pilot, record) for pilot, record in there if record["status"] == "found"]
+    others = [(pilot, record) for pilot, record in there if record["status"] != "found"]
+    most = len(there) if verbose else MOST_LISTED
+    for pilot, record in others[:most]:
+        told = f": {record['detail']}" if record["detail"] else ""
+        yield f"pilot {pilot}: {record['status']}{told}; its runs are left out"
+    for pilot, record in found[:most]:
+        yield f"pilot {pilot}: from {record['lr']:g} on at the edge within {pilot.run.steps} steps"
+    if rest := max(0, len(others) - most) + max(0, len(found) - most):
+        yield f"... and {rest} more pilots; --verbose lists them"
 
 
 def in_few_words(values: Iterable[Any], form: Callable[[Any], str]) -> str:

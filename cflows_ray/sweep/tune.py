@@ -18,7 +18,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,7 @@ from cflows_ray.sweep.display import Display  # noqa: E402
 from cflows_ray.sweep.execution_settings import Execution  # noqa: E402
 from cflows_ray.sweep.folding_thread import folding_ended_runs  # noqa: E402
 from cflows_ray.sweep.pack_session import PackSession, packs  # noqa: E402
+from cflows_ray.sweep.pilot import Pilot, carry_out  # noqa: E402
 from cflows_ray.sweep.placement import (  # noqa: E402
     autoscaling_nodes,
     check_fits,
@@ -82,6 +83,7 @@ from cflows_ray.sweep.stopping import (  # noqa: E402
 )
 from cflows_ray.sweep.watching import Watching, runs_of  # noqa: E402
 from cflows_ray.sweep.worker import prepare_process, working_in  # noqa: E402
+from cflows_ray.workloads import DataUnavailable  # noqa: E402
 
 
 class PairedTrial(tune.Trainable):
@@ -260,7 +262,7 @@ def run_sweep(
         if not plan.todo:
             fold(storage, at_end=True)
             return Outcome()
-        with _cluster(sweep.execution, display):
+        with connected(sweep.execution, display):
             nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
             to_come = autoscaling_nodes()
             resources = resources_per_run(sweep.execution, nodes + to_come)
@@ -277,6 +279,76 @@ def run_sweep(
             return _fit(sweep, work, storage, display, lock, resources, commit, trainable)
     finally:
         lock.release()
+
+
+def make_pilots(
+    sweep: SweepConfig,
+    pilots: Sequence[Pilot],
+    storage: Storage,
+    display: Display,
+    *,
+    commit: str | None = None,
+    task: Callable[[dict[str, Any]], None] | None = None,
+) -> None:
+    """Make pilots, each a task of its own that writes its record; for `connected`.
+
+    Raises `ConfigError` for resources that no machine has, `SweepLocked` if another driver works
+    on the sweep, `StorageError` if its folder can't be written.
+    """
+    execution = sweep.execution
+    nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]] + autoscaling_nodes()
+    resources = resources_per_run(execution, nodes)
+    if not execution.autoscaling:
+        check_fits(resources, nodes)
+    runner = ray.remote(task or _pilot).options(
+        num_cpus=resources["cpu"],
+        num_gpus=resources.get("gpu", 0.0),
+        memory=resources.get("memory"),
+        max_retries=execution.max_failures,
+        retry_exceptions=[StorageError, MemoryError, DataUnavailable],
+    )
+    settings = {
+        "storage": storage.base,
+        "sweep": sweep.name,
+        "commit": commit,
+        "cpus": resources["cpu"],
+        "gpus": resources.get("gpu", 0.0),
+        "compile_cache": execution.compile_cache,
+        "plugins": pickled(ray.cloudpickle),
+        "absolute_options": absolute_options(pilot.run for pilot in pilots),
+    }
+    most = min(len(pilots), execution.workers or len(pilots))
+    lock = SweepLock(storage)
+    lock.acquire()
+    try:
+        waiting = [{**settings, "run": json.dumps(pilot.run.to_json())} for pilot in pilots]
+        at_work = [runner.remote(waiting.pop(0)) for _ in range(most)]
+        while at_work:
+            done, at_work = ray.wait(at_work)
+            ray.get(done)
+            at_work += [runner.remote(waiting.pop(0)) for _ in done if waiting]
+            display.note(f"{len(pilots) - len(waiting) - len(at_work)} of {len(pilots)} pilots")
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+    finally:
+        lock.release()
+
+
+def _pilot(settings: dict[str, Any]) -> None:
+    """Make a pilot in a process of its own."""
+    prepare_process(
+        gpus=settings["gpus"] if _has_gpu() else 0.0,
+        cpus=settings["cpus"],
+        compile_cache=settings["compile_cache"],
+    )
+    add_pickled(settings["plugins"], ray.cloudpickle)  # may load JAX
+    run = RunConfig(**json.loads(settings["run"]))
+    carry_out(
+        Pilot(run),
+        Storage(settings["storage"], settings["sweep"]),
+        commit=settings["commit"],
+        carried_out=Pilot(as_carried_out(run, settings["absolute_options"])),
+    )
 
 
 def _fit(
@@ -398,8 +470,8 @@ def _quiet_ray() -> None:
 
 
 @contextlib.contextmanager
-def _cluster(execution: Execution, display: Display) -> Iterator[None]:
-    """Connect to the cluster that this machine belongs to, or start a private one."""
+def connected(execution: Execution, display: Display) -> Iterator[None]:
+    """Be connected to the cluster that this machine belongs to, or start a private one."""
     if ray.is_initialized():  # a caller's own cluster, as in tests and notebooks
         yield
         return
