@@ -140,6 +140,45 @@ def third_derivative(
         return jax.jvp(hessian_u, (params,), (v,))[1]
 
 
+class Along(NamedTuple):
+    """A loss and its derivatives at a point, with a direction u put into all but one slot.
+
+    Attributes:
+        value: L(w), shape ().
+        grad: ∇L(w), shape (d,).
+        hessian_u: H(w) u, shape (d,).
+        third_uu: ∇³L(w)[u, u, ·], shape (d,).
+    """
+
+    value: Float[Array, ""]
+    grad: Float[Array, " d"]
+    hessian_u: Float[Array, " d"]
+    third_uu: Float[Array, " d"]
+
+    def slopes(self, u: Float[Array, " d"]) -> Float[Array, "4"]:
+        """Return φ and three derivatives of φ(t) = L(w + t u) at t = 0."""
+        return jnp.stack([self.value, *(jnp.vdot(u, x) for x in self[1:])])
+
+
+def derivatives_along(loss: Loss, params: Float[Array, " d"], u: Float[Array, " d"]) -> Along:
+    """Return the loss and its first three derivatives as differentiation makes them, in one go.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> w, e = jnp.array([1.0, 2.0]), jnp.array([0.0, 1.0])
+        >>> derivatives_along(lambda w: jnp.sum(w**4), w, e).slopes(e)
+        Array([17., 32., 48., 48.], dtype=float32)
+    """
+
+    def second(point: Float[Array, " d"]) -> tuple[Array, Array, Array]:
+        (value, grad), (_, hessian_u) = jax.jvp(jax.value_and_grad(loss), (point,), (u,))
+        return value, grad, hessian_u
+
+    with float_mode(params.dtype):
+        found, (_, _, third_uu) = jax.jvp(second, (params,), (u,))
+    return Along(*found, third_uu)
+
+
 def averaged(
     function: Callable[[Float[Array, " d"]], PyTree],
     params: Float[Array, " d"],

@@ -16,10 +16,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from cflows_ray.curvature import Loss
+from cflows_ray.curvature import Along, Loss, derivatives_along
 from cflows_ray.flows import FlowContext, grow
 from cflows_ray.paired.measure import Evaluations
 from cflows_ray.paired.options import PairedOptions
+from cflows_ray.paired.smoothness import suspects
 from cflows_ray.paired.stepping import RUNNING, PairedState, Row, begin, step_all
 from cflows_ray.paired.tracing import Traced
 from cflows_ray.problem import ParamStructure
@@ -106,6 +107,32 @@ class PairedProgram:
             return state
         return self._call("grow", self._grow, state, jnp.zeros((k,), bool))
 
+    @property
+    def most_eigs(self) -> int:
+        """Tracked directions at most."""
+        return self._options.most_eigs
+
+    @property
+    def suspects(self) -> str:
+        """The operations of the loss that may not be smooth, in words; empty for none."""
+        return suspects(self._functions["loss"].jaxpr, len(self.structure.shapes))
+
+    def derivatives(
+        self, inputs: Inputs, point: Float[Array, " d"], u: Float[Array, " d"]
+    ) -> Along:
+        """Return the loss and its derivatives at a point: to find one that is not finite."""
+        return self._call("derivatives", self._derivatives, inputs, point, u)
+
+    def slopes(
+        self,
+        inputs: Inputs,
+        point: Float[Array, " d"],
+        u: Float[Array, " d"],
+        places: Float[Array, " n"],
+    ) -> Float[Array, "n 4"]:
+        """Return φ and three derivatives of φ(t) = L(w + t u) at several t: to find a jump."""
+        return self._call("slopes", self._slopes, inputs, point, u, places)
+
     def _call(self, name: str, function: Callable, *args: Any) -> Any:
         return self._executable(name, function, *args)(*args)
 
@@ -189,6 +216,17 @@ class PairedProgram:
         self, rules: UpdateRule, inputs: Inputs, states: PairedState, stops: Array
     ) -> Chunk:
         return jax.vmap(self._advance, in_axes=(0, None, 0, 0))(rules, inputs, states, stops)
+
+    def _derivatives(self, inputs: Inputs, point: Array, u: Array) -> Along:
+        return derivatives_along(self._flat_loss(inputs), point, u)
+
+    def _slopes(self, inputs: Inputs, point: Array, u: Array, places: Array) -> Array:
+        loss = self._flat_loss(inputs)
+
+        def at(t: Array) -> Array:
+            return derivatives_along(loss, point + t * u, u).slopes(u)
+
+        return jax.lax.map(at, places)
 
     @staticmethod
     def _grow(state: PairedState, template: Array) -> PairedState:

@@ -23,12 +23,12 @@ from cflows_ray.curvature import float_mode
 from cflows_ray.flows import check_defined
 from cflows_ray.paired.options import PairedOptions
 from cflows_ray.paired.program import Inputs, PairedProgram
+from cflows_ray.paired.remarks import remarks_on
 from cflows_ray.paired.rows import steps_frame
 from cflows_ray.paired.stepping import FINISHED, RUN_DIVERGED, RUNNING, PairedState
 from cflows_ray.paired.tracing import Traced, fingerprint, trace
 from cflows_ray.problem import ParamStructure, Problem, cast_floats
 from cflows_ray.rules import UpdateRule, traced
-from cflows_ray.schema import StepStatus
 
 # Name, among a saved state's arrays, of one whose leading axis is the tracked directions.
 BASIS = "processes.discrete.own.basis"
@@ -68,6 +68,7 @@ class PairedRun:
         self.inputs = _host_inputs(problem, options.dtype)
         self.fingerprint = ""
         self._program: PairedProgram | None = None
+        self._initial: np.ndarray | None = None
         self._compile_s_before = 0.0
 
     def start(self, params: PyTree, *, steps: int, warmup: int, seed: int) -> PairedState:
@@ -84,7 +85,8 @@ class PairedRun:
         program = self._use_program(structure)
         with self.mode():
             start_numbers = _start_numbers(warmup, steps, seed, self.options.divergence_factor)
-            flat = jnp.asarray(structure.flatten(params))
+            self._initial = structure.flatten(params)
+            flat = jnp.asarray(self._initial)
             k = min(self.options.num_eigs, structure.size)
             return program.start(self.traced_rule(), self.inputs, flat, start_numbers, k)
 
@@ -120,24 +122,15 @@ class PairedRun:
         return int(state.step)
 
     def outcome(self, state: PairedState) -> tuple[str, str | None]:
-        """Return how the run ended, as in `runs.status`, and what there is to say of it."""
-        outcome, step = int(state.outcome), self.step(state)
-        words = {int(s): s.word for s in (StepStatus.STOPPED, StepStatus.DIVERGED)}
-        remarks = [
-            f"{name} flow {words[status]}"
-            for name, flow in state.processes.items()
-            if (status := int(flow.status)) in words and step > 0
-        ]
-        if outcome == RUN_DIVERGED:
-            limit = float(state.limits.diverged)
-            what = "loss not finite" + (f" or above {limit:.6g}" if np.isfinite(limit) else "")
-            where = f"at step {step}"
-            if step == 0:
-                warm = bool(state.optimizer.has_previous)
-                where = "during the warm-up" if warm else "at the starting point"
-            remarks.insert(0, f"{what} {where}")
-        word = {RUNNING: "running", FINISHED: "finished", RUN_DIVERGED: "diverged"}[outcome]
-        return word, "; ".join(remarks) or None
+        """Return how the run ended, as in `runs.status`, and what there is to say of it.
+
+        An ended run is looked at once more: which derivative was not finite, where it diverged, and
+        whether the loss is smooth, where it is made of operations that may not be.
+        """
+        word = {RUNNING: "running", FINISHED: "finished", RUN_DIVERGED: "diverged"}
+        with self.mode():
+            remarks = remarks_on(self.program, self.inputs, state, self._initial)
+        return word[int(state.outcome)], "; ".join(remarks) or None
 
     def final(self, state: PairedState) -> dict[str, PyTree]:
         """Return the parameters of every process, as NumPy arrays in the structure given."""

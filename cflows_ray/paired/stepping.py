@@ -58,12 +58,14 @@ class ProcessState(NamedTuple):
         params: the point that its last row described, shape (d,).
         status: OK, or how it ended (STOPPED, DIVERGED).
         counts: derivatives since step 0.
+        rows: rows so far, and how many of them a solver left unconverged, shape (2,).
     """
 
     own: Any
     params: Float[Array, " d"]
     status: Int[Array, ""]
     counts: Counts
+    rows: Int[Array, "2"]
 
 
 class PairedState(NamedTuple):
@@ -153,7 +155,8 @@ def begin(
 
     def started(process: Process) -> ProcessState:
         ok = jnp.full((), StepStatus.OK, jnp.int32)
-        return ProcessState(process.init(context, start), current, ok, Counts.of())
+        none = jnp.zeros(2, jnp.int32)
+        return ProcessState(process.init(context, start), current, ok, Counts.of(), none)
 
     return PairedState(
         step=jnp.zeros((), jnp.int32),
@@ -184,7 +187,7 @@ def step_all(
     for name, process_state in state.processes.items():
         process = process_named(name)
         steps[name] = _step_process(context, process, process_state, reference, ask)
-        moved[name] = _after(process_state, steps[name], hold)
+        moved[name] = _after(process_state, steps[name], ask)
     if_diverged = jnp.where(diverged, StepStatus.DIVERGED, StepStatus.OK)
     steps["discrete"] = steps["discrete"]._replace(
         status=jnp.maximum(steps["discrete"].status, if_diverged).astype(jnp.int32)
@@ -258,16 +261,21 @@ def _undefined(shape: Any) -> Array:
     return jnp.full(shape.shape, nothing, shape.dtype)
 
 
-def _after(before: ProcessState, step: Step, hold: Array) -> ProcessState:
+def _after(before: ProcessState, step: Step, ask: Ask) -> ProcessState:
     """Return a process after its step; held where the run ends or the process does."""
     is_absent = step.status == ABSENT
     ended = step.status >= StepStatus.STOPPED
-    keep = hold | ended
+    keep = ask.is_last | ended
+    is_doubtful = (step.status == StepStatus.EIG_UNCONVERGED) | (
+        step.status == StepStatus.SDCP_UNCONVERGED
+    )
+    rows = jnp.stack([~is_absent, is_doubtful]) & ask.wanted
     return ProcessState(
         own=jax.tree.map(lambda old, new: jnp.where(keep, old, new), before.own, step.state),
         params=jnp.where(is_absent, before.params, step.params),
         status=jnp.where(ended, step.status, before.status).astype(jnp.int32),
         counts=before.counts.plus(step.counts),
+        rows=before.rows + rows.astype(jnp.int32),
     )
 
 

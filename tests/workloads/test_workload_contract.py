@@ -12,7 +12,10 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from tiny import TINY
 
-from cflows_ray.workloads import WORKLOADS
+from cflows_ray.paired.smoothness import suspects
+from cflows_ray.paired.tracing import trace
+from cflows_ray.problem import ParamStructure, cast_floats
+from cflows_ray.workloads import CRITERIA, WORKLOADS
 
 NAMES = sorted(WORKLOADS)
 NETWORKS = [name for name in NAMES if name not in ("saddle_2d", "valley_2d", "valley_3d")]
@@ -55,6 +58,16 @@ def derivatives(loss):
 def relative_error(found, expected):
     found, expected = np.asarray(found), np.asarray(expected)
     return np.linalg.norm(found - expected) / np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_loss_holds_nothing_that_may_not_be_smooth(name, criterion, tiny):
+    workload = tiny(name, criterion)
+    data = cast_floats(workload.problem.data, "float32")
+    structure = ParamStructure.of(workload.init(0), "float32")
+    traced, _ = trace(workload.problem.loss, "loss", structure, data)
+    assert suspects(traced.jaxpr, len(structure.shapes)) == ""
 
 
 def test_every_workload_has_a_tiny_version():

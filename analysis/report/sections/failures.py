@@ -1,4 +1,4 @@
-"""Sections on what to be careful with: the bandwidth, and runs, flows and files that failed."""
+"""Sections on what to be careful with: the bandwidth, and remarks, failed runs, flows and files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def bandwidths(found: Study) -> str:
 
 
 def failures(found: Study) -> str:
-    """Tabulate runs that did not finish, flows that ended early, and files that were left out."""
+    """Tabulate runs that did not finish or have a remark, flows that ended, and files left out."""
     runs = found.results.runs
     status = runs["status"].astype("str")
     bad = runs[~status.isin(["finished", "running"])]
@@ -52,6 +52,7 @@ def failures(found: Study) -> str:
             pd.DataFrame(rows), caption="Runs that did not finish (counted, not averaged)",
             text=["run", "rule", "status"], wrap=["why"],
         )  # fmt: skip
+    body += _remarks(runs[status == "finished"])
     odd = found.accuracy[found.accuracy["flow_status"].astype("str") != "ok"]
     if not odd.empty:
         rows = [
@@ -70,7 +71,19 @@ def failures(found: Study) -> str:
         body += page.table(problems, caption="Files left out", wrap=["file", "problem"])
     if (running := int((status == "running").sum())) > 0:
         body += page.paragraph(f"{running} runs had not ended when this was made.")
-    return body or page.paragraph("Nothing: every run finished, no flow ended early, no bad file.")
+    nothing = "Nothing: every run finished without a remark, no flow ended early, no bad file."
+    return body or page.paragraph(nothing)
+
+
+def _remarks(finished: pd.DataFrame) -> str:
+    """Tabulate what finished runs say of themselves, but for flows that ended, which come below."""
+    details = finished["status_detail"].dropna().astype("str").str.split("; ").explode()
+    details = details[~details.str.fullmatch(r"\w+ flow (?:stopped|diverged)")]
+    if details.empty:
+        return ""
+    counts = details.value_counts()
+    rows = pd.DataFrame({"runs": counts.astype("str").to_numpy(), "what": counts.index})
+    return page.table(rows, caption="What finished runs say of themselves", wrap=["what"])
 
 
 def _flow_status(row: Any) -> str:

@@ -30,6 +30,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i, (lr, seed) in enumerate([(0.1, 0), (0.1, 1), (0.2, 0), (0.2, 1)])
     ]  # fmt: skip
     runs[3] = replace(runs[3], status="diverged", status_detail="loss <huge> & rising")
+    for i in range(2):
+        runs[i] = replace(
+            runs[i], status_detail="stable flow stopped; the loss is not smooth (max)"
+        )
     folder = write_sweep(tmp_path_factory.mktemp("r"), runs, name="demo")
     assert main([str(folder), "--format", "csv", "--format", "parquet", "--bandwidth", "8"]) == 0
     return folder
@@ -60,6 +64,8 @@ def test_the_page_has_every_section_in_order(html: str) -> None:
 def test_the_page_says_what_failed_and_how_it_was_made(html: str) -> None:
     assert "4 runs (3 finished, 1 diverged)" in html
     assert "loss &lt;huge&gt; &amp; rising" in html
+    assert "the loss is not smooth (max)" in html
+    assert "stable flow stopped; the" not in html
     assert "stopped after step 149" in html
     assert "diverged after step 119" in html
     assert "(1 flow stopped), (1 flow diverged)" in html

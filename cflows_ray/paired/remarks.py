@@ -1,0 +1,182 @@
+"""What there is to say of a run, in words: how it ended, and why its numbers may mean little.
+
+All of it follows from the run's state, so that a run that was resumed says what one in a go says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from cflows_ray.paired.program import Inputs, PairedProgram
+from cflows_ray.paired.smoothness import PIECES, has_jump
+from cflows_ray.paired.stepping import RUN_DIVERGED, RUNNING, PairedState
+from cflows_ray.problem import ParamStructure
+from cflows_ray.schema import StepStatus
+
+ENDED = {int(s): s.word for s in (StepStatus.STOPPED, StepStatus.DIVERGED)}
+# Lines on which jumps of the loss are looked for reach so far, relative to the parameters.
+REACH = 0.1
+RANDOM_LINES = 2
+# A remark is no reason to lose a run: third derivatives may be undefined, or exceed the memory.
+LOOK_FAILED = (TypeError, ValueError, NotImplementedError, jax.errors.JaxRuntimeError)
+
+
+def remarks_on(
+    program: PairedProgram,
+    inputs: Inputs,
+    state: PairedState,
+    initial: Float[np.ndarray, " d"] | None,
+) -> list[str]:
+    """Return remarks, each a few words without a full stop.
+
+    Args:
+        program: the compiled program of the run.
+        inputs: its data.
+        state: where it stands.
+        initial: parameters before the warm-up, where they are known.
+    """
+    found = list(_endings(state))
+    try:
+        causes = _not_finite(program, inputs, state, initial)
+        if int(state.outcome) != RUNNING:
+            causes += _not_smooth(program, inputs, state)
+    except LOOK_FAILED as error:
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        causes = [f"the loss's derivatives could not be looked at: {line}"]
+    found += causes or _doubtful(state)
+    if program.most_eigs <= state.num_eigs < state.start.size and _unconverged(state):
+        found.append(f"the limit of {program.most_eigs} tracked directions was reached")
+    return found
+
+
+def _endings(state: PairedState) -> Iterator[str]:
+    """Say where the run diverged, and which flows ended early."""
+    step = int(state.step)
+    if int(state.outcome) == RUN_DIVERGED:
+        limit = float(state.limits.diverged)
+        what = "loss not finite" + (f" or above {limit:.6g}" if np.isfinite(limit) else "")
+        where = f"at step {step}"
+        if step == 0:
+            warm = bool(state.optimizer.has_previous)
+            where = "during the warm-up" if warm else "at the starting point"
+        yield f"{what} {where}"
+    for name, process in state.processes.items():
+        if int(process.status) in ENDED and step > 0:
+            yield f"{name} flow {ENDED[int(process.status)]}"
+
+
+def _not_finite(
+    program: PairedProgram,
+    inputs: Inputs,
+    state: PairedState,
+    initial: Float[np.ndarray, " d"] | None,
+) -> list[str]:
+    """Say which derivative is not finite, of what, where; only where something diverged."""
+    diverged = int(StepStatus.DIVERGED)
+    ended = {n: p for n, p in state.processes.items() if int(p.status) == diverged}
+    if int(state.outcome) != RUN_DIVERGED and not ended and not _mostly_unconverged(state):
+        return []
+    points = [("at the starting point", state.start)]
+    if int(state.warmup) > 0 and initial is not None:
+        points.insert(0, ("before the warm-up", initial))
+    if int(state.outcome) == RUN_DIVERGED and int(state.step) > 1:
+        points.append((f"at step {int(state.step) - 1}", state.optimizer.previous))
+    points += [(f"where the {name} flow ended", flow.params) for name, flow in ended.items()]
+    for where, point in points:
+        what = _first_not_finite(program, inputs, np.asarray(point, state.start.dtype))
+        if what:
+            return [what.format(where=where)]
+    return []
+
+
+def _first_not_finite(
+    program: PairedProgram, inputs: Inputs, point: Float[np.ndarray, " d"]
+) -> str | None:
+    """Say which derivative is the first that is not finite; None if none is, or the loss is not."""
+    u = np.random.default_rng(0).standard_normal(point.size).astype(point.dtype)
+    found = jax.device_get(program.derivatives(inputs, jnp.asarray(point), jnp.asarray(u)))
+    if not np.isfinite(found.value):
+        return None
+    before = "loss"
+    for name, values in zip(("gradient", "Hessian", "third derivative"), found[1:], strict=True):
+        if not np.all(np.isfinite(values)):
+            where = _leaves(program.structure, ~np.isfinite(values))
+            return f"the {name} {where}is not finite {{where}} though the {before} is"
+        before = name
+    return None
+
+
+def _leaves(structure: ParamStructure, marked: np.ndarray) -> str:
+    """Name the leaves in which a number is marked; empty where the parameters are one array."""
+    tree = structure.unflatten(marked)
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    names = [jax.tree_util.keystr(path) for path, leaf in leaves if np.any(leaf)]
+    if names == [""]:
+        return ""
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return f"with respect to {shown} "
+
+
+def _unconverged(state: PairedState) -> bool:
+    return any(int(process.rows[1]) > 0 for process in state.processes.values())
+
+
+def _mostly_unconverged(state: PairedState) -> dict[str, tuple[int, int]]:
+    """Return the processes of whose rows more than half are unconverged: how many of how many."""
+    found = {}
+    for name, process in state.processes.items():
+        rows, doubtful = (int(n) for n in process.rows)
+        if 2 * doubtful > rows:
+            found[name] = doubtful, rows
+    return found
+
+
+def _doubtful(state: PairedState) -> list[str]:
+    """Say of which processes most rows are unconverged."""
+    return [
+        f"{doubtful} of {rows} rows of {name} are unconverged"
+        for name, (doubtful, rows) in _mostly_unconverged(state).items()
+    ]
+
+
+def _not_smooth(program: PairedProgram, inputs: Inputs, state: PairedState) -> list[str]:
+    """Say that the loss is not smooth, if it is not on a line that the run may have met."""
+    suspected = program.suspects
+    if not suspected:
+        return []
+    dtype = state.start.dtype
+
+    def jumps(u: Float[np.ndarray, " d"]) -> bool:
+        def evaluate(places: np.ndarray) -> np.ndarray:
+            assert len(places) == PIECES + 1
+            args = (jnp.asarray(x, dtype) for x in (start, u, places))
+            return np.asarray(program.slopes(inputs, *args), np.float64)
+
+        return has_jump(evaluate, float(jnp.finfo(dtype).eps))
+
+    start = np.asarray(state.start, np.float64)
+    if any(jumps(u) for u in _lines(start, np.asarray(state.optimizer.params, np.float64))):
+        return [
+            f"the loss is not smooth ({suspected}): its second and third derivatives, and so the "
+            "flows, mean little"
+        ]
+    return []
+
+
+def _lines(
+    start: Float[np.ndarray, " d"], end: Float[np.ndarray, " d"]
+) -> Iterator[Float[Array, " d"]]:
+    """Yield directions: where the optimizer went, and random ones."""
+    if np.all(np.isfinite(end)) and np.any(end != start):
+        yield end - start
+    size = np.linalg.norm(start) / np.sqrt(start.size)
+    if not np.isfinite(size):
+        return
+    rng = np.random.default_rng(0)
+    for _ in range(RANDOM_LINES):
+        yield REACH * (size or 1.0) * rng.standard_normal(start.size)
