@@ -175,8 +175,8 @@ def derivatives_along(loss: Loss, params: Float[Array, " d"], u: Float[Array, " 
         return value, grad, hessian_u
 
     with float_mode(params.dtype):
-        found, (_, _, third_uu) = jax.jvp(second, (params,), (u,))
-    return Along(*found, third_uu)
+        (value, grad, hessian_u), (_, _, third_uu) = jax.jvp(second, (params,), (u,))
+    return Along(value, grad, hessian_u, third_uu)
 
 
 def averaged(

@@ -6,11 +6,12 @@ All of it follows from the run's state, so that a run that was resumed says what
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from cflows_ray.paired.program import Inputs, PairedProgram
 from cflows_ray.paired.smoothness import PIECES, has_jump
@@ -81,7 +82,7 @@ def _not_finite(
     ended = {n: p for n, p in state.processes.items() if int(p.status) == diverged}
     if int(state.outcome) != RUN_DIVERGED and not ended and not _mostly_unconverged(state):
         return []
-    points = [("at the starting point", state.start)]
+    points: list[tuple[str, Any]] = [("at the starting point", state.start)]
     if int(state.warmup) > 0 and initial is not None:
         points.insert(0, ("before the warm-up", initial))
     if int(state.outcome) == RUN_DIVERGED and int(state.step) > 1:
@@ -170,7 +171,7 @@ def _not_smooth(program: PairedProgram, inputs: Inputs, state: PairedState) -> l
 
 def _lines(
     start: Float[np.ndarray, " d"], end: Float[np.ndarray, " d"]
-) -> Iterator[Float[Array, " d"]]:
+) -> Iterator[Float[np.ndarray, " d"]]:
     """Yield directions: where the optimizer went, and random ones."""
     if np.all(np.isfinite(end)) and np.any(end != start):
         yield end - start
