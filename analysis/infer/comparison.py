@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from analysis.infer.cells import (
     as_names,
@@ -16,7 +17,8 @@ from analysis.infer.cells import (
     keep_dtypes,
     panel_keys,
 )
-from analysis.infer.intervals import holm, median_interval, wilcoxon_p, wilson
+from analysis.infer.intervals import holm, median_interval, wilson
+from analysis.infer.order import Scores, bounded_log_ratio, order, scores_of, signed_rank_p
 from analysis.measure import find_metric
 
 _COMPARISON = (
@@ -46,14 +48,17 @@ def compare(
         metrics: errors to compare (smaller is better).
         seed: of the bootstrap.
 
-    Returns columns `by`, `metric`; `n` pairs (finished runs where both errors are defined); `wins`
-    (first smaller), `ties`; `win_rate` = wins / n with its 95% Wilson interval; `median_ratio` of
-    first over second with a 95% bootstrap interval (none below n = 6); `p_value` of Wilcoxon's
-    signed-rank test on the log ratios (on the differences, if an error is zero) and `p_holm`,
-    corrected for all rows of this table; and counts of what is not in n: `n_diverged`, `n_failed`
-    and `n_undefined` of the `n_runs` runs, `n_stopped` and `n_flow_diverged`, finished runs in
-    which either flow stopped, or diverged (they are compared at their last steps, which favours the
-    flow that ended).
+    A flow that stopped or diverged is behind one that lasted, and of two that ended the one that
+    ended first is behind: what it lost counts against it, however small its error was until then.
+
+    Returns columns `by`, `metric`; `n` pairs (finished runs where both flows have an error or an
+    early end); `wins` (first nearer), `ties` (equal to 1e-6); `win_rate` = (wins + ties/2) / n with
+    its 95% Wilson interval; `median_ratio` of first over second with a 95% bootstrap interval (none
+    below n = 6), a pair with one flow that ended counting as 1 at best for that one; `p_value` of
+    Wilcoxon's signed-rank test on the log ratios (on the differences, if an error is zero; pairs
+    that an early end decided have the largest ranks) and `p_holm`, corrected for all rows of this
+    table; and counts: `n_diverged`, `n_failed` and `n_undefined` of the `n_runs` runs are not in n,
+    `n_stopped` and `n_flow_diverged` are finished runs in which either flow ended.
 
     The p-values take runs as independent. Runs of one seed at several learning rates share their
     starting point, so treat p-values of cells that pool learning rates as optimistic.
@@ -71,7 +76,7 @@ def compare(
     keys = panel_keys(accuracy) if by is None else check_by(accuracy, by)
     flow = accuracy["flow"].astype("str")
     pairs = accuracy[flow == first].merge(
-        accuracy.loc[flow == second, ["run_id", "flow_status", *wanted]],
+        accuracy.loc[flow == second, ["run_id", "flow_status", "last_step", *wanted]],
         on="run_id", suffixes=("", "_second"),
     )  # fmt: skip
     rows = [
@@ -104,21 +109,19 @@ def _check(accuracy: pd.DataFrame, flows: Sequence[str], metrics: str | Sequence
 def _compare_cell(pairs: pd.DataFrame, name: str, seed: int) -> dict[str, Any]:
     status = pairs["run_status"].astype("str")
     finished = pairs[status == "finished"]
-    a = finished[name].to_numpy(dtype=np.float64)
-    b = finished[f"{name}_second"].to_numpy(dtype=np.float64)
-    defined = np.isfinite(a) & np.isfinite(b)
-    a, b = a[defined], b[defined]
-    n, wins = len(a), int(np.sum(a < b))
-    low, high = wilson(wins, n)
+    a, b = scores_of(finished, name), scores_of(finished, name, "_second")
+    sign = order(a, b)
+    n, wins, ties = (int(np.sum(found)) for found in (~np.isnan(sign), sign == -1, sign == 0))
+    low, high = wilson(wins + ties / 2, n)
     endings = finished[["flow_status", "flow_status_second"]].astype("str")
     return {
         "n": n,
         "wins": wins,
-        "ties": int(np.sum(a == b)),
-        "win_rate": wins / n if n else np.nan,
+        "ties": ties,
+        "win_rate": (wins + ties / 2) / n if n else np.nan,
         "win_low": low,
         "win_high": high,
-        **_ratio(a, b, seed),
+        **_ratio(a, b, sign, seed),
         "n_runs": len(pairs),
         "n_diverged": int((status == "diverged").sum()),
         "n_failed": int((status == "failed").sum()),
@@ -128,26 +131,32 @@ def _compare_cell(pairs: pd.DataFrame, name: str, seed: int) -> dict[str, Any]:
     }
 
 
-def _ratio(a: np.ndarray, b: np.ndarray, seed: int) -> dict[str, Any]:
+def _ratio(a: Scores, b: Scores, sign: NDArray[np.float64], seed: int) -> dict[str, Any]:
     """Median of a/b with its interval, and Wilcoxon's p-value."""
-    if len(a) == 0:
-        return {"median_ratio": np.nan, "ratio_method": "none", "p_value": np.nan}
-    if np.all(a > 0) and np.all(b > 0):
-        logs = np.log(a / b)
+    both = ~np.isnan(a.error) & ~np.isnan(b.error)
+    p_value = signed_rank_p(a, b, sign)
+    if not both.any():
+        return {"median_ratio": np.nan, "ratio_method": "none", "p_value": p_value}
+    if np.all(a.error[both] > 0) and np.all(b.error[both] > 0):
+        logs = bounded_log_ratio(a, b)
+        logs = logs[np.isfinite(logs)]
         found = median_interval(logs, seed=seed)
         return {
-            "median_ratio": float(np.exp(np.median(logs))),
+            "median_ratio": float(np.exp(np.median(logs))) if len(logs) else np.nan,
             "ratio_low": float(np.exp(found.low)),
             "ratio_high": float(np.exp(found.high)),
             "ratio_method": found.method,
-            "p_value": wilcoxon_p(logs),
+            "p_value": p_value,
         }
-    ratio = np.divide(a, b, out=np.full(len(a), np.nan), where=b > 0)
+    ratio = np.divide(a.error, b.error, out=np.full(len(sign), np.nan), where=b.error > 0)
+    ratio = np.where(a.ended & ~b.ended, np.maximum(ratio, 1.0), ratio)
+    ratio = np.where(b.ended & ~a.ended, np.minimum(ratio, 1.0), ratio)
+    ratio = ratio[np.isfinite(ratio)]
     found = median_interval(ratio, seed=seed)
     return {
-        "median_ratio": float(np.median(ratio[np.isfinite(ratio)])) if (b > 0).any() else np.nan,
+        "median_ratio": float(np.median(ratio)) if len(ratio) else np.nan,
         "ratio_low": found.low,
         "ratio_high": found.high,
         "ratio_method": found.method,
-        "p_value": wilcoxon_p(a - b),
+        "p_value": p_value,
     }

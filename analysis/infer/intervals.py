@@ -161,8 +161,8 @@ def jackknife_interval(left_out: NDArray[np.float64], estimate: float) -> Interv
     return Interval(float(estimate - half), float(estimate + half), "jackknife")
 
 
-def wilson(successes: int, n: int) -> tuple[float, float]:
-    """95% Wilson interval of a proportion; NaN for n = 0.
+def wilson(successes: float, n: int) -> tuple[float, float]:
+    """95% Wilson interval of a proportion, of which a tie is half a success; NaN for n = 0.
 
     >>> low, high = wilson(8, 10)
     >>> round(low, 3), round(high, 3)
@@ -170,8 +170,10 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     """
     if n == 0:
         return np.nan, np.nan
-    found = stats.binomtest(successes, n).proportion_ci(LEVEL, method="wilson")
-    return float(found.low), float(found.high)
+    share, z = successes / n, NORMAL_QUANTILE
+    half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    middle, width = share + z**2 / (2 * n), 1 + z**2 / n
+    return float(max(0.0, (middle - half) / width)), float(min(1.0, (middle + half) / width))
 
 
 def wilcoxon_p(differences: ArrayLike) -> float:

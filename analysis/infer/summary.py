@@ -18,6 +18,7 @@ from analysis.infer.cells import (
     keep_dtypes,
 )
 from analysis.infer.intervals import mean_interval
+from analysis.infer.order import ENDED
 from analysis.infer.survival import median_horizon
 from analysis.measure import all_metrics, find_metric
 
@@ -48,9 +49,11 @@ def summarize(
     the metric defined), `mean`, `median`, `sd`, `q25`, `q75`, `ci_low`, `ci_high` (95%, of the
     mean) and `ci_method` (`bca`, `t`, `exact`, `none`; see `intervals.mean_interval`); and the
     counts `n_runs`, `n_diverged`, `n_failed` (of the runs), `n_stopped` and `n_flow_diverged` (of
-    the flow). Diverged and failed runs are counted but not averaged. Of horizons, `median` and its
-    limits are Kaplan-Meier's, `n_censored` counts runs that ended first, and what censoring leaves
-    undefined (mean, sd, quartiles) is NaN.
+    the flow). Diverged and failed runs are counted but not averaged. Of errors, `n_censored` counts
+    finished runs in which the flow ended first: its last error stands for the steps that it lost,
+    so that the mean is a lower bound. Of horizons, `median` and its limits are Kaplan-Meier's,
+    `n_censored` counts runs that ended first, and what censoring leaves undefined (mean, sd,
+    quartiles) is NaN.
 
     Raises `ValueError` for a column or metric that does not exist, or another kind of frame.
 
@@ -78,12 +81,14 @@ def summarize(
         here = group.index.to_numpy()
         counts = _counts(run_status[here], flow_status[here])
         finished = here[run_status[here] == "finished"]
+        lost = int(np.isin(flow_status[finished], ENDED).sum())
         for m in wanted:
             data = values[m.name][finished]
             statistics = (
                 _horizon_statistics(data, observed[m.name][finished])
                 if m.censored
                 else _statistics(data, seed, non_negative=m.is_error)
+                | ({"n_censored": lost} if m.is_error else {})
             )
             rows.append(cell | {"metric": m.name, "unit": m.unit} | statistics | counts)
     frame = pd.DataFrame(rows, columns=[*keys, "flow", "metric", "unit", *_STATISTICS])
@@ -107,9 +112,12 @@ def _counts(run_status: np.ndarray, flow_status: np.ndarray) -> dict[str, int]:
 
 
 def _statistics(values: np.ndarray, seed: int, *, non_negative: bool) -> dict[str, Any]:
-    data = values[np.isfinite(values)]
+    data = values[~np.isnan(values)]
     if len(data) == 0:
         return {"n": 0, "ci_method": "none"}
+    if np.isinf(data).any():  # of an impossible prediction; to leave it out would flatter the flow
+        middle = float(np.median(data))
+        return {"n": len(data), "mean": np.inf, "median": middle, "ci_method": "none"}
     low, high, method = mean_interval(data, seed=seed)
     if non_negative:
         low = max(low, 0.0)  # an error cannot be negative: cutting there loses no coverage

@@ -133,22 +133,43 @@ def check_tolerance(tolerance: float) -> None:
         raise ValueError(f"tolerance must be > 0 and < 1, got {tolerance}")
 
 
+def log_errors(predicted: ArrayLike, average: ArrayLike) -> NDArray[np.float64]:
+    """Absolute errors of a logarithm (natural), for positive quantities over many decades.
+
+        |log p_t - log x̄_t|        (no unit; 0.01 is about one per cent)
+
+    Undefined where x̄_t is not positive; infinite where x̄_t is and p_t is not, because a prediction
+    that is impossible must not be left out.
+
+    >>> log_errors([1.0, 2.0, -1.0, 1.0], [1.0, 1.0, 1.0, 0.0]).round(4)
+    array([0.    , 0.6931,    inf,    nan])
+    """
+    predicted = np.asarray(predicted, dtype=np.float64)
+    average = np.asarray(average, dtype=np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        errors = np.abs(np.log(np.maximum(predicted, 0.0)) - np.log(average))
+    measurable = (average > 0) & np.isfinite(average) & np.isfinite(predicted)
+    return np.where(measurable, errors, np.nan)
+
+
 def log_error(predicted: ArrayLike, average: ArrayLike) -> float:
-    """Mean absolute error of a logarithm (natural), for positive quantities over many decades.
-
-        mean_t |log p_t - log x̄_t|        (no unit; 0.01 is about one per cent)
-
-    Steps where either is not positive are left out.
+    """Mean of `log_errors`; infinite if one of them is.
 
     >>> round(log_error([1.0, 2.0], [1.0, 1.0]), 4)
     0.3466
     """
-    predicted = np.asarray(predicted, dtype=np.float64)
-    average = np.asarray(average, dtype=np.float64)
-    keep = (predicted > 0) & (average > 0) & np.isfinite(predicted) & np.isfinite(average)
-    if not keep.any():
-        return np.nan
-    return float(np.mean(np.abs(np.log(predicted[keep] / average[keep]))))
+    return mean_of_errors(log_errors(predicted, average))
+
+
+def mean_of_errors(errors: ArrayLike) -> float:
+    """Mean over the steps that have an error; infinite if one is, NaN if none has.
+
+    >>> mean_of_errors([1.0, 3.0, float("nan")]), mean_of_errors([1.0, float("inf")])
+    (2.0, inf)
+    """
+    defined = np.asarray(errors, dtype=np.float64)
+    defined = defined[~np.isnan(defined)]
+    return float(defined.mean()) if len(defined) else np.nan
 
 
 def absolute_error(predicted: ArrayLike, average: ArrayLike) -> float:

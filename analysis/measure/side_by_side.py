@@ -9,7 +9,14 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.measure.formulas import DEFAULT_TOLERANCE, check_tolerance, relative_distance
+from analysis.measure.formulas import (
+    DEFAULT_TOLERANCE,
+    check_tolerance,
+    log_errors,
+    mean_of_errors,
+    mean_value,
+    relative_distance,
+)
 from analysis.measure.smoothing import DEFAULT_BANDWIDTH, half_window, time_average
 from analysis.read import Floats, Trace, common_steps
 
@@ -37,6 +44,7 @@ class OptimizerSeries:
         self.columns = columns
         self._bandwidth = bandwidth
         self._averages: dict[str, Floats] = {}
+        self._known: dict[str, NDArray[np.bool_]] = {}
 
     def average(self, name: str) -> Floats:
         """Time average of a column, on the optimizer's own steps."""
@@ -44,6 +52,18 @@ class OptimizerSeries:
             values = column(self.columns, name)
             self._averages[name] = time_average(self.columns["step"], values, self._bandwidth)
         return self._averages[name]
+
+    def known(self, name: str, trace: Trace) -> NDArray[np.bool_]:
+        """On which of the optimizer's steps any flow of the run has a finite value in a column."""
+        if name not in self._known:
+            step = self.columns["step"]
+            found = np.zeros(len(step), dtype=bool)
+            for flow in trace.flows:
+                columns = trace.scored(flow)
+                _, here, there = common_steps(columns["step"], step)
+                found[there] |= np.isfinite(column(columns, name)[here])
+            self._known[name] = found
+        return self._known[name]
 
 
 class SideBySide:
@@ -103,14 +123,67 @@ class SideBySide:
         """Flow's prediction of a time average: the `_predicted` column, else its own value."""
         return prefer(self.flow(f"{name}_predicted"), self.flow(name))
 
+    def flow_average(self, name: str) -> Floats:
+        """Time average of a column of the flow, by the optimizer's window, on the common steps."""
+        return self._smoothed(self._column(self._flow, name))
+
+    def predicted_average(self, name: str) -> Floats:
+        """Time average of what `predicted` returns, by the optimizer's window."""
+        of = ("predicted", name)
+        if of not in self._made:
+            columns = (self._column(self._flow, f"{name}_predicted"), self._column(self._flow, name))
+            self._made[of] = self._smoothed(prefer(*columns))
+        return self._made[of]
+
     def distance(self, to: str = "discrete") -> Floats:
-        """Distance to the process `to`, relative to how far the optimizer has come."""
+        """Distance to `to`, relative to how far the optimizer has come, on the common steps."""
         of = ("distance", to)
         if of not in self._made:
             self._made[of] = relative_distance(
                 self.flow(f"distance_to_{to}"), self.optimizer("distance_from_start")
             )
         return self._made[of]
+
+    def everywhere(self, errors: Floats, measurable: NDArray[np.bool_]) -> Floats:
+        """Errors on all steps at which the optimizer can be measured against, the lost ones too.
+
+        Every flow of a run is scored over the same steps. Where a flow has no error any more,
+        because it ended or a value is missing, its last one is carried forward: what it lost counts
+        against it, if by no more than what it had shown.
+
+        Args:
+            errors: on the common steps, NaN where undefined.
+            measurable: on the optimizer's steps.
+
+        Returns errors on the optimizer's steps; NaN where not measurable, and before the first.
+        """
+        whole = np.full(len(self.optimizer_step), np.nan)
+        whole[self._there] = errors
+        return np.where(measurable, carried_forward(whole), np.nan)
+
+    def whole_distance(self, to: str = "discrete") -> Floats:
+        """Return `distance` on all of the optimizer's steps, carried forward where it is lost."""
+        started = self._optimizer.columns["distance_from_start"]
+        known = self._optimizer.known(f"distance_to_{to}", self._trace)
+        return self.everywhere(
+            self.distance(to), known & (started > 0) & np.isfinite(started)
+        )
+
+    def log_error(self, name: str) -> float:
+        """Mean |log prediction - log optimizer's|, of time averages by one window."""
+        average = self.whole_average(name)
+        errors = log_errors(self.predicted_average(name), self.average(name))
+        return mean_of_errors(self.everywhere(errors, average > 0))
+
+    def absolute_error(self, name: str) -> float:
+        """Mean |flow's - optimizer's|, of time averages by one window."""
+        errors = np.abs(self.flow_average(name) - self.average(name))
+        return mean_value(self.everywhere(errors, np.isfinite(self.whole_average(name))))
+
+    def recorded_error(self, name: str) -> float:
+        """Mean of an error that the table itself holds, such as `nu_rel_error`."""
+        known = self._optimizer.known(name, self._trace)
+        return mean_value(self.everywhere(self.flow(name), known))
 
     def beside(self, other: str, name: str) -> tuple[NDArray, NDArray] | None:
         """Column of this flow and of another, on the steps that these two have; None without it."""
@@ -125,6 +198,9 @@ class SideBySide:
         if function not in self._made:
             self._made[function] = function(self)
         return self._made[function]
+
+    def _smoothed(self, values: Floats) -> Floats:
+        return time_average(self._flow["step"], values, self.bandwidth)[self._here]
 
     def _column(self, columns: Columns, name: str) -> NDArray:
         self._check(name)
@@ -144,6 +220,16 @@ def column(columns: Columns, name: str) -> NDArray:
     if name in columns:
         return columns[name]
     return np.full(len(columns["step"]), np.nan)
+
+
+def carried_forward(values: Floats) -> Floats:
+    """Fill undefined values with the last defined one before them.
+
+    >>> carried_forward(np.array([np.nan, 1.0, np.nan, 2.0, np.nan]))
+    array([nan,  1.,  1.,  2.,  2.])
+    """
+    last = np.maximum.accumulate(np.where(np.isnan(values), -1, np.arange(len(values))))
+    return np.where(last < 0, np.nan, values[last])
 
 
 def prefer(first: Floats, second: Floats) -> Floats:

@@ -17,7 +17,7 @@ VARIANCE_COLUMNS = ("sigma_eigs", "displacement_sq", "status")
 
 
 def variance_series(columns: Mapping[str, NDArray], bandwidth: float) -> tuple[Floats, Floats]:
-    """Predicted variances and time-averaged squared displacements along Σ's eigenvectors.
+    """Predicted variances and squared displacements along Σ's eigenvectors, time averages both.
 
     Both (n, k), in the unit of the loss (P's metric), NaN where there is no such direction or no
     time average.
@@ -26,8 +26,9 @@ def variance_series(columns: Mapping[str, NDArray], bandwidth: float) -> tuple[F
     k = min(variances.shape[1], displacement.shape[1])
     variances, displacement = variances[:, :k], displacement[:, :k]
     measured = time_average(columns["step"], displacement, bandwidth)
-    known = np.isfinite(measured) & np.isfinite(variances)
-    return np.where(known, variances, np.nan), measured
+    predicted = time_average(columns["step"], variances, bandwidth)
+    known = np.isfinite(measured) & np.isfinite(predicted)
+    return np.where(known, predicted, np.nan), measured
 
 
 def independent(variances: Floats, measured: Floats, every: int) -> tuple[Floats, Floats]:

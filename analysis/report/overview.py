@@ -49,7 +49,7 @@ def overview(results: Results, accuracy: pd.DataFrame) -> list[str]:
         for flow, rows in ended.groupby("flow", observed=True):
             label = flow_styles(accuracy)[str(flow)].label
             which = f"1 {label}" if len(rows) == 1 else f"{len(rows)} {label}s"
-            lines.append(f"  {which} {ending} before the run's end: scored up to there")
+            lines.append(f"  {which} {ending} before the run's end: its last error counts")
     if not results.problems.empty:
         number = len(results.problems)
         files = "1 bad file was" if number == 1 else f"{number} bad files were"

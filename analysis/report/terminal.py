@@ -90,7 +90,8 @@ def _number(metric: Metric, values: pd.DataFrame, longest: float) -> str:
     mean = float(values["mean"][metric.name])
     if metric.percent and metric.per_run:
         return percent(mean)
-    return significant(100 * mean if metric.percent else mean)
+    bound = "≥" if metric.is_error and values["n_censored"][metric.name] > 0 else ""
+    return bound + significant(100 * mean if metric.percent else mean)
 
 
 def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
@@ -128,13 +129,15 @@ def _legend(metrics: Sequence[Metric], bandwidth: float, tolerance: float) -> li
             text, _WIDTH, initial_indent=f"  {name.ljust(width)}  ",
             subsequent_indent=" " * (width + 4),
         )  # fmt: skip
+    lines.append("≥: in some run the flow ended first; from then on its last error counts.")
     if any(m.censored for m in metrics):
         lines.append(
             f"Horizons: Kaplan-Meier medians, with a tolerance of {100 * tolerance:g}%; >: most "
             "runs end before."
         )
-    lines.append(
-        f"Time averages: Gaussian kernel, bandwidth {bandwidth:g} steps; steps within "
-        f"{4 * bandwidth:g} of either end are left out. {DASH}: not defined."
-    )
+    lines += [
+        f"Time averages, of optimizer and prediction alike: Gaussian kernel, bandwidth {bandwidth:g} "
+        "steps; steps within",
+        f"{4 * bandwidth:g} of either end are left out. {DASH}: not defined.",
+    ]
     return lines

@@ -18,7 +18,7 @@ _MIDPOINT = ("distance_to_midpoint", "distance_from_start")
 
 
 def _at_edge(run: SideBySide) -> np.ndarray:
-    return run.average("effective_sharpness") >= EDGE_THRESHOLD
+    return run.whole_average("effective_sharpness") >= EDGE_THRESHOLD
 
 
 @metric(
@@ -27,7 +27,7 @@ def _at_edge(run: SideBySide) -> np.ndarray:
 )  # fmt: skip
 def final_distance(run: SideBySide) -> float:
     """‖w_t - w(t)‖ / ‖w_t - w_0‖ at the last step."""
-    return final_value(run.distance())
+    return final_value(run.whole_distance())
 
 
 @metric(
@@ -36,7 +36,7 @@ def final_distance(run: SideBySide) -> float:
 )  # fmt: skip
 def mean_distance(run: SideBySide) -> float:
     """‖w_t - w(t)‖ / ‖w_t - w_0‖, mean over all steps."""
-    return mean_value(run.distance())
+    return mean_value(run.whole_distance())
 
 
 @metric(
@@ -45,7 +45,7 @@ def mean_distance(run: SideBySide) -> float:
 )  # fmt: skip
 def edge_distance(run: SideBySide) -> float:
     """‖w_t - w(t)‖ / ‖w_t - w_0‖, mean at the edge of stability."""
-    return mean_value(run.distance(), where=_at_edge(run))
+    return mean_value(run.whole_distance(), where=_at_edge(run))
 
 
 @metric(
@@ -54,13 +54,13 @@ def edge_distance(run: SideBySide) -> float:
 )  # fmt: skip
 def final_distance_midpoint(run: SideBySide) -> float:
     """Relative distance to the midpoints ¼(w_{t-1} + 2w_t + w_{t+1}), at the last step."""
-    return final_value(run.distance("midpoint"))
+    return final_value(run.whole_distance("midpoint"))
 
 
 @metric(label="mean distance to midpoints", reads=_MIDPOINT, percent=True, shown_in=())
 def mean_distance_midpoint(run: SideBySide) -> float:
     """Relative distance to the midpoints, mean over all steps."""
-    return mean_value(run.distance("midpoint"))
+    return mean_value(run.whole_distance("midpoint"))
 
 
 @metric(
@@ -69,7 +69,7 @@ def mean_distance_midpoint(run: SideBySide) -> float:
 )  # fmt: skip
 def edge_distance_midpoint(run: SideBySide) -> float:
     """Relative distance to the midpoints, mean at the edge of stability."""
-    return mean_value(run.distance("midpoint"), where=_at_edge(run))
+    return mean_value(run.whole_distance("midpoint"), where=_at_edge(run))
 
 
 def ratio_to(reference: str, to: str = "discrete") -> Metric:

@@ -31,13 +31,13 @@ def mean_num_critical(run: SideBySide) -> float:
     shown_in=(),
 )  # fmt: skip
 def near_edge_steps(run: SideBySide) -> float:
-    """Time (steps) during which the flow's effective sharpness is within 2% of 2.
+    """Time (steps) during which the flow's average effective sharpness is within 2% of 2.
 
-    Of those at which the optimizer's time average exists: else a flow could be near the edge for
-    longer than an optimizer that it follows exactly.
+    Averaged as the optimizer's is: else a flow could be near the edge for longer than an optimizer
+    that it follows exactly.
     """
     known = np.isfinite(run.average("effective_sharpness"))
-    sharpness = np.where(known, run.flow("effective_sharpness"), np.nan)
+    sharpness = np.where(known, run.flow_average("effective_sharpness"), np.nan)
     return formulas.steps_near_edge(run.step, sharpness)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from analysis.measure.formulas import absolute_error, log_error, mean_value
 from analysis.measure.metric import metric
 from analysis.measure.side_by_side import SideBySide
 
@@ -12,8 +11,8 @@ from analysis.measure.side_by_side import SideBySide
     smoothed=True, shown_in=("summary", "comparison", "trend"),
 )  # fmt: skip
 def log_loss_error(run: SideBySide) -> float:
-    """Mean |log predicted loss - log time-averaged loss|; 0.01 is about 1%."""
-    return log_error(run.predicted("train_loss"), run.average("train_loss"))
+    """Mean |log predicted loss - log loss|, time averages both; 0.01 is about 1%."""
+    return run.log_error("train_loss")
 
 
 @metric(
@@ -21,8 +20,8 @@ def log_loss_error(run: SideBySide) -> float:
     shown_in=("summary", "trend"),
 )  # fmt: skip
 def sharpness_error(run: SideBySide) -> float:
-    """Mean |flow's effective sharpness - optimizer's time average|; the edge is at 2."""
-    return absolute_error(run.flow("effective_sharpness"), run.average("effective_sharpness"))
+    """Mean |flow's effective sharpness - optimizer's|, time averages both; the edge is at 2."""
+    return run.absolute_error("effective_sharpness")
 
 
 @metric(
@@ -30,11 +29,11 @@ def sharpness_error(run: SideBySide) -> float:
     smoothed=True,
 )  # fmt: skip
 def grad_norm_error(run: SideBySide) -> float:
-    """Mean |log predicted squared gradient norm - log of its time average|."""
-    return log_error(run.predicted("grad_norm_sq"), run.average("grad_norm_sq"))
+    """Mean |log predicted squared gradient norm - log optimizer's|, time averages both."""
+    return run.log_error("grad_norm_sq")
 
 
 @metric(label="ν error", head="ν error", reads=("nu_rel_error",))
 def nu_error(run: SideBySide) -> float:
     """Mean of |ν - ν_optimizer| / |ν_optimizer|."""
-    return mean_value(run.flow("nu_rel_error"))
+    return run.recorded_error("nu_rel_error")

@@ -23,7 +23,8 @@ def comparison(accuracy: pd.DataFrame) -> str:
         return page.paragraph("These results hold one flow only: nothing to compare.")
     body = page.paragraph(
         "Both flows on the same run, finished runs only. A win is a smaller error; a ratio below 1 "
-        "says the same. p: Wilcoxon's signed-rank test; Holm: corrected for all rows of a table."
+        "says the same; a flow that ended before the run is behind one that lasted. p: Wilcoxon's "
+        "signed-rank test; Holm: corrected for all rows of a table."
     )
     for other in flows:
         if other == first:

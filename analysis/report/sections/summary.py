@@ -32,7 +32,7 @@ def summary(found: Study) -> str:
         rows.append(row | {m.short: _of_flow(m, values, longest) for m in of_flow})
     caption = (
         "Mean over the finished runs, and the mean's 95% interval below it; of horizons, the "
-        "Kaplan-Meier median"
+        "Kaplan-Meier median. ≥: in some run the flow ended first, and its last error counts"
     )
     shown = [k for k in keys if k != "lr"]
     return cell_table(rows, [*shown, "lr"], caption, ["flow", *shown]) + _legend(
@@ -52,7 +52,10 @@ def _of_flow(metric: Metric, values: pd.DataFrame, longest: float) -> str:
         known = values["n"][metric.name] > 0
         return step_limits(middle, low, high, longest) if known else DASH
     factor = 100.0 if metric.percent else 1.0
-    return with_limits(factor * middle, factor * low, factor * high)
+    text = with_limits(factor * middle, factor * low, factor * high)
+    if metric.is_error and values["n_censored"][metric.name] > 0:
+        return page.Html(f"≥{text}")
+    return text
 
 
 def _runs(values: pd.DataFrame) -> str:

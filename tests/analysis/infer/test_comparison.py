@@ -38,8 +38,8 @@ def test_every_number_of_a_comparison() -> None:
     row = analysis.compare(frame_of(PAIRS), "central", "stable", by=[], seed=3).iloc[0]
     logs = np.log([a / b for a, b in PAIRS])
     assert (row["n"], row["wins"], row["ties"], row["n_runs"]) == (7, 4, 1, 7)
-    assert row["win_rate"] == pytest.approx(4 / 7)
-    assert (row["win_low"], row["win_high"]) == pytest.approx(wilson(4, 7))
+    assert row["win_rate"] == pytest.approx(4.5 / 7)  # a tie is half a win
+    assert (row["win_low"], row["win_high"]) == pytest.approx(wilson(4.5, 7))
     assert row["median_ratio"] == pytest.approx(0.5)
     limits = np.exp(median_interval(logs, seed=3)[:2])
     assert (row["ratio_low"], row["ratio_high"], row["ratio_method"]) == (*limits, "bca")
@@ -67,7 +67,7 @@ def test_what_is_left_out_is_counted() -> None:
     row = analysis.compare(frame, "central", "stable", by=[]).iloc[0]
     names = ["n", "wins", "n_runs", "n_diverged", "n_failed", "n_undefined", "n_stopped"]
     names.append("n_flow_diverged")
-    assert row[names].tolist() == [2, 2, 6, 1, 2, 1, 1, 1]
+    assert row[names].tolist() == [2, 0, 6, 1, 2, 1, 1, 1]  # a flow that ended wins nothing
     mirrored = analysis.compare(frame, "stable", "central", by=[]).iloc[0]
     assert mirrored["n_stopped"] == mirrored["n_flow_diverged"] == 1  # whichever of the two
 

@@ -134,10 +134,11 @@ def test_an_overflow_is_no_number_of_any_mean() -> None:
     assert np.isfinite(average).tolist() == [4 <= t < 16 or 24 < t < 26 for t in range(30)]
 
 
-def test_log_error_is_symmetric_and_skips_what_is_not_positive() -> None:
+def test_log_error_is_symmetric_and_skips_what_has_no_logarithm() -> None:
     assert metrics.log_error([2.0, 1.0], [1.0, 2.0]) == pytest.approx(np.log(2))
-    assert metrics.log_error([2.0, 0.0, -1.0], [1.0, 1.0, 1.0]) == pytest.approx(np.log(2))
-    assert np.isnan(metrics.log_error([0.0], [1.0]))
+    assert metrics.log_error([2.0, 1.0, 1.0], [1.0, 0.0, -1.0]) == pytest.approx(np.log(2))
+    assert np.isnan(metrics.log_error([1.0], [0.0]))
+    assert metrics.log_error([1.0, -1.0], [1.0, 1.0]) == np.inf  # impossible, so not left out
 
 
 def test_relative_error() -> None:
