@@ -63,7 +63,9 @@ def order(one: Scores, other: Scores) -> NDArray[np.float64]:
         by_error[np.isnan(one.error) | np.isnan(other.error)] = np.nan
     both = one.ended & other.ended
     longer = np.sign(np.nan_to_num(other.last_step, nan=-1) - np.nan_to_num(one.last_step, nan=-1))
-    found = np.where(both & (longer != 0), longer, np.where(both, np.nan_to_num(by_error), by_error))
+    found = np.where(
+        both & (longer != 0), longer, np.where(both, np.nan_to_num(by_error), by_error)
+    )
     found = np.where(one.ended & ~other.ended, 1.0, found)
     found = np.where(other.ended & ~one.ended, -1.0, found)
     return np.where(one.defined & other.defined, found, np.nan)

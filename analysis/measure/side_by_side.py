@@ -131,8 +131,8 @@ class SideBySide:
         """Time average of what `predicted` returns, by the optimizer's window."""
         of = ("predicted", name)
         if of not in self._made:
-            columns = (self._column(self._flow, f"{name}_predicted"), self._column(self._flow, name))
-            self._made[of] = self._smoothed(prefer(*columns))
+            first = self._column(self._flow, f"{name}_predicted")
+            self._made[of] = self._smoothed(prefer(first, self._column(self._flow, name)))
         return self._made[of]
 
     def distance(self, to: str = "discrete") -> Floats:
@@ -165,9 +165,7 @@ class SideBySide:
         """Return `distance` on all of the optimizer's steps, carried forward where it is lost."""
         started = self._optimizer.columns["distance_from_start"]
         known = self._optimizer.known(f"distance_to_{to}", self._trace)
-        return self.everywhere(
-            self.distance(to), known & (started > 0) & np.isfinite(started)
-        )
+        return self.everywhere(self.distance(to), known & (started > 0) & np.isfinite(started))
 
     def log_error(self, name: str) -> float:
         """Mean |log prediction - log optimizer's|, of time averages by one window."""

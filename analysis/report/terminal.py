@@ -136,8 +136,8 @@ def _legend(metrics: Sequence[Metric], bandwidth: float, tolerance: float) -> li
             "runs end before."
         )
     lines += [
-        f"Time averages, of optimizer and prediction alike: Gaussian kernel, bandwidth {bandwidth:g} "
-        "steps; steps within",
+        "Time averages, of optimizer and prediction alike: Gaussian kernel, bandwidth "
+        f"{bandwidth:g} steps; steps within",
         f"{4 * bandwidth:g} of either end are left out. {DASH}: not defined.",
     ]
     return lines

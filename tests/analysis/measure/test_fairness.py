@@ -116,7 +116,9 @@ def test_stopping_early_does_not_pay(tmp_path: Path) -> None:
     rows = scored(trace_of(flows, optimizer), "mean_distance", "final_distance")
     central_mean = rows["central"]["mean_distance"]
     lost = 350 / 599
-    assert rows["stable"]["mean_distance"] == pytest.approx((1 - lost) * own + lost * 0.418, rel=0.01)
+    assert rows["stable"]["mean_distance"] == pytest.approx(
+        (1 - lost) * own + lost * 0.418, rel=0.01
+    )
     assert rows["stable"]["mean_distance"] > 2 * central_mean
 
     tiny = FlowTruth(distance=0.001, loss=0.0, stop=100)  # perfect until it stops
