@@ -85,7 +85,7 @@ def bounded_log_ratio(one: Scores, other: Scores) -> NDArray[np.float64]:
 
 
 def signed_rank_p(one: Scores, other: Scores, sign: NDArray[np.float64]) -> float:
-    """Wilcoxon's two-sided p-value; `sign` from `order` says who was nearer, and decides early ends.
+    """Wilcoxon's two-sided p-value; `sign`, from `order`, decides where a flow ended early.
 
     Of log ratios if all errors are positive, else of differences.
     """

@@ -46,7 +46,8 @@ def accuracy(
 
     A run that diverged is scored up to there, without the last row. A flow that ended before its
     run is scored over the same steps as those that lasted: on those that it lost, its last error
-    counts, so that its value is a lower bound. A run or a flow without readable steps gets its rows with NaN metrics and `flow_status` `no_data`.
+    counts, so that its value is a lower bound. A run or a flow without readable steps gets its rows
+    with NaN metrics and `flow_status` `no_data`.
 
     Raises `ResultsError` if the results were loaded without the process `discrete`.
 
