@@ -22,10 +22,11 @@ from analysis.draw import (
     plot_distance_spread,
     plot_horizons,
     plot_loss,
+    plot_profiles,
     plot_sharpness,
     plot_variance,
 )
-from analysis.infer import compare, covariance_fit, lr_trend, summarize, trends
+from analysis.infer import Ranking, compare, covariance_fit, lr_trend, rank, summarize, trends
 from analysis.measure import (
     Metric,
     SideBySide,
@@ -47,6 +48,7 @@ METRICS: tuple[Metric, ...]
 __all__ = [
     "METRICS",
     "Metric",
+    "Ranking",
     "Results",
     "ResultsError",
     "SideBySide",
@@ -65,8 +67,10 @@ __all__ = [
     "plot_distance_spread",
     "plot_horizons",
     "plot_loss",
+    "plot_profiles",
     "plot_sharpness",
     "plot_variance",
+    "rank",
     "ratio_to",
     "register_metric",
     "study",

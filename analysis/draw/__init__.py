@@ -7,6 +7,7 @@ from analysis.draw.many_runs import (
     plot_covariance,
     plot_distance_spread,
     plot_horizons,
+    plot_profiles,
 )
 from analysis.draw.one_run import plot_distance, plot_loss, plot_sharpness, plot_variance
 from analysis.draw.panels import Panel, all_rows, batches, key_text, panels, titles, with_keys
@@ -27,6 +28,7 @@ __all__ = [
     "plot_distance_spread",
     "plot_horizons",
     "plot_loss",
+    "plot_profiles",
     "plot_sharpness",
     "plot_variance",
     "ranked_runs",

@@ -11,7 +11,14 @@ from matplotlib.axes import Axes
 
 from analysis.draw import style
 from analysis.draw.hyperparameter_axis import HyperparameterAxis
-from analysis.infer import cells, check_accuracy, covariance_fit, kaplan_meier, summarize
+from analysis.infer import (
+    Ranking,
+    cells,
+    check_accuracy,
+    covariance_fit,
+    kaplan_meier,
+    summarize,
+)
 from analysis.measure import all_metrics, find_metric
 
 
@@ -50,7 +57,7 @@ def plot_accuracy(
         values = finished[finished["flow"].astype("str") == flow]
         look, places = looks[flow], axis.places(rows[x])
         middle = rows["median"] if chosen.censored else rows["mean"]
-        ax.plot(places, middle, marker=look.marker, color=look.colour, lw=1.8, ms=5,
+        ax.plot(places, middle, marker=look.marker, color=look.colour, ls=look.line, lw=1.8, ms=5,
                 label=look.label)  # fmt: skip
         low, high = (
             rows[name].where(rows["n"] >= style.MIN_BAND) for name in ("ci_low", "ci_high")
@@ -81,7 +88,7 @@ def plot_distance_spread(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
         look = looks[str(key["flow"])]
         over = rows.groupby("step")["distance"].agg(["min", "median", "max", "size"])
         label = f"{look.label}, {_seeds(rows)}"
-        ax.plot(over.index, over["median"], color=look.colour, lw=1.6, label=label)
+        ax.plot(over.index, over["median"], color=look.colour, ls=look.line, lw=1.6, label=label)
         _range(ax, rows, over, look.colour)
         drawn = drawn or bool((over["median"] > 0).any())
     if drawn:
@@ -168,6 +175,31 @@ def plot_horizons(
     if known.empty:
         style.note(ax, "no finished run")
     return style.finish(ax, xlabel=style.STEPS_LABEL, ylabel="share still predicted")
+
+
+def plot_profiles(ranking: Ranking, ax: Axes | None = None) -> Axes:
+    """Draw performance profiles: share of runs whose error is at most so large, per flow.
+
+    A curve that is above another everywhere is better whatever error is asked for; a flow that
+    ended early is below no error, so its curve stays under 1. `ranking`: from `analysis.rank`.
+
+    >>> plot_profiles(rank(accuracy(load(example_sweep)))).get_xlabel()
+    'final distance'
+    """
+    ax = style.axes_or_new(ax)
+    looks = style.flow_styles(ranking.profiles)
+    for key, rows in cells(ranking.profiles, ["flow"]):
+        look = looks[str(key["flow"])]
+        ax.step(rows["error"], rows["share"], where="post", color=look.colour, ls=look.line, lw=1.8,
+                label=look.label)  # fmt: skip
+    ax.set_ylim(-0.03, 1.05)
+    if ranking.profiles.empty:
+        style.note(ax, "no run in which two flows can be compared")
+    else:
+        ax.set_xscale("log")
+        style.plain_log_axis(ax.xaxis)
+    label = find_metric(ranking.metric).label
+    return style.finish(ax, xlabel=label, ylabel="share of runs")
 
 
 def _range(ax: Axes, rows: pd.DataFrame, over: pd.DataFrame, tint: str) -> None:

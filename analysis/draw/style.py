@@ -22,22 +22,51 @@ STEPS_LABEL = "optimizer step"
 DISTANCE_LABEL = (
     "relative distance\n" r"$\Vert w_t - w_{\mathrm{flow}}\Vert \,/\, \Vert w_t - w_0\Vert$"
 )
-# Okabe and Ito's palette, which keeps apart for the common kinds of colour blindness.
-FLOW_COLOURS = {"central": "#0072B2", "stable": "#D55E00"}
-_OTHER_COLOURS = ("#CC79A7", "#E69F00", "#56B4E9", "#009E73")
+# Okabe and Ito's palette, which keeps apart for the common kinds of colour blindness. Ten flows are
+# more than it has colours: of one family they share the hue, and lines and markers tell them apart.
+_KNOWN = {
+    "central": ("#0072B2", "o", "-"),
+    "central_unforced": ("#0072B2", "h", (0, (1, 1.2))),
+    "stable": ("#D55E00", "s", "-"),
+    "corrected": ("#D55E00", "X", (0, (5, 1.5))),
+    "persistence": ("#6b6b6b", "|", (0, (1, 2.5))),
+    "alternating": ("#009E73", "D", "-"),
+    "edge": ("#009E73", "d", (0, (4, 1.5, 1, 1.5))),
+    "rod": ("#CC79A7", "^", "-"),
+    "covariance": ("#56B4E9", "v", "-"),
+}
+FLOW_COLOURS = {name: look[0] for name, look in _KNOWN.items()}
+_OTHER_COLOURS = ("#E69F00", "#8C6BB1", "#4D4D4D", "#A6761D")
+_LABELS = {  # where the files say none
+    "alternating": "alternating flow", "edge": "edge flow", "rod": "rod flow",
+    "covariance": "covariance flow", "corrected": "corrected gradient flow",
+    "central_unforced": "central flow without force",
+}  # fmt: skip
+PREDICTS = {
+    "central": "the average over the oscillation, midpoints, and the oscillation's covariance",
+    "central_unforced": "as the central flow, without the oscillation's force on the weights",
+    "stable": "the path without any oscillation",
+    "corrected": "the path without oscillation, corrected for the size of the step",
+    "persistence": "that nothing changes: what any forecast must beat",
+    "alternating": "both sides of the oscillation (iterates) and the midpoints between them",
+    "edge": "as the alternating flow, to first order in the step",
+    "rod": "half-way points of two iterates, and the oscillation's covariance",
+    "covariance": "the average over the oscillation, with a covariance that takes time to follow",
+}
+"""What each flow claims, in words."""
 # Of Tol's muted scheme, so that no direction has the colour of a flow.
 DIRECTIONS = ("#882255", "#999933", "#332288", "#AA4499", "#661100")
 MIN_BAND = 3  # runs that a band needs; of two it would be as wide as the axes
-_MARKERS = {"central": "o", "stable": "s"}
-_OTHER_MARKERS = ("D", "^", "v", "P", "X")
+_OTHER_MARKERS = ("P", "*", "<", ">", "p")
 
 
 class FlowStyle(NamedTuple):
-    """How a flow is drawn wherever it is: what it is called, its colour and its marker."""
+    """How a flow is drawn wherever it is: what it is called, its colour, marker and line."""
 
     label: str
     colour: str
     marker: str
+    line: Any = "-"
 
 
 def flow_styles(frame: pd.DataFrame) -> dict[str, FlowStyle]:
@@ -48,7 +77,7 @@ def flow_styles(frame: pd.DataFrame) -> dict[str, FlowStyle]:
 
     >>> styles = flow_styles(pd.DataFrame({"flow": ["central", "rod"]}))
     >>> [styles[name].label for name in ("central", "rod")]
-    ['central flow', 'rod']
+    ['central flow', 'rod flow']
     """
     processes = processes_of(frame)
     names = {name for name, facts in processes.items() if facts["predicts"]}
@@ -59,10 +88,14 @@ def flow_styles(frame: pd.DataFrame) -> dict[str, FlowStyle]:
     styles = {}
     for name in sorted(names):
         place = others.index(name) if name in others else 0
+        label = str(processes[name]["label"]) if name in processes else name
+        other = (
+            _OTHER_COLOURS[place % len(_OTHER_COLOURS)],
+            _OTHER_MARKERS[place % len(_OTHER_MARKERS)],
+            "-",
+        )
         styles[name] = FlowStyle(
-            str(processes[name]["label"]) if name in processes else name,
-            FLOW_COLOURS.get(name, _OTHER_COLOURS[place % len(_OTHER_COLOURS)]),
-            _MARKERS.get(name, _OTHER_MARKERS[place % len(_OTHER_MARKERS)]),
+            _LABELS.get(name, label) if label == name else label, *_KNOWN.get(name, other)
         )
     return styles
 

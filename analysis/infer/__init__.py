@@ -17,6 +17,7 @@ from analysis.infer.cells import (
 from analysis.infer.comparison import compare
 from analysis.infer.covariance import covariance_fit
 from analysis.infer.intervals import LEVEL, RESAMPLES, mean_interval, median_interval, wilson
+from analysis.infer.ranking import Ranking, rank
 from analysis.infer.summary import DEFAULT_SEED, summarize
 from analysis.infer.survival import kaplan_meier, median_horizon
 from analysis.infer.trends import lr_trend, trends
@@ -26,6 +27,7 @@ __all__ = [
     "LEVEL",
     "PLACE",
     "RESAMPLES",
+    "Ranking",
     "cell_keys",
     "cells",
     "check_accuracy",
@@ -38,6 +40,7 @@ __all__ = [
     "median_horizon",
     "median_interval",
     "panel_keys",
+    "rank",
     "summarize",
     "swept",
     "trends",
