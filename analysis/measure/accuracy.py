@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.measure.formulas import DEFAULT_TOLERANCE
+from analysis.measure.frames import Frames, tables_of
 from analysis.measure.metric import Metric
 from analysis.measure.metrics import all_metrics
 from analysis.measure.scoring import (
@@ -20,11 +21,11 @@ from analysis.measure.scoring import (
 )
 from analysis.measure.side_by_side import Scoring
 from analysis.measure.smoothing import DEFAULT_BANDWIDTH
-from analysis.read import Source, Trace, opened
+from analysis.read import Source, Trace
 
 
 def accuracy(
-    results: Source,
+    results: Source | Frames,
     *,
     bandwidth: float = DEFAULT_BANDWIDTH,
     tolerance: float = DEFAULT_TOLERANCE,
@@ -39,7 +40,8 @@ def accuracy(
     false: censored). Undefined metrics are NaN.
 
     Args:
-        results: from `load`, or the path of a folder. Runs that are still running are left out.
+        results: from `load`, or the path of a folder (runs that are still running are left out); or
+            frames `run_paired(...).steps`: one, a list of one configuration, or either by label.
         bandwidth: of the Gaussian time average, in steps.
         tolerance: relative distance at which a prediction counts as lost.
         flows: processes to score; by default all that predict.
@@ -58,16 +60,16 @@ def accuracy(
     9    stable            0.25
     """
     scoring = Scoring(bandwidth, tolerance, None if flows is None else tuple(flows))
-    results = opened(results)
+    tables = tables_of(results)
     rows = []
-    for run, trace in ended_runs(results, columns_read(results)):
+    for run, trace in ended_runs(tables, columns_read(tables)):
         scored = score(trace, scoring) if trace is not None else []
-        rows += run_rows(run, scored, results, scoring)
-    return accuracy_frame(rows, results.runs)
+        rows += run_rows(run, scored, tables, scoring)
+    return accuracy_frame(rows, tables.runs)
 
 
 def bandwidth_sensitivity(
-    results: Source, bandwidths: Sequence[float] = (10.0, 20.0, 40.0)
+    results: Source | Frames, bandwidths: Sequence[float] = (10.0, 20.0, 40.0)
 ) -> pd.DataFrame:
     """How much every smoothed metric depends on the bandwidth: mean over finished runs.
 
@@ -78,9 +80,9 @@ def bandwidth_sensitivity(
     >>> bool(table.loc[("central", "log_loss_error"), "spread"] < 0.01)
     True
     """
-    results = opened(results)
+    tables = tables_of(results)
     rows: list[dict[str, Any]] = []
-    for run, trace in ended_runs(results, columns_read(results, smoothed_metrics())):
+    for run, trace in ended_runs(tables, columns_read(tables, smoothed_metrics())):
         if trace is not None and run["status"] == "finished":
             rows += sensitivity_rows(trace, bandwidths)
     return sensitivity_table(rows)

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.measure.frames import Tables
 from analysis.measure.metric import Metric
 from analysis.measure.metrics import all_metrics
 from analysis.measure.side_by_side import OptimizerSeries, Scoring, SideBySide
 from analysis.read import (
     CONFIGURATION,
-    Results,
     ResultsError,
     Trace,
     configuration_of,
@@ -22,7 +22,7 @@ from analysis.read import (
 )
 
 
-def columns_read(results: Results, metrics: Iterable[Metric] | None = None) -> list[str]:
+def columns_read(results: Tables, metrics: Iterable[Metric] | None = None) -> list[str]:
     """Columns of `steps` that the metrics (all by default) declare and that the results have."""
     wanted = {name for m in (metrics or all_metrics()) for name in m.reads} | {"status"}
     return [name for name in results.step_columns if name in wanted]
@@ -51,7 +51,7 @@ def score(
         yield row
 
 
-def check_optimizer(results: Results) -> None:
+def check_optimizer(results: Tables) -> None:
     """Raise `ResultsError` if the results were loaded without what flows are measured against."""
     if results.leaves_out("discrete"):
         raise ResultsError(
@@ -61,7 +61,7 @@ def check_optimizer(results: Results) -> None:
 
 
 def ended_runs(
-    results: Results, columns: Iterable[str]
+    results: Tables, columns: Iterable[str]
 ) -> Iterator[tuple[Mapping[str, Any], Trace | None]]:
     """Stream the runs that have ended: each row of `runs` with its trace, None without steps.
 
@@ -79,7 +79,7 @@ def ended_runs(
 
 
 def run_rows(
-    run: Mapping[str, Any], scored: Iterable[dict[str, Any]], results: Results, scoring: Scoring
+    run: Mapping[str, Any], scored: Iterable[dict[str, Any]], results: Tables, scoring: Scoring
 ) -> list[dict[str, Any]]:
     """Rows of `accuracy` of one run: those scored, and `no_data` for its other flows.
 

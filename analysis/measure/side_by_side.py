@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -113,6 +113,17 @@ class SideBySide:
         """Time average of a column of the optimizer, on all of its steps."""
         self._check(name)
         return self._optimizer.average(name)
+
+    def whole_optimizer(self, name: str) -> NDArray:
+        """Column of the optimizer, on all of its steps."""
+        return self._column(self._optimizer.columns, name)
+
+    def columns_of(self, flow: str, names: Sequence[str]) -> dict[str, NDArray] | None:
+        """Columns of any flow of the run, on its own steps, and `step`; None without that flow."""
+        if flow not in self._trace.processes:
+            return None
+        theirs = self._trace.scored(flow)
+        return {name: self._column(theirs, name) for name in ("step", *names)}
 
     @property
     def optimizer_step(self) -> NDArray:

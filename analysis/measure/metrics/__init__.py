@@ -44,6 +44,7 @@ METRICS: Registry[Metric] = Registry(
         "mean_num_critical": f"{_HERE}.edge:mean_num_critical",
         "near_edge_steps": f"{_HERE}.edge:near_edge_steps",
         "near_edge_steps_optimizer": f"{_HERE}.edge:near_edge_steps_optimizer",
+        "delay": f"{_HERE}.delay:delay",
         "unconverged_fraction": f"{_HERE}.solvers:unconverged_fraction",
     },
 )
@@ -79,6 +80,6 @@ def all_metrics() -> tuple[Metric, ...]:
     """Return every metric, in order.
 
     >>> [m.name for m in all_metrics() if m.censored]
-    ['horizon', 'horizon_lasting', 'horizon_midpoint']
+    ['horizon', 'horizon_lasting', 'horizon_midpoint', 'delay']
     """
     return tuple(find_metric(name) for name in METRICS)
