@@ -32,6 +32,10 @@ class Scores(NamedTuple):
         """Where a flow has a place: an error, or an early end."""
         return ~np.isnan(self.error) | self.ended
 
+    def taken(self, where: NDArray[np.bool_]) -> Scores:
+        """Keep the runs where a mask is true."""
+        return Scores(self.error[where], self.ended[where], self.last_step[where])
+
 
 def scores_of(rows: pd.DataFrame, metric: str, suffix: str = "") -> Scores:
     """Scores from rows of `accuracy`, or of two of them merged, whose columns have a suffix."""

@@ -132,7 +132,7 @@ class _Cell:
         whole = (
             np.all([s.defined for s in scores.values()], axis=0) if scores else np.zeros(0, bool)
         )
-        self.scores = {flow: Scores(*(part[whole] for part in s)) for flow, s in scores.items()}
+        self.scores = {flow: s.taken(whole) for flow, s in scores.items()}
         self.runs = int(whole.sum())
         self.signs = {  # -1 where the first is nearer
             (a, b): order(self.scores[a], self.scores[b]) for a in self.flows for b in self.flows

@@ -44,7 +44,9 @@ class PairedFrames:
     @property
     def step_columns(self) -> list[str]:
         """Names of the columns that any of the frames has."""
-        return list(dict.fromkeys(name for frame in self.steps.values() for name in frame))
+        return list(
+            dict.fromkeys(name for frame in self.steps.values() for name in map(str, frame))
+        )
 
     def traces(self, columns: Iterable[str] | None = None) -> Iterator[Trace]:  # noqa: ARG002
         """Iterate over the runs' steps; `columns` are not looked at: all is in memory."""
