@@ -13,6 +13,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
@@ -52,7 +53,7 @@ class Column:
     type: pa.DataType
     unit: str
     meaning: str
-    absent: str | None = None
+    absent: Any = None
     role: str = "result"
     symbol: str = ""
 
@@ -71,7 +72,7 @@ _S, _I, _F, _B = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 _L = pa.list_(pa.float64())
 
 
-def _setting(name: str, kind: pa.DataType, unit: str, meaning: str, **more: str) -> Column:
+def _setting(name: str, kind: pa.DataType, unit: str, meaning: str, **more: Any) -> Column:
     return Column(name, kind, unit, meaning, role="configuration", **more)
 
 
@@ -105,6 +106,32 @@ RUNS: tuple[Column, ...] = (
     _setting("num_eigs", _I, "", "tracked directions at the start"),
     _setting("record_every", _I, "steps", "distance between recorded steps"),
     _setting("dtype", _S, "", "floating-point type of parameters and derivatives"),
+    _setting(
+        "target_windows",
+        _S,
+        "",
+        "windows over which flows are compared in the mean, comma-separated; empty for none",
+        absent="",
+    ),
+    _setting(
+        "restart_every", _I, "steps", "steps after which flows begin anew; 0 for never", absent=0
+    ),
+    *(
+        _setting(name, kind, unit, meaning, absent=absent)
+        for name, kind, unit, meaning, absent in (
+            ("seed_floor", _S, "", "what keeps swings alive: rounding, fraction, none", "rounding"),
+            ("seed_roundings", _F, "", "roundings of w that a seed is as large as", 2.0),
+            ("seed_fraction", _F, "", "length of a seed over that of a step, for fraction", 1e-3),
+            ("rod_rank", _I, "", "directions of the rod flow's covariance", 2),
+            ("covariance_rank", _I, "", "directions of the covariance flow's covariance", 4),
+            ("alternating_substeps", _I, "1/step", "its substeps per step, at least", 4),
+            ("edge_substeps", _I, "1/step", "its substeps per step, at least", 2),
+            ("rod_substeps", _I, "1/step", "its substeps per step, at least", 4),
+            ("covariance_substeps", _I, "1/step", "its substeps per step, at least", 4),
+            ("corrected_substeps", _I, "1/step", "its substeps per step, at least", 4),
+            ("corrected_sharpness_limit", _F, "", "the corrected flow stops at it", 20.0),
+        )
+    ),
     _setting("data", _S, "", "fingerprint of the data that were trained on; null for none"),
     Column("num_params", _I, "", "number of parameters d"),
     Column("status", _S, "", f"how the run ended: {', '.join(RUN_STATUSES)}"),
@@ -116,10 +143,19 @@ RUNS: tuple[Column, ...] = (
     Column("commit", _S, "", "commit of cflows_ray; null outside a git checkout"),
 )
 
+TARGET_WINDOWS = {
+    "5": "last 5 steps",
+    "20": "last 20 steps",
+    "50": "last 50 steps",
+    "loop": "steps of one loop period",
+}
+"""Windows of the columns `distance_to_mean_...`, in words."""
+
 STEPS: tuple[Column, ...] = (
     Column("run_id", _S, "", "the run that this row belongs to"),
     Column("step", _I, "steps", "optimizer step; 0 is the common starting point"),
     Column("process", _S, "", "discrete, midpoint, stable, central, ..."),
+    Column("start_step", _I, "steps", "step at which the flows of this row started", absent=0),
     Column("train_loss", _F, "loss", "loss at the process's own parameters"),
     Column(
         "train_loss_predicted",
@@ -157,7 +193,22 @@ STEPS: tuple[Column, ...] = (
         "param",
         "L2 distance to the optimizer's second-order midpoint ¼(w_{t-1} + 2w_t + w_{t+1})",
     ),
-    Column("distance_from_start", _F, "param", "L2 distance to the common starting point"),
+    Column(
+        "distance_to_half",
+        _F,
+        "param",
+        "L2 distance of the half-way points ½(w_{t-1} + w_t), the process's and the optimizer's",
+    ),
+    *(
+        Column(
+            f"distance_to_mean_{window}",
+            _F,
+            "param",
+            f"L2 norm of the mean of w(t) - w_t over the {words}; at their end, if asked for",
+        )
+        for window, words in TARGET_WINDOWS.items()
+    ),
+    Column("distance_from_start", _F, "param", "L2 distance to where this row's flows started"),
     Column("nu_rel_error", _F, "", "|ν - ν_discrete| / |ν_discrete|; null without ν"),
     Column("momentum_rel_error", _F, "", "|m - m_discrete| / |m_discrete|; null without momentum"),
     Column(
@@ -182,9 +233,9 @@ STEPS: tuple[Column, ...] = (
         "as output_distance, between the flow's f + ½<f'', Σ> and the optimizer's outputs "
         "averaged over t-1, t, t, t+1; if asked for",
     ),
-    Column("num_gradients", _I, "", "gradients computed so far, since step 0"),
-    Column("num_hvps", _I, "", "Hessian-vector products computed so far, since step 0"),
-    Column("num_third_derivatives", _I, "", "third-derivative contractions so far, since step 0"),
+    Column("num_gradients", _I, "", "gradients computed since the process started"),
+    Column("num_hvps", _I, "", "Hessian-vector products computed since then"),
+    Column("num_third_derivatives", _I, "", "third-derivative contractions computed since then"),
     Column(
         "eig_residual",
         _F,
@@ -193,6 +244,18 @@ STEPS: tuple[Column, ...] = (
     ),
     Column(
         "sdcp_residual", _F, "", "largest of the three residuals of the complementarity problem"
+    ),
+    Column(
+        "growth_rate",
+        _F,
+        "1/step",
+        "r: how fast the effective sharpness would rise without oscillation; null below the edge",
+    ),
+    Column(
+        "loop_period",
+        _F,
+        "steps",
+        "T = 2π/√(2gr), period of self-stabilisation loops; g = 1 without momentum",
     ),
     Column("status", _S, "", f"of this row: {', '.join(STEP_STATUSES)}"),
 )
@@ -229,12 +292,12 @@ def arrow_schema(table: str, added: Iterable[Column] = ()) -> pa.Schema:
     )
 
 
-def absent_values(table: str) -> dict[str, str]:
+def absent_values(table: str) -> dict[str, Any]:
     """Return what holds for a file that lacks a column added later, by column.
 
     Example:
-        >>> absent_values("runs")
-        {'scheme': 'euler'}
+        >>> absent_values("runs")["scheme"]
+        'euler'
     """
     return {c.name: c.absent for c in TABLES[table] if c.absent is not None}
 

@@ -25,12 +25,10 @@ from jaxtyping import Array, Float
 from cflows_ray.curvature import value_and_grad
 from cflows_ray.flows.heun import heun_step, loss_where_wanted
 from cflows_ray.flows.mean_and_swing import (
-    LEAST_LENGTH,
     Seen,
     Split,
     begin_split,
     feed,
-    length,
     reach_of,
     split_rate,
 )
@@ -45,10 +43,8 @@ from cflows_ray.flows.process import (
     Start,
     Step,
 )
+from cflows_ray.flows.seeds import LEAST_LENGTH, length
 from cflows_ray.schema import Column, StepStatus
-
-# Substeps of a step at least, by order: enough where rates are no faster than at the edge.
-LEAST_SUBSTEPS = {1: 2, 2: 4}
 
 ITERATE_DISTANCE = Column(
     "iterate_distance",
@@ -59,11 +55,15 @@ ITERATE_DISTANCE = Column(
 
 
 class AlternatingState(NamedTuple):
-    """Mean and swing, the sign of the swing at this step, and how far differences reach (θ)."""
+    """Mean and swing, the sign of the swing at this step, and how far differences reach (θ).
+
+    `before` is the iterate that was predicted one step earlier.
+    """
 
     split: Split
     sign: Float[Array, ""]
     reach: Float[Array, ""]
+    before: Float[Array, " d"]
 
 
 def init(context: FlowContext, start: Start) -> AlternatingState:
@@ -71,7 +71,7 @@ def init(context: FlowContext, start: Start) -> AlternatingState:
     grad = value_and_grad(context.loss, start.params)[1]
     split = begin_split(context, start, grad)
     metric = context.rule.edge_preconditioner(start.t, start.absorbed)
-    return AlternatingState(split, jnp.ones_like(start.t), reach_of(metric, split))
+    return AlternatingState(split, jnp.ones_like(start.t), reach_of(metric, split), start.previous)
 
 
 def step(
@@ -97,21 +97,24 @@ def step(
         split,
         reference.t,
         fastest,
-        LEAST_SUBSTEPS[order],
+        context.options.edge_substeps if order == 1 else context.options.alternating_substeps,
         ask.is_last,
     )
     metric = metric_of(moved.last, reference.t + 1.0)
-    following = feed(metric, moved.place)
+    stride = moved.place.mean.params - split.mean.params
+    following = feed(context.options, metric, moved.place, stride)
     own = loss_where_wanted(context, split.mean.params, ask)
+    iterate = split.mean.params + state.sign * v
     finite = jnp.isfinite(moved.first.loss) & jnp.all(jnp.isfinite(split.mean.params))
     return Step(
-        state=AlternatingState(following, -state.sign, reach_of(metric, following)),
+        state=AlternatingState(following, -state.sign, reach_of(metric, following), iterate),
         params=split.mean.params,
         observed=rule.observed(moved.first.absorbed),
         record={
             **own,
             **_predictions(state, moved.first, metric_of(moved.first, reference.t), reference),
             "effective_sharpness": sharpness(moved.first),
+            "iterate_distance": jnp.linalg.norm(iterate - reference.params),
         },
         status=jnp.where(finite, StepStatus.OK, StepStatus.DIVERGED).astype(jnp.int32),
         counts=Counts.of(
@@ -119,6 +122,7 @@ def step(
             hvps=2 * moved.evaluations if order == 2 else 0,
         ),
         oscillation=Oscillation(v[None], jnp.ones((), jnp.int32)),
+        half=0.5 * (state.before + iterate),
     )
 
 
@@ -138,7 +142,6 @@ def _predictions(
         "sigma_eigs": Listed(squared[None], resolved),
         "displacement_sq": Listed((along**2)[None], resolved),
         "sigma_trace": jnp.vdot(v, v),
-        "iterate_distance": jnp.linalg.norm(c + state.sign * v - reference.params),
     }
 
 

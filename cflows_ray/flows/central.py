@@ -26,6 +26,7 @@ from cflows_ray.flows.central_covariance import (
     solve_covariances,
 )
 from cflows_ray.flows.integrators import INTEGRATORS, Integrator, Place, euler_move
+from cflows_ray.flows.loops import loop_columns
 from cflows_ray.flows.process import (
     Ask,
     Counts,
@@ -168,7 +169,7 @@ def _substep(
     return _Progress(
         state=moved,
         t=place.t,
-        said=_say(reference, point, covariances, options, is_first, progress.said),
+        said=_say(context, reference, point, covariances, is_first, progress.said),
         counts=progress.counts.plus(Counts.of(1, point.eig.num_products, num_third)),
         needs_more_eigs=progress.needs_more_eigs | too_few_tracked(point.eig, options),
         kept=kept,
@@ -234,22 +235,25 @@ NUMBERS = (
     "sigma_trace",
     "eig_residual",
     "sdcp_residual",
+    "growth_rate",
+    "loop_period",
 )
 LISTS = ("effective_eigs", "sigma_eigs", "displacement_sq")
 
 
 def _say(
+    context: FlowContext,
     reference: Reference,
     point: Point,
     covariances: Covariance,
-    options: FlowOptions,
     is_first: Bool[Array, ""],
     said: _Said,
 ) -> _Said:
     """Return the row after a substep: it speaks for all substeps, so the worst of each is kept."""
+    options = context.options
     record, oscillation = jax.lax.cond(
         is_first,
-        lambda: _predict(reference, point, covariances.of(0), options),
+        lambda: _predict(context, reference, point, covariances.of(0)),
         lambda: (said.record, said.oscillation),
     )
     eig_residual = worst_required_residual(point.eig, options.near_threshold, top=is_first)
@@ -271,7 +275,7 @@ def _status(point: Point, covariances: Covariance, options: FlowOptions) -> Int[
 
 
 def _predict(
-    reference: Reference, point: Point, covariance: Covariance, options: FlowOptions
+    context: FlowContext, reference: Reference, point: Point, covariance: Covariance
 ) -> tuple[dict[str, Any], Oscillation]:
     """Return everything that the central flow predicts at its present point, and Σ."""
     dtype, grad = point.params.dtype, point.linear.grad
@@ -296,7 +300,10 @@ def _predict(
         "sigma_trace": trace,
         "eig_residual": jnp.full((), jnp.nan, dtype),
         "sdcp_residual": jnp.full((), jnp.nan, dtype),
-        **spectrum_columns(point.eig.eigvals, options.critical_threshold),
+        **spectrum_columns(point.eig.eigvals, context.options.critical_threshold),
+        **loop_columns(
+            covariance.stable_rate, directions, ~inactive, context.rule.growth_gain(point.t)
+        ),
     }
     spread = jnp.sqrt(jnp.where(inactive, 0.0, jnp.nan_to_num(variances)))
     rows = spread[:, None] * (directions.T @ U)

@@ -58,6 +58,7 @@ class Covariance(NamedTuple):
         failed: whether the solver did not converge.
         grad_excess: ½ ∇<H, Σ>.
         grad_variance: diag(HΣH).
+        stable_rate: dA/dt without oscillation, float64; NaN where no problem was solved.
     """
 
     X: Float[Array, "*n k k"]
@@ -65,6 +66,7 @@ class Covariance(NamedTuple):
     failed: Bool[Array, "*n"]
     grad_excess: Float[Array, "*n d"]
     grad_variance: Float[Array, "*n d"]
+    stable_rate: Float[Array, "*n k k"]
 
     def of(self, i: int) -> Covariance:
         """Return the covariance for the i-th length."""
@@ -96,6 +98,7 @@ def no_covariances(point: Point, num_lengths: int) -> tuple[Covariance, Int[Arra
         failed=jnp.zeros((num_lengths,), bool),
         grad_excess=zeros,
         grad_variance=zeros,
+        stable_rate=jnp.full((num_lengths, k, k), jnp.nan, jnp.float64),
     )
     return none, jnp.zeros((), jnp.int32)
 
@@ -137,6 +140,7 @@ def solve_covariances(
             failed=sdcp.status != SDCP_CONVERGED,
             grad_excess=0.5 * svec(X) @ drifts if has_force else jnp.zeros_like(point.params),
             grad_variance=jnp.sum((X @ HU) * HU, axis=0),
+            stable_rate=smat(rates.stable(0.0), context.num_eigs),
         )
 
     if len(lengths) == 1:

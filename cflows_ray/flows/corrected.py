@@ -7,7 +7,7 @@ w' = -η∇L - ½η²H∇L (Barrett, Dherin, arXiv 2009.11162, read); with momen
 slow mode comes out with the factor of Ghosh et al. (arXiv 2302.00849, known by a summary); where
 there is a second moment the derivative of P is included (docs/rivals-theory.md, derived there). It
 knows of no oscillation: past the edge it leaves the optimizer behind, and it stops at
-`SHARPNESS_LIMIT`.
+`corrected_sharpness_limit`.
 
 The effective sharpness that chooses the substeps is one product of power iteration a step: below
 the true one, by little after the first steps. No eigensolver runs.
@@ -27,9 +27,6 @@ from cflows_ray.flows.mean_and_swing import Whole, add, increment
 from cflows_ray.flows.process import Ask, Counts, FlowContext, Process, Reference, Start, Step
 from cflows_ray.schema import StepStatus
 
-LEAST_SUBSTEPS = 4
-# The flow's fastest rate, s + s²/2, has grown past use at this effective sharpness.
-SHARPNESS_LIMIT = 20.0
 # Products of power iteration at the start.
 POWER_STEPS = 10
 
@@ -83,11 +80,11 @@ def step(context: FlowContext, state: CorrectedState, reference: Reference, ask:
         state.place,
         reference.t,
         lambda _: jnp.abs(sharpness) + 0.5 * sharpness**2,
-        LEAST_SUBSTEPS,
+        context.options.corrected_substeps,
         ask.is_last,
     )
     seen = moved.first
-    limited = sharpness > SHARPNESS_LIMIT
+    limited = sharpness > context.options.corrected_sharpness_limit
     status = jnp.where(limited, StepStatus.STOPPED, StepStatus.OK)
     finite = jnp.isfinite(seen.loss) & jnp.isfinite(sharpness)
     status = jnp.where(finite, status, StepStatus.DIVERGED).astype(jnp.int32)

@@ -23,17 +23,12 @@ from jaxtyping import Array, Float, PyTree
 
 from cflows_ray.curvature import linearize_gradient, third_derivative, value_and_grad
 from cflows_ray.flows.heun import heun_step
-from cflows_ray.flows.mean_and_swing import (
-    LEAST_LENGTH,
-    SEED_ROUNDINGS,
-    begin_split,
-    resolved_length,
-    rounding_length,
-)
+from cflows_ray.flows.mean_and_swing import begin_split, resolved_length
 from cflows_ray.flows.process import (
     Ask,
     Counts,
     FlowContext,
+    FlowOptions,
     Listed,
     Oscillation,
     Process,
@@ -41,12 +36,9 @@ from cflows_ray.flows.process import (
     Start,
     Step,
 )
+from cflows_ray.flows.seeds import LEAST_LENGTH, seed_factor, seed_length
 from cflows_ray.rules import Moments, PreconditionedRule, UpdateRule
 from cflows_ray.schema import StepStatus
-
-# Rows of V at most; never more than there are parameters.
-RANK = 4
-LEAST_SUBSTEPS = 4
 
 
 class CovarianceState(NamedTuple):
@@ -71,12 +63,14 @@ def init(context: FlowContext, start: Start) -> CovarianceState:
     grad = value_and_grad(context.loss, start.params)[1]
     split = begin_split(context, start, grad)
     metric = context.rule.edge_preconditioner(start.t, start.absorbed)
-    rank = min(RANK, start.params.size)
+    options = context.options
+    rank = min(options.covariance_rank, start.params.size)
     key = jax.random.key(0)
     noise = jax.random.normal(key, (rank, start.params.size), start.params.dtype)
     sizes = jnp.sqrt(jnp.sum(metric * noise**2, axis=1))
-    spread = jax.vmap(lambda v: rounding_length(metric, start.params, v))(noise)
-    rows = noise * (SEED_ROUNDINGS * spread / sizes)[:, None]
+    stride = context.rule.step(start.t, start.params, start.absorbed, grad) - start.params
+    spread = jax.vmap(lambda v: seed_length(options, metric, start.params, v, stride))(noise)
+    rows = noise * (spread / sizes)[:, None]
     return CovarianceState(split.mean.params, start.absorbed, rows.at[0].set(split.swing.params))
 
 
@@ -114,14 +108,16 @@ def step(context: FlowContext, state: CovarianceState, reference: Reference, ask
         state,
         reference.t,
         lambda seen: jnp.abs(seen.sharpness),
-        LEAST_SUBSTEPS,
+        context.options.covariance_substeps,
         ask.is_last,
     )
     seen, following = moved.first, moved.place
     metric = rule.edge_preconditioner(reference.t + 1.0, following.rule_state)
+    stride = following.params - state.params
+    fed = _feed_rows(context.options, metric, following.params, following.rows, stride)
     finite = jnp.isfinite(seen.loss) & jnp.isfinite(seen.excess)
     return Step(
-        state=following._replace(rows=_feed_rows(metric, following.params, following.rows)),
+        state=following._replace(rows=fed),
         params=state.params,
         observed=rule.observed(state.rule_state),
         record={
@@ -153,15 +149,17 @@ def _gram_pairs(
 
 
 def _feed_rows(
-    metric: Float[Array, "..."], params: Float[Array, " d"], rows: Float[Array, "r d"]
+    options: FlowOptions,
+    metric: Float[Array, "..."],
+    params: Float[Array, " d"],
+    rows: Float[Array, "r d"],
+    stride: Float[Array, " d"],
 ) -> Float[Array, "r d"]:
-    """Add σ² to each squared singular value of V Q̂^{1/2}; σ that of a rounding along its vector."""
+    """Keep each singular value of V Q̂^{1/2} alive, as a swing along its vector (`seeds.py`)."""
     vectors = _gram_pairs(metric, rows)[1]
     # normalised first: in float32, squares of rounding-level rows of one length would vanish
     apart = vectors.T.astype(rows.dtype) @ rows
-    sizes = jnp.sqrt(jnp.sum(metric * apart**2, axis=1))
-    spread = jax.vmap(lambda v: rounding_length(metric, params, v))(apart)
-    factor = jnp.hypot(1.0, SEED_ROUNDINGS * spread / jnp.maximum(sizes, LEAST_LENGTH))
+    factor = jax.vmap(lambda v: seed_factor(options, metric, params, v, stride))(apart)
     return vectors.astype(rows.dtype) @ (factor[:, None] * apart)
 
 

@@ -99,6 +99,7 @@ DISCRETE = Process(
     step=step,
     trivial=(
         "distance_to_discrete",
+        "distance_to_half",
         "output_distance",
         "nu_rel_error",
         "momentum_rel_error",

@@ -17,11 +17,10 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from cflows_ray.curvature import value_and_grad
 from cflows_ray.flows.mean_and_swing import add
 from cflows_ray.flows.process import Ask, FlowContext
+from cflows_ray.flows.settings import MOST_SUBSTEPS
 
-# Substeps are so many times the fastest rate (½ would be the limit of stability) ...
+# Substeps are so many times the fastest rate (½ would be the limit of stability).
 SUBSTEPS_PER_RATE = 0.6
-# ... and not more than this, past which a flow has diverged.
-MOST_SUBSTEPS = 64
 
 
 class Moved(NamedTuple):

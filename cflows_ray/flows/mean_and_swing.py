@@ -24,14 +24,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from cflows_ray.curvature import Loss, float_mode
-from cflows_ray.flows.process import FlowContext, Start
+from cflows_ray.flows.process import FlowContext, FlowOptions, Start
+from cflows_ray.flows.seeds import LEAST_LENGTH, length, rounding_length, seed_factor, seed_length
 from cflows_ray.rules import UpdateRule
-
-# The swing's seed is the spread of so many roundings of w: that of w itself, and that of the
-# gradient, which was measured to be the larger (docs/rivals-theory.md, "Seeds").
-SEED_ROUNDINGS = 2.0
-# Quotients by |v| are taken with at least this.
-LEAST_LENGTH = 1e-30
 
 
 class Whole(NamedTuple):
@@ -186,7 +181,7 @@ def split_rate(
 def begin_split(context: FlowContext, start: Start, grad: Float[Array, " d"]) -> Split:
     """Split x_0 by the second difference ζ = ¼(2x_0 - x_1 - x_{-1}) of the whole state.
 
-    Without x_{-1} the swing lies along the first step, as long as the seed (`rounding_length`).
+    Without x_{-1} the swing lies along the first step, as long as a seed (`seed_length`).
     """
     rule = context.rule
     here = Whole(start.params, start.rule_state)
@@ -194,38 +189,21 @@ def begin_split(context: FlowContext, start: Start, grad: Float[Array, " d"]) ->
     forward = increment(rule, start.t, here, grad)[0]
     second = jax.tree.map(lambda f, x, b: 0.25 * ((x - b) - f), forward, here, before)
     metric = rule.edge_preconditioner(start.t, start.absorbed)
-    size = SEED_ROUNDINGS * rounding_length(metric, start.params, forward.params)
+    size = seed_length(context.options, metric, start.params, forward.params, forward.params)
     first = forward.params * (size / jnp.maximum(length(metric, forward.params), LEAST_LENGTH))
     seed = Whole(first, jax.tree.map(jnp.zeros_like, here.state))
     swing = jax.tree.map(lambda a, b: jnp.where(start.has_previous, a, b), second, seed)
     return Split(add(here, swing, -1.0), swing)
 
 
-def length(metric: Float[Array, "..."], v: Float[Array, " d"]) -> Float[Array, ""]:
-    """Return |v| in a diagonal metric."""
-    return jnp.sqrt(jnp.sum(metric * v**2))
+def feed(
+    options: FlowOptions, metric: Float[Array, "..."], z: Split, stride: Float[Array, " d"]
+) -> Split:
+    """Return z with its swing kept alive (`seeds.py`); `stride` is the step that the mean made.
 
-
-def rounding_length(
-    metric: Float[Array, "..."], params: Float[Array, " d"], v: Float[Array, " d"]
-) -> Float[Array, ""]:
-    """Return the spread σ of one rounding of w along v: σ² = Σ (Q̂ û)_i² ulp(w_i)² / 12, |û| = 1."""
-    info = jnp.finfo(params.dtype)
-    unit = info.eps * 2.0 ** jnp.floor(jnp.log2(jnp.maximum(jnp.abs(params), info.tiny)))
-    along = metric * (v / jnp.maximum(length(metric, v), LEAST_LENGTH))
-    return jnp.sqrt(jnp.sum((along * unit) ** 2) / 12.0)
-
-
-def feed(metric: Float[Array, "..."], z: Split) -> Split:
-    """Return z with its swing as long as that of an oscillation that rounding feeds: |v|² + σ².
-
-    The whole swing is scaled: below the edge it obeys a linear equation. σ is `SEED_ROUNDINGS`
-    roundings of w in its dtype, once an optimizer step.
+    The whole swing is scaled: below the edge it obeys a linear equation.
     """
-    v = z.swing.params
-    size = SEED_ROUNDINGS * rounding_length(metric, z.mean.params, v)
-    ratio = size / jnp.maximum(length(metric, v), LEAST_LENGTH)
-    factor = jnp.hypot(1.0, ratio)
+    factor = seed_factor(options, metric, z.mean.params, z.swing.params, stride)
     return z._replace(swing=jax.tree.map(lambda x: factor * x, z.swing))
 
 

@@ -197,6 +197,8 @@ class Step(NamedTuple):
         counts: derivatives that the step took.
         needs_more_eigs: whether k was too small for the step: it is then made again with more.
         oscillation: Σ at t, where the process predicts one.
+        half: what it predicts of the half-way point ½(w_{t-1} + w_t), shape (d,); unless given, the
+            mean of its points at t - 1 and t.
     """
 
     state: Any
@@ -207,6 +209,7 @@ class Step(NamedTuple):
     counts: Counts
     needs_more_eigs: Bool[Array, ""] | bool = False
     oscillation: Oscillation | None = None
+    half: Float[Array, " d"] | None = None
 
 
 def any_averaged_rule(rule: UpdateRule) -> str | None:

@@ -8,8 +8,8 @@ which belongs to time t + ½, and F(z) = z⁺ - z,
 
 z = w, or (w, m) with momentum. The second moment ν and the time are means, not part of Σ, and the
 correction sees P(ν, t) move (both ours, docs/rivals-theory.md, "Rod flow"); with P constant this is
-the published flow. Σ = ZᵀZ with `RANK` rows. Started below the edge δ is the drift, and the flow
-does not see the edge when it comes: so is the published flow, and so it stays here.
+the published flow. Σ = ZᵀZ with `rod_rank` rows. Started below the edge δ is the drift, and the
+flow does not see the edge when it comes: so is the published flow, and so it stays here.
 
 Explicit Euler: the weights of Σ must be positive, which needs substeps of at most ½.
 """
@@ -24,8 +24,8 @@ from jaxtyping import Array, Float, Int
 
 from cflows_ray.curvature import value_and_grad
 from cflows_ray.flows.alternating import ITERATE_DISTANCE
-from cflows_ray.flows.heun import MOST_SUBSTEPS, SUBSTEPS_PER_RATE, loss_where_wanted
-from cflows_ray.flows.mean_and_swing import LEAST_LENGTH, add, displacement, linearize_both
+from cflows_ray.flows.heun import SUBSTEPS_PER_RATE, loss_where_wanted
+from cflows_ray.flows.mean_and_swing import add, displacement, linearize_both
 from cflows_ray.flows.process import (
     Ask,
     Counts,
@@ -37,11 +37,10 @@ from cflows_ray.flows.process import (
     Start,
     Step,
 )
+from cflows_ray.flows.seeds import LEAST_LENGTH
+from cflows_ray.flows.settings import MOST_SUBSTEPS
 from cflows_ray.rules import Averages, Moments, PreconditionedRule, UpdateRule
 from cflows_ray.schema import StepStatus
-
-RANK = 2
-LEAST_SUBSTEPS = 4
 
 
 class Point(NamedTuple):
@@ -85,7 +84,8 @@ def init(context: FlowContext, start: Start) -> RodState:
     behind = Point(start.previous, start.previous_state.momentum)
     half = lambda a, b: jax.tree.map(lambda x, y: 0.5 * (x + y), a, b)  # noqa: E731
     delta = jax.tree.map(lambda x, y: 0.5 * (x - y), ahead, here)
-    rows = jax.tree.map(lambda x: jnp.zeros((RANK, x.size), x.dtype).at[0].set(x), delta)
+    rank = context.options.rod_rank
+    rows = jax.tree.map(lambda x: jnp.zeros((rank, x.size), x.dtype).at[0].set(x), delta)
     rod = Rod(half(here, ahead), rows, half(absorbed.nu, later.nu))
     return RodState(rod, half(behind, here), jnp.ones_like(start.t))
 
@@ -100,7 +100,7 @@ def step(context: FlowContext, state: RodState, reference: Reference, ask: Ask) 
     def substeps_by(seen: _Seen) -> Int[Array, ""]:
         s = jnp.abs(seen.curvature) / jnp.maximum(squared, LEAST_LENGTH**2)
         wanted = jnp.nan_to_num(jnp.ceil(SUBSTEPS_PER_RATE * (s + 0.5 * s**2)), nan=0.0)
-        return jnp.clip(wanted, LEAST_SUBSTEPS, MOST_SUBSTEPS).astype(jnp.int32)
+        return jnp.clip(wanted, context.options.rod_substeps, MOST_SUBSTEPS).astype(jnp.int32)
 
     def goes_on(carry: tuple) -> Array:
         i, substeps, _, _ = carry
@@ -120,7 +120,7 @@ def step(context: FlowContext, state: RodState, reference: Reference, ask: Ask) 
         )  # fmt: skip
         moved = Rod(
             add(rod.centre, rate, h),
-            _low_rank(wide, _metric(context, now, rod)),
+            _low_rank(wide, _metric(context, now, rod), context.options.rod_rank),
             add(rod.nu, nu_rate, h),
         )
         return i + 1, substeps, moved, first
@@ -152,7 +152,8 @@ def step(context: FlowContext, state: RodState, reference: Reference, ask: Ask) 
         },
         status=jnp.where(finite, StepStatus.OK, StepStatus.DIVERGED).astype(jnp.int32),
         counts=Counts.of(gradients=2 * evaluations + ask.wanted, hvps=2 * evaluations),
-        oscillation=Oscillation(rod.rows.params, jnp.full((), RANK, jnp.int32)),
+        oscillation=Oscillation(rod.rows.params, jnp.full((), context.options.rod_rank, jnp.int32)),
+        half=state.before.params,
     )
 
 
@@ -197,13 +198,13 @@ def _metric(context: FlowContext, t: Array, rod: Rod) -> Float[Array, "..."]:
     return context.rule.edge_preconditioner(t, Averages(rod.centre.momentum, rod.nu))
 
 
-def _low_rank(rows: Point, metric: Float[Array, "..."]) -> Point:
-    """Return the `RANK` rows nearest to so many in the metric, the longest first."""
+def _low_rank(rows: Point, metric: Float[Array, "..."], rank: int) -> Point:
+    """Return so many rows nearest to all of them in the metric, the longest first."""
     w = rows.params
     gram = ((w * metric) @ w.T).astype(jnp.float64)
     finite = jnp.all(jnp.isfinite(gram))
     vectors = jnp.linalg.eigh(jnp.where(finite, gram, jnp.eye(gram.shape[0])))[1]
-    mix = vectors[:, ::-1][:, :RANK].T.astype(w.dtype)
+    mix = vectors[:, ::-1][:, :rank].T.astype(w.dtype)
     return jax.tree.map(lambda x: mix @ x, rows)
 
 

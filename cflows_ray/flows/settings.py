@@ -7,14 +7,19 @@ line); `PairedOptions` adds what only `PairedRun` sets. No JAX here.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from cflows_ray.checks import one_of, require, sequence
+from cflows_ray.checks import integer, one_of, positive, require, sequence
 from cflows_ray.declare import at_least, check_declared, declare
 from cflows_ray.flows.registry import FLOWS
+from cflows_ray.schema import TARGET_WINDOWS
 
 SCHEMES: tuple[str, ...] = ("euler", "extrapolated")
 DTYPES: tuple[str, ...] = ("float32", "float64")
+SEED_FLOORS: tuple[str, ...] = ("rounding", "fraction", "none")
+MOST_RANK: Final = 64
+MOST_SUBSTEPS: Final = 64
+"""Substeps past which a flow that chooses them by what it sees has diverged."""
 DEFAULT_FLOWS = ("midpoint", "stable", "central")
 
 
@@ -29,12 +34,48 @@ def check_flows(name: str, value: Any) -> tuple[str, ...]:
     return names
 
 
+def check_windows(name: str, value: Any) -> tuple[str, ...]:
+    """Return windows as words in their usual order; a single one, numbers, and none will do.
+
+    Raises `ConfigError` naming the one that does not exist.
+    """
+    if isinstance(value, list | tuple) and not value:
+        return ()
+    given = (value,) if isinstance(value, str | int) else sequence(name, value)
+    words = [str(one) for one in given]
+    for word in words:
+        one_of(name, word, TARGET_WINDOWS)
+    return tuple(word for word in TARGET_WINDOWS if word in words)
+
+
 def _word_of(words: tuple[str, ...]) -> Any:
     def check(name: str, value: Any) -> str:
         one_of(name, value, words)
         return str(value)
 
     return check
+
+
+def _substeps(default: int, flow: str, least: int = 1) -> Any:
+    def check(name: str, value: Any) -> int:
+        return integer(name, value, least, MOST_SUBSTEPS)
+
+    meaning = f"substeps of the {flow} flow per optimizer step, at least"
+    return declare(
+        default, check=check, kind="integer", meaning=meaning, unit="1/step", absent=default
+    )
+
+
+def _rank(default: int, flow: str) -> Any:
+    def check(name: str, value: Any) -> int:
+        return integer(name, value, 1, MOST_RANK)
+
+    meaning = f"directions of the {flow} flow's covariance"
+    return declare(default, check=check, kind="integer", meaning=meaning, absent=default)
+
+
+def _real(default: float, meaning: str) -> Any:
+    return declare(default, check=positive, kind="number", meaning=meaning, absent=default)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +91,18 @@ class Settings:
             derivatives; the latter needs an even number of substeps (docs/theory.md).
         record_every: optimizer steps between rows; the first and the last step always have one.
         dtype: "float32" or "float64", of parameters and derivatives.
+        target_windows: steps over which a flow's point minus the iterate is averaged, of 5, 20, 50
+            and "loop", the loop period that the central flow knows (columns `distance_to_mean_5`,
+            ...); each takes a vector of memory for each process.
+        restart_every: flows begin anew, from the optimizer, after so many steps; 0 for never.
+        seed_floor: what keeps the swings of alternating and covariance flows alive below the edge:
+            "rounding" in the dtype of the run, a "fraction" of a step, or "none".
+        seed_roundings: roundings of w that such a seed is as large as.
+        seed_fraction: of the length of a step, for the seed_floor "fraction".
+        rod_rank, covariance_rank: directions of these flows' covariances.
+        alternating_substeps, edge_substeps, rod_substeps, covariance_substeps, corrected_substeps:
+            substeps of these flows per optimizer step, at least; more where they see fast rates.
+        corrected_sharpness_limit: effective sharpness at which the corrected flow stops.
 
     Raises `ConfigError` naming the field, the value and what is allowed.
     """
@@ -89,6 +142,43 @@ class Settings:
         check=_word_of(DTYPES),
         kind="text",
         meaning="floating-point type of parameters and derivatives",
+    )
+
+    target_windows: tuple[str, ...] = declare(
+        (),
+        check=check_windows,
+        kind="names",
+        meaning="windows over which flows are compared in the mean: 5, 20, 50, loop",
+        absent=(),
+    )
+    restart_every: int = declare(
+        0,
+        check=at_least(0),
+        kind="integer",
+        meaning="steps after which flows begin anew at the optimizer; 0 for never",
+        unit="steps",
+        absent=0,
+    )
+    seed_floor: str = declare(
+        "rounding",
+        check=_word_of(SEED_FLOORS),
+        kind="text",
+        meaning="what keeps a flow's swing alive below the edge: rounding, fraction or none",
+        absent="rounding",
+    )
+    # twice: the gradient's rounding was measured to be larger than that of w
+    seed_roundings: float = _real(2.0, "roundings of w that a seed is as large as")
+    seed_fraction: float = _real(1e-3, "length of a seed over that of a step, for fraction")
+    rod_rank: int = _rank(2, "rod")
+    covariance_rank: int = _rank(4, "covariance")
+    alternating_substeps: int = _substeps(4, "alternating")
+    edge_substeps: int = _substeps(2, "edge")
+    rod_substeps: int = _substeps(4, "rod", least=2)
+    covariance_substeps: int = _substeps(4, "covariance")
+    corrected_substeps: int = _substeps(4, "corrected")
+    # its fastest rate, s + s²/2, has grown past use there
+    corrected_sharpness_limit: float = _real(
+        20.0, "effective sharpness at which the corrected flow stops"
     )
 
     def __post_init__(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import pandas as pd
 from jaxtyping import Array, PyTree
@@ -50,6 +51,8 @@ def run_paired(
     seed: int = 0,
     dtype: str = "float32",
     record_every: int = 1,
+    target_windows: Sequence[str | int] = (),
+    restart_every: int = 0,
 ) -> PairedResult:
     """Run an optimizer and its flows side by side from one point.
 
@@ -72,6 +75,9 @@ def run_paired(
         seed: of the eigensolver's random starting block.
         dtype: "float32" or "float64".
         record_every: optimizer steps between rows.
+        target_windows: windows over which flows are compared in the mean, of 5, 20, 50 and "loop".
+        restart_every: flows begin anew at the optimizer after so many steps, and the column
+            `start_step` says when; 0 for never.
 
     Raises `ValueError` naming the argument that cannot be used, before anything is compiled. What
     depends on the data (divergence, a stopped flow) is a status in the result.
@@ -98,6 +104,8 @@ def run_paired(
         scheme=scheme,
         dtype=dtype,
         record_every=record_every,
+        target_windows=cast("tuple[str, ...]", target_windows),
+        restart_every=restart_every,
     )
     problem = Problem(loss_fn, data) if data is not None else Problem(lambda p, _: loss_fn(p))
     run = PairedRun(problem, rule, options)

@@ -27,6 +27,15 @@ from cflows_ray.flows import (
 )
 from cflows_ray.paired.measure import Evaluations, distances
 from cflows_ray.paired.options import PairedOptions
+from cflows_ray.paired.restarts import is_restart, start_at, where_due
+from cflows_ray.paired.targets import (
+    Windows,
+    add_step,
+    begin_windows,
+    half_distance,
+    mean_columns,
+    said,
+)
 from cflows_ray.schema import StepStatus
 
 RUNNING, FINISHED, RUN_DIVERGED = range(3)
@@ -35,9 +44,17 @@ ABSENT = -1
 
 
 class Optimizer(NamedTuple):
-    """The optimizer between two steps: w_{t-1}, whether it exists, w_t, and s_t without g_t."""
+    """The optimizer between two steps.
+
+    Attributes:
+        previous, previous_state: w_{t-1}, and s_{t-1} without g_{t-1}; the latter is kept only
+            where flows begin anew.
+        has_previous: whether they exist.
+        params, rule_state: w_t, and s_t without g_t.
+    """
 
     previous: Float[Array, " d"]
+    previous_state: PyTree
     has_previous: Bool[Array, ""]
     params: Float[Array, " d"]
     rule_state: PyTree
@@ -57,7 +74,7 @@ class ProcessState(NamedTuple):
         own: its own state.
         params: the point that its last row described, shape (d,).
         status: OK, or how it ended (STOPPED, DIVERGED).
-        counts: derivatives since step 0.
+        counts: derivatives since it started.
         rows: rows so far, and how many of them a solver left unconverged, shape (2,).
     """
 
@@ -78,9 +95,12 @@ class PairedState(NamedTuple):
         outcome: RUNNING, FINISHED or RUN_DIVERGED.
         seed: seed of the eigensolver's random rows.
         limits: the loss at the common start, and above which loss the run has diverged.
-        start: w_0, shape (d,).
+        start: where the flows started, shape (d,).
+        start_step: step at which they did, int32.
+        is_again: whether this step's rows are made, and flows have begun anew.
         optimizer: w_t and s_t.
         processes: the optimizer's measurements ("discrete") and the flows, by name.
+        windows: means of the present windows, where some were asked for.
     """
 
     step: Int[Array, ""]
@@ -90,8 +110,11 @@ class PairedState(NamedTuple):
     seed: Int[Array, ""]
     limits: LossLimits
     start: Float[Array, " d"]
+    start_step: Int[Array, ""]
+    is_again: Bool[Array, ""]
     optimizer: Optimizer
     processes: dict[str, ProcessState]
+    windows: Windows | None
 
     @property
     def num_eigs(self) -> int:
@@ -139,25 +162,14 @@ def begin(
     carry = (params, empty, params, empty)
     carry = jax.lax.fori_loop(0, numbers["warmup"], warm, carry)
     previous, previous_state, current, rule_state = carry
-    start_value, grad = value_and_grad(loss, current)
+    kept = previous_state if options.restart_every else None
+    optimizer = Optimizer(previous, kept, numbers["warmup"] > 0, current, rule_state)
     key = jax.random.key(numbers["seed"])
-    t = _count(numbers["warmup"] + 1, params)
-    start = Start(
-        t=t,
-        previous=previous,
-        previous_state=previous_state,
-        has_previous=numbers["warmup"] > 0,
-        params=current,
-        rule_state=rule_state,
-        absorbed=rule.absorb(t, rule_state, grad),
-        basis=jax.random.normal(key, (context.num_eigs, params.size), params.dtype),
-    )
-
-    def started(process: Process) -> ProcessState:
-        ok = jnp.full((), StepStatus.OK, jnp.int32)
-        none = jnp.zeros(2, jnp.int32)
-        return ProcessState(process.init(context, start), current, ok, Counts.of(), none)
-
+    basis = jax.random.normal(key, (context.num_eigs, params.size), params.dtype)
+    whole = optimizer._replace(previous_state=previous_state)
+    start = start_at(context, _count(numbers["warmup"] + 1, params), whole, basis)
+    names = ("discrete", *options.flows)
+    start_value = value_and_grad(loss, current)[0]
     return PairedState(
         step=jnp.zeros((), jnp.int32),
         total=numbers["steps"],
@@ -166,9 +178,24 @@ def begin(
         seed=numbers["seed"],
         limits=LossLimits(start_value, jnp.where(limit > 0, limit, jnp.inf).astype(params.dtype)),
         start=current,
-        optimizer=Optimizer(previous, start.has_previous, current, rule_state),
-        processes={name: started(process_named(name)) for name in ("discrete", *options.flows)},
+        start_step=jnp.zeros((), jnp.int32),
+        is_again=jnp.zeros((), bool),
+        optimizer=optimizer,
+        processes={name: _started(context, process_named(name), start) for name in names},
+        windows=_windows(options, current),
     )
+
+
+def _started(context: FlowContext, process: Process, start: Start) -> ProcessState:
+    ok = jnp.full((), StepStatus.OK, jnp.int32)
+    none = jnp.zeros(2, jnp.int32)
+    return ProcessState(process.init(context, start), start.params, ok, Counts.of(), none)
+
+
+def _windows(options: PairedOptions, like: Float[Array, " d"]) -> Windows | None:
+    if not options.target_windows:
+        return None
+    return begin_windows(options.target_windows, options.flows, like)
 
 
 def step_all(
@@ -180,14 +207,21 @@ def step_all(
     value = reference.linear.value
     # not finite, whatever the sign, is diverged; so is what lies above the limit
     diverged = ~(jnp.isfinite(value) & (value <= state.limits.diverged))
-    wanted = is_last | diverged | (state.step % options.record_every == 0)
-    hold = is_last | diverged
+    ends = is_last | diverged
+    restarts = is_restart(state.step, options.restart_every, state.is_again) & ~ends
+    wanted = (ends | (state.step % options.record_every == 0)) & ~state.is_again
+    hold = ends | restarts
     ask = Ask(hold, wanted)
     moved, steps = {}, {}
     for name, process_state in state.processes.items():
         process = process_named(name)
         steps[name] = _step_process(context, process, process_state, reference, ask)
-        moved[name] = _after(process_state, steps[name], ask)
+        moved[name] = _after(process_state, steps[name], ask, ~state.is_again)
+    if options.restart_every:
+        # the optimizer is measured once at a step, when its row is made
+        before, now = state.processes["discrete"], steps["discrete"]
+        measured = _after(before, now, ask._replace(is_last=ends), ~state.is_again)
+        moved["discrete"] = _where(state.is_again, before, measured)
     if_diverged = jnp.where(diverged, StepStatus.DIVERGED, StepStatus.OK)
     steps["discrete"] = steps["discrete"]._replace(
         status=jnp.maximum(steps["discrete"].status, if_diverged).astype(jnp.int32)
@@ -196,17 +230,48 @@ def step_all(
     for one in steps.values():
         needs_more |= one.needs_more_eigs & ~diverged
     wanted_now = wanted & ~needs_more
-    rows = _rows(evaluations, options, state, moved, steps, reference, wanted_now)
+    windows = state.windows
+    if windows is not None:
+        is_counted = state.step > state.start_step
+        windows = add_step(windows, options.target_windows, steps, reference, is_counted)
+    rows = _rows(
+        evaluations, options, state._replace(windows=windows), moved, steps, reference, wanted_now
+    )
     ended = jnp.where(is_last, FINISHED, RUNNING)
     after = state._replace(
         step=jnp.where(hold, state.step, state.step + 1),
         outcome=jnp.where(diverged, RUN_DIVERGED, ended).astype(jnp.int32),
-        optimizer=jax.tree.map(
-            lambda old, new: jnp.where(hold, old, new), state.optimizer, following
-        ),
+        is_again=restarts,
+        optimizer=_where(hold, state.optimizer, following),
         processes=moved,
+        windows=None if windows is None else said(windows, wanted),
     )
+    if options.restart_every:
+        after = where_due(
+            restarts & ~needs_more, lambda state: _begin_anew(context, options, state), after
+        )
     return after, rows, wanted, needs_more
+
+
+def _begin_anew(context: FlowContext, options: PairedOptions, state: PairedState) -> PairedState:
+    """Return the state with all flows started where the optimizer is."""
+    t = _count(state.warmup + state.step + 1, state.start)
+    discrete = state.processes["discrete"]
+    start = start_at(context, t, state.optimizer, discrete.own.basis)
+    flows = {}
+    for name in options.flows:
+        anew = _started(context, process_named(name), start)
+        flows[name] = anew._replace(rows=state.processes[name].rows)
+    return state._replace(
+        start=start.params,
+        start_step=state.step,
+        processes={"discrete": discrete, **flows},
+        windows=_windows(options, start.params),
+    )
+
+
+def _where(condition: Array, first: Any, second: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), first, second)
 
 
 def _count(n: Array, like: Array) -> Float[Array, ""]:
@@ -231,7 +296,9 @@ def _step_optimizer(context: FlowContext, state: PairedState) -> tuple[Reference
         state=absorbed,
         has_spiked=~(point.value <= state.limits.start),
     )
-    return reference, Optimizer(optimizer.params, jnp.ones((), bool), following, absorbed)
+    before = optimizer.rule_state if context.options.restart_every else None
+    has_previous = jnp.ones((), bool)
+    return reference, Optimizer(optimizer.params, before, has_previous, following, absorbed)
 
 
 def _step_process(
@@ -261,8 +328,11 @@ def _undefined(shape: Any) -> Array:
     return jnp.full(shape.shape, nothing, shape.dtype)
 
 
-def _after(before: ProcessState, step: Step, ask: Ask) -> ProcessState:
-    """Return a process after its step; held where the run ends or the process does."""
+def _after(before: ProcessState, step: Step, ask: Ask, is_said: Array) -> ProcessState:
+    """Return a process after its step; held where the run ends or the process does.
+
+    An end that no row says (`is_said`) is not one yet: the process stays, and the next row says it.
+    """
     is_absent = step.status == ABSENT
     ended = step.status >= StepStatus.STOPPED
     keep = ask.is_last | ended
@@ -271,9 +341,9 @@ def _after(before: ProcessState, step: Step, ask: Ask) -> ProcessState:
     )
     rows = jnp.stack([~is_absent, is_doubtful]) & ask.wanted
     return ProcessState(
-        own=jax.tree.map(lambda old, new: jnp.where(keep, old, new), before.own, step.state),
+        own=_where(keep, before.own, step.state),
         params=jnp.where(is_absent, before.params, step.params),
-        status=jnp.where(ended, step.status, before.status).astype(jnp.int32),
+        status=jnp.where(ended & is_said, step.status, before.status).astype(jnp.int32),
         counts=before.counts.plus(step.counts),
         rows=before.rows + rows.astype(jnp.int32),
     )
@@ -301,11 +371,17 @@ def _rows(
         values = {
             **step.record,
             **distances(step, reference, observed, state.start),
+            "distance_to_half": half_distance(
+                step, state.processes[name].params, reference, state.step == state.start_step
+            ),
+            "start_step": state.start_step,
             **{column: x[i] for column, x in evaluated.items()},
         }
         if name in flows:
             at = flows.index(name)
             values |= {column: x[at] for column, x in predicted.items()}
+        if state.windows is not None:
+            values |= mean_columns(state.windows, options.target_windows, name)
         for column in process_named(name).trivial:
             values.pop(column, None)
         rows[name] = Row(state.step, step.status, moved[name].counts, values)

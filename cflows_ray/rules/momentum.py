@@ -75,6 +75,15 @@ class Filter(NamedTuple):
         """Q(-1) = b + aκ / (1 + β): what a gradient that alternates becomes."""
         return self.of_gradient + self.of_memory * self.intake / (1.0 + self.decay)
 
+    @property
+    def growth_gain(self) -> Float[Array, ""]:
+        """1/(1 + 2Q'(-1)/Q(-1)), Q'(-1) = -aκβ/(1+β)²: growth a step for each unit above the edge.
+
+        From z - 1 = -Q(z)λ at z = -(1 + ε) (docs/momentum-theory.md, "Two gains").
+        """
+        slope = -self.of_memory * self.intake * self.decay / (1.0 + self.decay) ** 2
+        return 1.0 / (1.0 + 2.0 * slope / self.fast_gain)
+
     def fastest_rate(self, eigenvalue: Float[Array, ""]) -> Float[Array, ""]:
         """Return a bound on the rates, per step, of the flow along an eigenvector of P⁻¹H.
 

@@ -171,6 +171,11 @@ class PreconditionedRule(AveragedRule):
             return sharpness
         return passed.fastest_rate(jnp.abs(sharpness) / passed.fast_gain)
 
+    def growth_gain(self, t: Float[Array, ""]) -> Float[Array, ""]:
+        """Return 1 without momentum, 1/(1 + 2Q'(-1)/Q(-1)) with it."""
+        passed = self._filter(t)
+        return jnp.ones_like(t) if passed is None else passed.growth_gain
+
     # Parts ----------------------------------------------------------------------------------
 
     def _filter(self, t: Float[Array, ""]) -> Filter | None:

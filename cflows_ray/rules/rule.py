@@ -166,6 +166,10 @@ class AveragedRule(UpdateRule):
         del t
         return sharpness
 
+    def growth_gain(self, t: Float[Array, ""]) -> Float[Array, ""]:
+        """Return g: just above the edge an oscillation grows at g (s - 2) a step."""
+        return jnp.ones_like(t)
+
 
 def traced(rule: UpdateRule, dtype: Any) -> UpdateRule:
     """Return a rule whose traced hyperparameters are arrays: an argument of compiled programs.

@@ -211,8 +211,9 @@ def row_before(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return what an entry of sweep.json, of whatever version, would be in the `runs` table.
 
     Example:
-        >>> row_before({"lr": 0.1, "flows": ["stable", "central"]})
-        {'scheme': 'euler', 'lr': 0.1, 'flows': 'stable,central'}
+        >>> row = row_before({"lr": 0.1, "flows": ["stable", "central"]})
+        >>> row["flows"], row["scheme"]
+        ('stable,central', 'euler')
     """
     row = absent_values("runs") | first_values(values.get("rule", "")) | dict(values)
     for name, value in row.items():

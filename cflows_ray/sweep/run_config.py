@@ -22,6 +22,8 @@ from cflows_ray.rules import RULES, AveragedRule, UpdateRule, all_hyperparameter
 from cflows_ray.workloads import CRITERIA, check_workload, describe
 
 SETTINGS = tuple(declared(Settings))
+# Those that are several words.
+LISTED = tuple(name for name, info in declared(Settings).items() if info.kind == "names")
 # Settings of a run that a sweep sets for all its grids and a grid may set for itself.
 SHARED = ("steps", "warmup", *SETTINGS)
 # The run ids of the first three rules were made when every run named these, null where a rule has
@@ -146,7 +148,7 @@ class RunConfig(Settings):
         return {
             **values,
             **self.hyper,
-            "flows": list(self.flows),
+            **{name: list(getattr(self, name)) for name in LISTED},
             "workload_options": dict(self.workload_options),
         }
 
@@ -164,7 +166,7 @@ class RunConfig(Settings):
         values = dict.fromkeys(IN_EVERY_ID) | {
             name: value
             for name, value in self.to_json().items()
-            if name not in known or value != known[name].absent
+            if name not in known or value != _as_json(known[name].absent)
         }
         before, after = (
             json.dumps(some, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -190,7 +192,7 @@ class RunConfig(Settings):
             "run_id": self.run_id,
             **self.to_json(),
             "workload_options": json.dumps(dict(self.workload_options), sort_keys=True),
-            "flows": ",".join(self.flows),
+            **{name: ",".join(getattr(self, name)) for name in LISTED},
         }
 
     def __str__(self) -> str:
@@ -200,6 +202,10 @@ class RunConfig(Settings):
         words = [self.rule, f"lr={self.lr:g}", *told, f"seed={self.seed}"]
         workload = describe(self.workload, self.workload_options)
         return f"{workload}/{self.criterion} {' '.join(words)}"
+
+
+def _as_json(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _short(value: Any) -> str:

@@ -237,7 +237,7 @@ def follow(name, loss, rule, state, steps, dtype):
 def state_of(rule, c, v, sign=1.0):
     empty = rule.init(c)
     split = Split(Whole(c, empty), Whole(v, empty))
-    return AlternatingState(split, jnp.full((), sign, c.dtype), jnp.ones((), c.dtype))
+    return AlternatingState(split, jnp.full((), sign, c.dtype), jnp.ones((), c.dtype), c)
 
 
 @pytest.mark.usefixtures("float64")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from cflows_ray import GradientDescent, RMSProp, run_paired
+from cflows_ray import GradientDescent, PairedOptions, PairedRun, Problem, RMSProp, run_paired
 from cflows_ray.rules import Adam
 from tests.networks import NETWORKS
 from tests.oracles import OracleRule
@@ -137,17 +137,12 @@ def test_persistence_stays(run):
     assert (row.num_gradients, row.num_hvps) == (0, 0)
 
 
-def test_corrected_flow_takes_more_substeps_as_it_sharpens_and_stops(monkeypatch):
-    from cflows_ray.flows import corrected
-
-    monkeypatch.setattr(corrected, "SHARPNESS_LIMIT", 2.2)
+def test_corrected_flow_takes_more_substeps_as_it_sharpens_and_stops():
     loss, w = NETWORKS["tanh_regression"]()
-    # a rule of its own, for a program of its own
-    result = run_paired(
-        loss, w, RMSProp(0.01, beta2=0.94), steps=40, warmup=WARMUP, dtype="float64",
-        flows=("corrected",),
-    )  # fmt: skip
-    rows = result.steps[result.steps.process == "corrected"]
+    options = PairedOptions(flows="corrected", dtype="float64", corrected_sharpness_limit=2.2)
+    run = PairedRun(Problem(lambda w, _: loss(w)), RMSProp(0.01, beta2=0.94), options)
+    rows = run.advance(run.start(w, steps=40, warmup=WARMUP, seed=0), 40)[1]
+    rows = rows[rows.process == "corrected"]
     assert rows.status.iloc[-1] == "stopped"
     assert rows.effective_sharpness.iloc[-1] > 2.2 >= rows.effective_sharpness.iloc[:-1].max()
     per_step = rows.num_gradients.diff().dropna()

@@ -138,6 +138,19 @@ def test_the_run_id_is_a_hash_of_the_whole_configuration() -> None:
         "num_eigs": 2,
         "record_every": 2,
         "dtype": "float64",
+        "target_windows": ("5", "loop"),
+        "restart_every": 10,
+        "seed_floor": "fraction",
+        "seed_roundings": 1.0,
+        "seed_fraction": 0.01,
+        "rod_rank": 3,
+        "covariance_rank": 3,
+        "alternating_substeps": 8,
+        "edge_substeps": 8,
+        "rod_substeps": 8,
+        "covariance_substeps": 8,
+        "corrected_substeps": 8,
+        "corrected_sharpness_limit": 10.0,
     }
     assert set(changes) == set(RUN.to_json())
     cross_entropy = {"workload": "digits_mlp"}  # the saddle has no criterion but its own
