@@ -1,0 +1,58 @@
+"""Does the central flow predict optimizers with momentum? Heavy ball, Nesterov, Adam and others.
+
+    python sweeps/momentum.py                       # all of it, an hour and a half on two cores
+    python sweeps/momentum.py --only adam nadam     # two rules
+    python docs/make_studies.py momentum            # tables and figures of docs/momentum.md
+
+Handwritten digits, three seeds, two learning rates a rule: the smaller one reaches the edge of
+stability gently, the larger one soon (found by runs of the optimizer alone). The first rate of each
+rule is run in float64 as well, because how long an oscillation takes to grow out of rounding noise
+depends on it.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from cflows_ray.sweep import Execution, Grid, SweepConfig, main
+
+NETWORK = {"num_examples": 300, "width": 16}
+
+RULES: tuple[tuple[str, tuple[float, float], dict[str, Any]], ...] = (
+    ("gradient_descent", (0.22, 0.25), {"momentum": 0.5}),
+    ("gradient_descent", (0.35, 0.4), {"momentum": 0.9}),
+    ("gradient_descent", (0.1, 0.12), {"momentum": 0.9, "nesterov": True}),
+    ("rmsprop", (4e-4, 8e-4), {"momentum": 0.9, "beta2": 0.99}),
+    ("adam", (0.01, 0.02), {"beta2": 0.99}),
+    ("adam", (0.03, 0.04), {"beta2": 0.999}),
+    ("adamw", (0.02, 0.03), {"beta2": 0.99, "weight_decay": 0.01}),
+    ("nadam", (0.002, 0.005), {"beta2": 0.99}),
+)
+"""Rule, learning rates, other hyperparameters."""
+
+
+def grids() -> Iterator[Grid]:
+    """Yield the grids: both rates in float32, the first in float64 too."""
+    for rule, lrs, more in RULES:
+        for rates, dtype in ((lrs, "float32"), (lrs[:1], "float64")):
+            yield Grid(
+                workload="digits_mlp",
+                rule=rule,
+                lrs=rates,
+                workload_options=NETWORK,
+                more={**more, "dtype": dtype},
+            )
+
+
+SWEEP = SweepConfig(
+    name="momentum",
+    grids=tuple(grids()),
+    seeds=(0, 1, 2),
+    steps=600,
+    warmup=30,
+    num_eigs=8,
+    flows=("midpoint", "stable", "central", "alternating", "rod"),
+    execution=Execution(chunk_steps=50),
+)
+
+if __name__ == "__main__":
+    main(SWEEP)
