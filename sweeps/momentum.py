@@ -1,8 +1,8 @@
 """Does the central flow predict optimizers with momentum? Heavy ball, Nesterov, Adam and others.
 
-    python sweeps/momentum.py                       # all of it, an hour and a half on two cores
+    python sweeps/momentum.py                       # all of it, about an hour on two cores
     python sweeps/momentum.py --only adam nadam     # two rules
-    python docs/make_studies.py momentum            # tables and figures of docs/momentum.md
+    python docs/make_study.py momentum results/momentum   # tables of docs/momentum.md
 
 Handwritten digits, three seeds, two learning rates a rule: the smaller one reaches the edge of
 stability gently, the larger one soon (found by runs of the optimizer alone). The first rate of each
@@ -50,7 +50,7 @@ SWEEP = SweepConfig(
     steps=600,
     warmup=30,
     num_eigs=8,
-    flows=("midpoint", "stable", "central", "alternating", "rod"),
+    flows=("midpoint", "stable", "central", "alternating"),
     execution=Execution(chunk_steps=50),
 )
 
