@@ -38,7 +38,7 @@ def score(folder: str) -> pd.DataFrame:
     """Return what `analysis.accuracy` says of a results folder, without what is the same in all."""
     frame = analysis.accuracy(folder)
     metrics = [metric.name for metric in analysis.METRICS if metric.name in frame]
-    observed = [name for name in frame if name.endswith("_observed")]
+    observed = [name for name in map(str, frame) if name.endswith("_observed")]
     keys = cell_keys(frame)
     kept = [*CONTEXT[:1], *keys, *CONTEXT[1:], *metrics, *observed]
     return frame[[name for name in kept if name in frame]].reset_index(drop=True)
@@ -57,7 +57,7 @@ def keep(frame: pd.DataFrame, name: str) -> Path:
 
 def keys_of(frame: pd.DataFrame) -> list[str]:
     """Return the columns that make a cell: those between the run's id and its seed."""
-    names = list(frame)
+    names = [str(name) for name in frame]
     return names[names.index("run_id") + 1 : names.index("seed")]
 
 
