@@ -45,6 +45,7 @@ def forecasts():
     return whole(make())
 
 
+@pytest.mark.slow
 def test_every_row_says_when_its_flows_started(forecasts):
     rows = forecasts[1]
     counts = rows.groupby(["step", "process"]).size()
@@ -54,6 +55,7 @@ def test_every_row_says_when_its_flows_started(forecasts):
     assert (rows.start_step == expected).all()
 
 
+@pytest.mark.slow
 def test_forecasts_are_the_rows_of_a_run_that_starts_there(forecasts):
     rows = forecasts[1]
     run = make(restart_every=0, num_eigs=forecasts[0].num_eigs)
@@ -71,6 +73,7 @@ def test_forecasts_are_the_rows_of_a_run_that_starts_there(forecasts):
     assert fresh.start_step.eq(0).all()
 
 
+@pytest.mark.slow
 def test_forecasts_do_not_depend_on_how_a_run_is_cut(forecasts):
     """Nor on resuming from a checkpoint; the tracked directions grew on the way."""
     assert forecasts[0].num_eigs > 1

@@ -135,6 +135,7 @@ def floor(params):
     return 0.5 * params["y"] * params["x"] ** 2 - SPEED * params["y"]
 
 
+@pytest.mark.slow
 def test_growth_rate_and_loop_period_on_the_floor_of_a_valley_with_momentum():
     """The curvature rises at ηε/(1-β) a step, the edge is at 2(1+β)/η, and G = (1+β)/(1-β)."""
     beta, lr = 0.5, 0.5
@@ -160,6 +161,7 @@ def test_gain_of_the_filters_is_that_of_the_theory(beta):
     assert nesterov(beta).growth_gain == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_growth_rate_is_that_of_the_stable_flow():
     """Where the central flow meets the edge both are at one point: r is ds/dt there."""
     result = run_paired(
