@@ -8,9 +8,16 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from analysis.measure import DEFAULT_BANDWIDTH, DEFAULT_TOLERANCE, study
+from analysis.measure import DEFAULT_BANDWIDTH, DEFAULT_TOLERANCE, accuracy, study
 from analysis.read import load
-from analysis.report import FORMATS, accuracy_text, study_tables, write_report, write_tables
+from analysis.report import (
+    FORMATS,
+    accuracy_text,
+    precision_lines,
+    study_tables,
+    write_report,
+    write_tables,
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,6 +26,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(given)
     try:
         results = load(options.results, sweep=options.sweep, on_bad_file="skip")
+        if options.precision:
+            for line in precision_lines(accuracy(results, flows=("central", "stable"))):
+                print(line)
+            return 0
         found = study(results, bandwidth=options.bandwidth, tolerance=options.tolerance)
     except (FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -62,6 +73,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--format", action="append", choices=FORMATS, default=[],
         help="also write the tables in this format; may be given several times",
+    )  # fmt: skip
+    parser.add_argument(
+        "--precision", action="store_true",
+        help="only print how well the median ratio of central and stable is known, a cell a line",
     )  # fmt: skip
     parser.add_argument(
         "--figures", choices=("png", "pdf", "svg"), default="png",

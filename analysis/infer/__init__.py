@@ -18,6 +18,7 @@ from analysis.infer.comparison import compare
 from analysis.infer.covariance import covariance_fit
 from analysis.infer.intervals import LEVEL, RESAMPLES, mean_interval, median_interval, wilson
 from analysis.infer.ranking import Ranking, rank
+from analysis.infer.sequential import median_sequence, ratio_precision
 from analysis.infer.summary import DEFAULT_SEED, summarize
 from analysis.infer.survival import kaplan_meier, median_horizon
 from analysis.infer.trends import lr_trend, trends
@@ -39,8 +40,10 @@ __all__ = [
     "mean_interval",
     "median_horizon",
     "median_interval",
+    "median_sequence",
     "panel_keys",
     "rank",
+    "ratio_precision",
     "summarize",
     "swept",
     "trends",

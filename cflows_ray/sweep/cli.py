@@ -20,11 +20,12 @@ from typing import Annotated, Any, NoReturn, get_type_hints
 import tyro
 from rich.console import Console
 
-from cflows_ray.checks import ConfigError, one_of, require
+from cflows_ray.checks import ConfigError, integer, one_of, require
 from cflows_ray.declare import Declared, declared
 from cflows_ray.flows import Settings
 from cflows_ray.rules import RULES, hyperparameters
 from cflows_ray.store import OtherSchema, Results, Storage, StorageError, SweepLocked
+from cflows_ray.sweep.adaptive import cells_of, measured, next_round, share
 from cflows_ray.sweep.config import Grid, SweepConfig
 from cflows_ray.sweep.data import check_all_data
 from cflows_ray.sweep.display import Display, print_whole, say
@@ -35,6 +36,8 @@ from cflows_ray.sweep.provenance import commit
 from cflows_ray.sweep.run_config import SETTINGS
 from cflows_ray.sweep.sampling import Distribution
 from cflows_ray.sweep.summaries import pilots_in_words, plan_table, summary_table
+
+INTERRUPTED = 130  # exit code of a launch that a person stopped
 
 
 def _as_study(metavar: str) -> Any:
@@ -106,6 +109,11 @@ class Options:
     """A short trial of everything: a run per workload, criterion and rule, a few steps."""
     dry_run: _Flag = False
     """Say what would run, what is done and how long it may take; start nothing."""
+    until_halfwidth: _Text = None
+    """Then give more seeds to each cell until the confidence interval of the median distance of the
+    central flow, relative to the stable flow's, is so narrow on either side (10%)."""
+    budget: _Integer = None
+    """Most runs that --until-halfwidth adds."""
     verbose: _Flag = False
     """With --dry-run: list every run that would be carried out."""
     retry_failed: _Flag = False
@@ -343,11 +351,42 @@ def _changed(
 
 def launch(sweep: SweepConfig, options: Options, console: Console) -> int:
     """Say what is to do, do it, say what came of it; return the exit code."""
+    _check_budget(options)
     storage = Storage(sweep.execution.storage, sweep.name)
     say(console, f"{sweep.name} in {storage.location}")
     with contextlib.ExitStack() as cluster:
         sweep = _with_pilots(sweep, storage, options, console, cluster)
+        if options.until_halfwidth is not None and not options.dry_run:
+            return _until_precise(sweep, storage, options, console)
         return _carry_out(sweep, storage, options, console)
+
+
+def _check_budget(options: Options) -> None:
+    """Raise `ConfigError` unless width and budget are given together, and can be."""
+    if options.until_halfwidth is None:
+        ok = options.budget is None
+        require(ok, "budget", "left out without until_halfwidth", options.budget)
+        return
+    share("until_halfwidth", options.until_halfwidth)
+    if options.budget is None:
+        raise ConfigError("budget must be given with until_halfwidth, got nothing")
+    integer("budget", options.budget, 1)
+
+
+def _until_precise(sweep: SweepConfig, storage: Storage, options: Options, console: Console) -> int:
+    """Carry out a sweep, then more seeds of its wide cells until all are known or all is spent."""
+    halfwidth = share("until_halfwidth", str(options.until_halfwidth))
+    code, before = _carry_out(sweep, storage, options, console), -1
+    while code != INTERRUPTED:
+        cells = cells_of(sweep, measured(storage.location))
+        following = next_round(sweep, cells, halfwidth, options.budget or 0)
+        say(console, following.words)
+        size = sum(cell.size for cell in cells)
+        if following.sweep is None or size == before:  # nothing has ended: runs that are given up
+            break
+        before = size
+        code = _carry_out(following.sweep, storage, options, console)
+    return code
 
 
 def _with_pilots(
@@ -417,7 +456,7 @@ def _carry_out(sweep: SweepConfig, storage: Storage, options: Options, console: 
     say(console, f"results: {storage.location}")
     if len(asked) < len(sweep.runs):
         say(console, f"{len(sweep.runs) - len(asked)} runs are not done; go on with: {again}")
-        return 130 if outcome.interrupted else 1
+        return INTERRUPTED if outcome.interrupted else 1
     say(console, f"analyse: python -m analysis {shlex.quote(_for_person(storage))}")
     return 1 if any(row["status"] == "failed" for row in asked) else 0
 
