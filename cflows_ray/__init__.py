@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         RMSProp,
         ScalarAdam,
         ScalarRMSProp,
+        from_optax,
     )
 
 __version__ = "0.2.0"
@@ -46,6 +47,7 @@ _HOME = {
     "PairedResult": "cflows_ray.paired.call",
     "PairedRun": "cflows_ray.paired.run",
     "forget_programs": "cflows_ray.paired.run",
+    "from_optax": "cflows_ray.rules",
     "run_paired": "cflows_ray.paired.call",
     "Problem": "cflows_ray.problem",
 }
@@ -64,6 +66,7 @@ __all__ = [
     "ScalarAdam",
     "ScalarRMSProp",
     "forget_programs",
+    "from_optax",
     "run_paired",
 ]
 

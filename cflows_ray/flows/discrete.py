@@ -6,6 +6,8 @@ here stands what its rows say: loss, gradient norm, effective eigenvalues.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -63,16 +65,18 @@ Measured = tuple[Recorded, Tracked, Array, Array, Array]
 
 def _measure(context: FlowContext, state: Tracked, reference: Reference) -> Measured:
     options, point = context.options, reference.linear
-    eig = effective_eigenpairs(
-        point,
-        context.rule.edge_preconditioner(reference.t, reference.state),
-        state,
-        options,
-        tolerance=options.record_eig_tolerance,
-    )
-    record = {
+    record: dict[str, Any] = {
         "train_loss": point.value,
         "grad_norm_sq": jnp.vdot(point.grad, point.grad),
+    }
+    metric = context.rule.edge_preconditioner(reference.t, reference.state)
+    if metric is None:  # where the edge is, is not known: nothing to track
+        none = jnp.zeros((), jnp.int32)
+        return record, state, none, as_status(StepStatus.OK), jnp.zeros((), bool)
+    eig = effective_eigenpairs(
+        point, metric, state, options, tolerance=options.record_eig_tolerance
+    )
+    record |= {
         "eig_residual": worst_required_residual(eig, options.near_threshold),
         **spectrum_columns(eig.eigvals, options.critical_threshold),
     }

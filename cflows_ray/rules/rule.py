@@ -6,7 +6,7 @@ gradient descent in that metric is unstable when an eigenvalue of P^{-1/2} H P^{
 A rule owns its state, any pytree of arrays that nobody else looks into, and says
 
 - what the optimizer does: `init`, `absorb` (s' = U(s, g)) and `step` (w'). Enough for the processes
-  `discrete` and `midpoint`; that is an `UpdateRule`.
+  `discrete` and `midpoint`; that is an `UpdateRule`. It may know its edge of stability besides.
 - what a flow must know besides (`AveragedRule`): `motion`, dw/dt and ds/dt as a function of the
   gradient's moments while the iterate oscillates, and `edge_preconditioner`, the metric Q̂ in which
   the edge of stability is at 2. Without momentum Q̂ = P.
@@ -105,7 +105,16 @@ class UpdateRule(abc.ABC):
 
     def check_schedule(self, num_steps: int) -> None:
         """Raise `ConfigError` where the schedule is a function that fails within so many steps."""
-        check_factors(self.schedule, num_steps)
+        check_factors(getattr(self, "schedule", "constant"), num_steps)
+
+    def edge_preconditioner(self, t: Float[Array, ""], state: PyTree) -> Float[Array, "..."] | None:
+        """Return the diagonal of Q̂, scalar or (d,), positive; s has absorbed a gradient.
+
+        An eigenvalue of Q̂^{-1/2} H Q̂^{-1/2} above 2 makes the optimizer oscillate. None where that
+        is not known: effective eigenvalues are then null.
+        """
+        del t, state
+        return None
 
     def check_integration(self, longest: float) -> None:
         """Raise `ConfigError` where a flow of this rule can't be integrated with such substeps.
@@ -148,10 +157,7 @@ class AveragedRule(UpdateRule):
 
     @abc.abstractmethod
     def edge_preconditioner(self, t: Float[Array, ""], state: PyTree) -> Float[Array, "..."]:
-        """Return the diagonal of Q̂, scalar or (d,), positive; s has absorbed a gradient.
-
-        An eigenvalue of Q̂^{-1/2} H Q̂^{-1/2} above 2 makes the optimizer oscillate.
-        """
+        """Return the diagonal of Q̂, scalar or (d,), positive; s has absorbed a gradient."""
 
     def admissible(self, state: PyTree, safe: PyTree) -> PyTree:
         """Return the state, with what it may not be (a negative variance) taken from `safe`."""
