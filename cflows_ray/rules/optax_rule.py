@@ -1,8 +1,9 @@
 """Any optax transformation as a rule: what the processes `discrete` and `midpoint` need of one.
 
-A flow must know how a rule moves in the mean, which the code does not say: it is refused. The edge of stability is found from the code, where the transformation filters gradients linearly
-and acts on every parameter by itself (`response.py`): `optax.sgd`, `rmsprop`, `adam`, `adamw`,
-`nadam`, `amsgrad` and their like. Elsewhere (`optax.lion`, `lamb`) effective sharpness is null.
+A flow must know how a rule moves in the mean, which the code does not say: it is refused. The edge
+of stability is found from the code, where the transformation filters gradients linearly and acts on
+every parameter by itself (`response.py`): `optax.sgd`, `rmsprop`, `adam`, `adamw`, `nadam` and
+their like. Elsewhere (`optax.lion`, `lamb`) effective sharpness is null.
 """
 
 from __future__ import annotations

@@ -180,7 +180,7 @@ def find_filtering(
 def _signs(
     init: Callable[[Array], PyTree], update: Update, grads: list[Array]
 ) -> tuple[bool, ...] | None:
-    """Say of every leaf whether its sign follows the gradients; None if one is neither odd nor even."""
+    """Say of every leaf whether it is odd in the gradients; None if one is neither odd nor even."""
     nothing = jnp.zeros_like(grads[0])
     ends = []
     for sign in (1.0, -1.0):
