@@ -87,13 +87,16 @@ class Filter(NamedTuple):
     def fastest_rate(self, eigenvalue: Float[Array, ""]) -> Float[Array, ""]:
         """Return a bound on the rates, per step, of the flow along an eigenvector of P⁻¹H.
 
-        dm/dt = ((β-1) m + κλx)/β, dx/dt = -(a m + bλx): the larger of |trace| and √determinant.
+        dm/dt = ((β-1) m + κλx)/β, dx/dt = -(a m + bλx): the larger of |trace| and √determinant. But
+        `drift` integrates the filter's own decay exactly, so no more than Q(1)λ, which is the rate
+        of x with a filter that has settled, and λ where β → 0.
         """
         damping = (1.0 - self.decay) / self.decay
         trace = damping + self.of_gradient * eigenvalue
         rotation = self.of_memory * self.intake * eigenvalue / self.decay
         determinant = damping * self.of_gradient * eigenvalue + rotation
-        return jnp.maximum(trace, jnp.sqrt(jnp.abs(determinant)))
+        coupled = jnp.maximum(trace, jnp.sqrt(jnp.abs(determinant)))
+        return jnp.minimum(coupled, self.slow_gain * eigenvalue)
 
 
 def heavy_ball(decay: Float[Array, ""] | float) -> Filter:
