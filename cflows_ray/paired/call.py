@@ -62,8 +62,8 @@ def run_paired(
             data count as they are then. A second call that computes the same, whatever learning
             rate, β₂, ε, seed or values of captured arrays, compiles nothing.
         params: any pytree of floating-point arrays.
-        rule: an update rule of `cflows_ray`, such as `Adam(lr=1e-3)`, or `from_optax(...)`, for which
-            only "midpoint" is defined.
+        rule: an update rule of `cflows_ray`, such as `Adam(lr=1e-3)`, or `from_optax(...)`, which
+            has midpoints only.
         data: pytree of arrays given to `loss_fn`, if any.
         steps: optimizer steps after the common starting point.
         flows: processes beside the optimizer: "stable", "central", "midpoint".
