@@ -30,7 +30,10 @@ def main(arguments: list[str] | None = None) -> int:
             for line in precision_lines(accuracy(results, flows=("central", "stable"))):
                 print(line)
             return 0
-        found = study(results, bandwidth=options.bandwidth, tolerance=options.tolerance)
+        found = study(
+            results, bandwidth=options.bandwidth, tolerance=options.tolerance,
+            workers=options.workers, cache=options.cache,
+        )  # fmt: skip
     except (FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -89,6 +92,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--tolerance", type=float, default=DEFAULT_TOLERANCE,
         help="relative distance at which a prediction counts as lost (default: %(default)g)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--workers", type=int, default=None, metavar="N",
+        help="processes to score runs in (default: one a processor core)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--no-cache", dest="cache", action="store_false",
+        help="score every run again, and keep no scores in the folder `analysis` of a sweep",
     )  # fmt: skip
     return parser
 

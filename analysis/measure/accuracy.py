@@ -7,21 +7,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from analysis.measure.formulas import DEFAULT_TOLERANCE
 from analysis.measure.frames import Frames, tables_of
+from analysis.measure.many_runs import scored_tables
 from analysis.measure.metric import Metric
 from analysis.measure.metrics import all_metrics
-from analysis.measure.scoring import (
-    accuracy_frame,
-    columns_read,
-    ended_runs,
-    run_rows,
-    score,
-)
+from analysis.measure.scored import Plan, score_runs
+from analysis.measure.scoring import columns_read, ended_runs, score, scored_frame
 from analysis.measure.side_by_side import Scoring
 from analysis.measure.smoothing import DEFAULT_BANDWIDTH
-from analysis.read import Source, Trace
+from analysis.read import Results, Source, Trace
 
 
 def accuracy(
@@ -60,12 +57,14 @@ def accuracy(
     9    stable            0.25
     """
     scoring = Scoring(bandwidth, tolerance, None if flows is None else tuple(flows))
-    tables = tables_of(results)
-    rows = []
-    for run, trace in ended_runs(tables, columns_read(tables)):
-        scored = score(trace, scoring) if trace is not None else []
-        rows += run_rows(run, scored, tables, scoring)
-    return accuracy_frame(rows, tables.runs)
+    tables, plan = tables_of(results), Plan(scoring)
+    columns = columns_read(tables)
+    if isinstance(tables, Results):
+        found = list(scored_tables(tables, plan, columns))
+    else:
+        found = [score_runs(tables.traces(columns), plan, ())]
+    scored = pa.concat_tables([plan.schema.empty_table(), *found])
+    return scored_frame(scored, tables, scoring)
 
 
 def bandwidth_sensitivity(
@@ -83,7 +82,7 @@ def bandwidth_sensitivity(
     tables = tables_of(results)
     rows: list[dict[str, Any]] = []
     for run, trace in ended_runs(tables, columns_read(tables, smoothed_metrics())):
-        if trace is not None and run["status"] == "finished":
+        if run["status"] == "finished":
             rows += sensitivity_rows(trace, bandwidths)
     return sensitivity_table(rows)
 
@@ -107,7 +106,7 @@ def sensitivity_rows(trace: Trace, bandwidths: Sequence[float]) -> list[dict[str
 
 
 def sensitivity_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Table of `bandwidth_sensitivity` from the rows of `sensitivity_rows`."""
+    """Table of `bandwidth_sensitivity` from the rows of `sensitivity_rows`, or their means."""
     smoothed = smoothed_metrics()
     frame = pd.DataFrame(rows, columns=["flow", "bandwidth", *(m.name for m in smoothed)])
     long = frame.melt(["flow", "bandwidth"], var_name="metric").dropna(subset="value")

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from analysis.measure.accuracy import sensitivity_rows, sensitivity_table
-from analysis.measure.formulas import DEFAULT_TOLERANCE, relative_distance
-from analysis.measure.scoring import (
-    accuracy_frame,
-    columns_read,
-    ended_runs,
-    run_rows,
-    score,
-)
+from analysis.measure.accuracy import sensitivity_table, smoothed_metrics
+from analysis.measure.formulas import DEFAULT_TOLERANCE
+from analysis.measure.many_runs import scored_tables
+from analysis.measure.scored import CURVE, POINTS, Plan, at
+from analysis.measure.scoring import columns_read, scored_frame
 from analysis.measure.side_by_side import Scoring
 from analysis.measure.smoothing import DEFAULT_BANDWIDTH
-from analysis.measure.variances import VARIANCE_COLUMNS, points_frame, variance_points
-from analysis.read import Results, Source, Trace, common_steps, declare_like, opened
+from analysis.measure.variances import VARIANCE_COLUMNS, points_frame
+from analysis.read import Results, Source, declare_like, opened
 
-CURVE_POINTS = 200  # of a run's distance curve: bounds memory, and a figure shows no more
+CURVE_RUNS, POINT_RUNS = 1_000, 4_000
+"""Finished runs of which curves, and points of variances, are kept: of more, a random sample."""
+
+_SAMPLE_SEED = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,9 +36,11 @@ class Study:
         accuracy: as from `analysis.accuracy`.
         sensitivity: as from `analysis.bandwidth_sensitivity`, at half, once and twice the
             bandwidth.
-        points: as from `analysis.covariance_points`.
-        curves: relative distance over time of finished runs, at most 200 steps each: columns
-            `run_id`, `workload`, `criterion`, `rule`, `lr`, `seed`, `flow`, `step`, `distance`.
+        points: as from `analysis.covariance_points`; of more than 4,000 finished runs, a random
+            sample.
+        curves: relative distance over time of finished runs, at most 100 steps each: columns
+            `run_id`, `workload`, `criterion`, `rule`, `lr`, `seed`, `flow`, `step`, `distance`; of
+            more than 1,000 finished runs, a random sample.
         bandwidth: of the time average, in steps.
         tolerance: of the prediction horizon.
     """
@@ -55,38 +59,49 @@ def study(
     *,
     bandwidth: float = DEFAULT_BANDWIDTH,
     tolerance: float = DEFAULT_TOLERANCE,
+    workers: int | None = 1,
+    cache: bool = False,
 ) -> Study:
     """Stream the steps once and gather every table and curve of the report.
 
-    `results` is from `load`, or the path of a folder. Holds one run's steps at a time, and per run
-    a few hundred numbers. Raises `ResultsError` if the results were loaded without the process
-    `discrete`.
+    Args:
+        results: from `load`, or the path of a folder.
+        bandwidth: of the Gaussian time average, in steps.
+        tolerance: relative distance at which a prediction counts as lost.
+        workers: processes to score runs in, None for one a core; small studies take one anyway.
+            With more, a script must call this under `if __name__ == "__main__":`, because they
+            begin by importing it.
+        cache: keep the scores of runs in the folder `analysis` of each sweep, and take those that
+            are there: an interrupted study goes on, a later one reads only new runs.
+
+    Holds a few batches of runs' steps at a time, and per run and flow some fifty numbers. Raises
+    `ResultsError` if the results were loaded without the process `discrete`.
 
     >>> found = study(load(example_sweep))
     >>> len(found.accuracy), sorted(found.curves["flow"].unique())
     (12, ['central', 'stable'])
     """
-    scoring = Scoring(bandwidth, tolerance)
     results = opened(results)
-    others = [bandwidth / 2, bandwidth * 2]
-    rows: list[dict[str, Any]] = []
-    sensitivity: list[dict[str, Any]] = []
-    points: list[dict[str, Any]] = []
-    curves: list[dict[str, Any]] = []
-    for run, trace in ended_runs(results, _columns(results)):
-        scored = list(score(trace, scoring)) if trace is not None else []
-        rows += run_rows(run, scored, results, scoring)
-        if trace is not None and run["status"] == "finished":
-            sensitivity += [row | {"bandwidth": bandwidth} for row in scored]
-            sensitivity += sensitivity_rows(trace, others)
-            points += variance_points(trace, bandwidth)
-            curves += distance_curves(trace)
+    plan = Plan(Scoring(bandwidth, tolerance), (bandwidth / 2, bandwidth * 2), for_study=True)
+    is_finished = results.runs["status"].astype("str") == "finished"
+    finished = np.sort(results.runs.loc[is_finished, "run_id"].astype("str").to_numpy())
+    with_curve, with_points = _sample(finished, CURVE_RUNS), _sample(finished, POINT_RUNS)
+    means = _Means(plan)
+    numbers, points, curves = [], [], []
+    beside = {*POINTS, *CURVE, *(at(m, b) for m in smoothed_metrics() for b in plan.others)}
+    plain = [name for name in plan.schema.names if name not in beside]
+    for table in scored_tables(results, plan, _columns(results), workers=workers, cache=cache):
+        numbers.append(table.select(plain))
+        means.add(table.filter(pc.is_in(table["run_id"], pa.array(finished))))
+        points.append(_long(table, POINTS, with_points))
+        curves.append(_long(table, CURVE, with_curve))
+    scored = pa.concat_tables([plan.schema.empty_table().select(plain), *numbers])
     return Study(
         results=results,
-        accuracy=accuracy_frame(rows, results.runs),
-        sensitivity=sensitivity_table(sensitivity),
-        points=points_frame(points, results.runs),
-        curves=_curves_frame(curves, results.runs),
+        accuracy=scored_frame(scored, results, plan.scoring),
+        sensitivity=sensitivity_table(means.rows()),
+        points=points_frame(_together(points, POINTS, results), results.runs),
+        curves=_curves_frame(_together(curves, CURVE, results), results.runs),
         bandwidth=bandwidth,
         tolerance=tolerance,
     )
@@ -98,43 +113,65 @@ def _columns(results: Results) -> list[str]:
     return list(dict.fromkeys([*columns_read(results), *sorted(own)]))
 
 
-def distance_curves(trace: Trace) -> list[dict[str, Any]]:
-    """Relative distance of each flow over time, thinned: `run_id`, `flow`, `step`, `distance`."""
-    optimizer = trace.scored("discrete") if "discrete" in trace.processes else None
-    parts: list[dict[str, Any]] = []
-    for flow in trace.flows if optimizer is not None else []:
-        assert optimizer is not None  # for the type checker
-        columns = trace.scored(flow)
-        step, here, there = common_steps(columns["step"], optimizer["step"])
-        relative = relative_distance(
-            columns["distance_to_discrete"][here], optimizer["distance_from_start"][there]
-        )
-        every = max(1, -(-len(optimizer["step"]) // CURVE_POINTS))
-        parts.append(
-            {
-                "run_id": trace.run_id,
-                "flow": flow,
-                # Copies: a view would keep the whole series in memory.
-                "step": step[::every].copy(),
-                "distance": relative[::every].copy(),
-            }
-        )
-    return parts
+def _sample(run_ids: np.ndarray, most: int) -> pa.Array:
+    """At most so many of some runs; the same ones for the same runs."""
+    if len(run_ids) > most:
+        run_ids = np.random.default_rng(_SAMPLE_SEED).choice(run_ids, most, replace=False)
+    return pa.array(run_ids, pa.string())
 
 
-def _curves_frame(curves: list[dict[str, Any]], runs: pd.DataFrame) -> pd.DataFrame:
+class _Means:
+    """Means of the smoothed metrics over runs, by flow and bandwidth, as the runs come."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._sums: dict[tuple[str, float], dict[str, np.ndarray]] = {}
+
+    def add(self, scored: pa.Table) -> None:
+        """Take in runs."""
+        for flow in scored["flow"].unique().drop_null().to_pylist():
+            rows = scored.filter(pc.equal(scored["flow"], flow))
+            once = self._plan.scoring.bandwidth
+            for bandwidth in (once, *self._plan.others):
+                sums = self._sums.setdefault((flow, bandwidth), {})
+                for m in smoothed_metrics():
+                    name = m.name if bandwidth == once else at(m, bandwidth)
+                    values = rows[name].to_numpy()
+                    values = values[~np.isnan(values)]
+                    sums[m.name] = sums.get(m.name, 0) + np.array([values.sum(), len(values)])
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per flow and bandwidth, with the mean of each metric."""
+        return [
+            {"flow": flow, "bandwidth": float(bandwidth)}
+            | {name: total / n if n else np.nan for name, (total, n) in sums.items()}
+            for (flow, bandwidth), sums in self._sums.items()
+        ]
+
+
+def _long(scored: pa.Table, names: Sequence[str], run_ids: pa.Array) -> pa.Table:
+    """Turn lists of some runs into rows: `run_id`, `flow` and a column for each list."""
+    rows = scored.filter(pc.is_in(scored["run_id"], run_ids)).combine_chunks()
+    parents = pc.list_parent_indices(rows[names[0]])
+    columns = {name: rows[name].take(parents) for name in ("run_id", "flow")}
+    return pa.table(columns | {name: pc.list_flatten(rows[name]) for name in names})
+
+
+def _together(tables: Sequence[pa.Table], names: Collection[str], results: Results) -> pd.DataFrame:
+    """One frame of `_long`, in the order of the table `runs`, whichever was read first."""
+    if not tables:
+        return pd.DataFrame(columns=["run_id", "flow", *names])
+    frame = pa.concat_tables(tables).to_pandas()
+    order: Mapping[str, int] = {r: i for i, r in enumerate(results.runs["run_id"].astype("str"))}
+    return frame.sort_values("run_id", key=lambda c: c.map(order), kind="stable", ignore_index=True)
+
+
+def _curves_frame(curves: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     names = ["run_id", "workload", "criterion", "rule", "lr", "seed"]
-    if not curves:
+    long = curves.rename(columns={"curve_step": "step", "curve_distance": "distance"})
+    if long.empty:
         return pd.DataFrame(columns=[*names, "flow", "step", "distance"])
-    lengths = [len(c["step"]) for c in curves]
-    long = pd.DataFrame(
-        {
-            "run_id": np.repeat([c["run_id"] for c in curves], lengths),
-            "flow": np.repeat([c["flow"] for c in curves], lengths),
-            "step": np.concatenate([c["step"] for c in curves]),
-            "distance": np.concatenate([c["distance"] for c in curves]),
-        }
-    )
+    long["distance"] = long["distance"].astype("float64")
     frame = runs[names].merge(long, on="run_id", how="right")
     frame.attrs = {"units": {"step": "steps", "distance": ""}}
     return declare_like(frame, runs)

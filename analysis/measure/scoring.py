@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from analysis.measure.frames import Tables
 from analysis.measure.metric import Metric
@@ -62,42 +63,78 @@ def check_optimizer(results: Tables) -> None:
 
 def ended_runs(
     results: Tables, columns: Iterable[str]
-) -> Iterator[tuple[Mapping[str, Any], Trace | None]]:
-    """Stream the runs that have ended: each row of `runs` with its trace, None without steps.
+) -> Iterator[tuple[Mapping[str, Any], Trace]]:
+    """Stream the runs that have ended and have steps: each row of `runs` with its trace.
 
     Raises `ResultsError` if the results were loaded without the process `discrete`.
     """
     check_optimizer(results)
     runs = results.runs[results.runs["status"].astype("str") != "running"]
     rows: list[Any] = runs.to_dict("records")
-    waiting = {str(row["run_id"]): row for row in rows}
+    ended = {str(row["run_id"]): row for row in rows}
     for trace in results.traces(columns):
-        if trace.run_id in waiting:
-            yield waiting.pop(trace.run_id), trace
-    for row in waiting.values():
-        yield row, None
+        if trace.run_id in ended:
+            yield ended[trace.run_id], trace
 
 
-def run_rows(
-    run: Mapping[str, Any], scored: Iterable[dict[str, Any]], results: Tables, scoring: Scoring
-) -> list[dict[str, Any]]:
-    """Rows of `accuracy` of one run: those scored, and `no_data` for its other flows.
+def scored_frame(scored: pa.Table, results: Tables, scoring: Scoring) -> pd.DataFrame:
+    """Frame of `accuracy` from a table of scored runs, with rows for what has no steps.
 
     So that a run without readable steps, or a flow without any, is counted all the same.
     """
-    rows = list(scored)
+    runs = results.runs[results.runs["status"].astype("str") != "running"]
+    place = pd.Series(np.arange(len(runs)), index=runs["run_id"].astype("str").to_numpy())
+    flow = scored["flow"].to_pylist()
+    keep = np.array([name is not None for name in flow], dtype=bool)
+    found = scored.filter(pa.array(keep))
+    at = place.loc[scored["run_id"].to_pylist()].to_numpy()[keep]
+    there = dict[int, set[str]]()
+    for i, name in zip(at.tolist(), found["flow"].to_pylist(), strict=True):
+        there.setdefault(i, set()).add(name)
+    lost = [
+        (i, name)
+        for i, listed in enumerate(runs["flows"].astype("object").tolist())
+        for name in sorted(_listed(listed, results, scoring) - there.get(i, set()))
+    ]
+    numbers = found.drop_columns(["run_id"]).to_pandas()
+    if lost:
+        names = pd.DataFrame({"flow": [name for _, name in lost], "flow_status": "no_data"})
+        numbers = pd.concat([numbers, names], ignore_index=True) if len(numbers) else names
+    names = ["run_id", "sweep", *configuration_of(results.runs), "seed"]
+    identity = _bare(runs[[*names, "status"]]).rename(columns={"status": "run_status"})
+    identity = identity.take(np.append(at, [i for i, _ in lost]).astype(np.int64))
+    for name in identity:
+        identity[name] = _without_nulls(identity[name])
+    whole = pd.concat([identity.reset_index(drop=True), numbers], axis=1)
+    return accuracy_frame(whole, results.runs)
+
+
+def _listed(listed: Any, results: Tables, scoring: Scoring) -> set[str]:
+    """Flows that a run was configured with, of those that are scored."""
     processes = processes_of(results.runs)
-    listed = str(run["flows"]).split(",") if pd.notna(run["flows"]) else []
-    flows = {f for f in listed if f and processes[f]["predicts"]}
-    absent = flows - {str(row["flow"]) for row in rows}
-    wanted = absent if scoring.flows is None else absent.intersection(scoring.flows)
-    lost = [{"flow": f, "flow_status": "no_data"} for f in wanted if not results.leaves_out(f)]
-    names = ("run_id", "sweep", *configuration_of(results.runs), "seed")
-    identity = {"run_status": run["status"]} | {name: run[name] for name in names}
-    return [identity | row for row in [*rows, *lost]]
+    flows = {f for f in (str(listed).split(",") if pd.notna(listed) else []) if f}
+    wanted = {f for f in flows if processes[f]["predicts"] and not results.leaves_out(f)}
+    return wanted if scoring.flows is None else wanted.intersection(scoring.flows)
 
 
-def accuracy_frame(rows: list[dict[str, Any]], runs: pd.DataFrame | None = None) -> pd.DataFrame:
+def _bare(frame: pd.DataFrame) -> pd.DataFrame:
+    frame = frame.copy(deep=False)
+    frame.attrs = {}
+    return frame
+
+
+def _without_nulls(values: pd.Series) -> pd.Series:
+    """Take integers and flags without nulls as such; with some, as objects."""
+    if not isinstance(values.dtype, pd.Int64Dtype | pd.BooleanDtype):
+        return values
+    if values.isna().any():
+        return values.astype("object")
+    return values.astype(values.dtype.numpy_dtype)
+
+
+def accuracy_frame(
+    rows: list[dict[str, Any]] | pd.DataFrame, runs: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """Frame of `accuracy` from rows of identity and metrics, sorted, with units and categories.
 
     `runs`, if given, tells what the configuration is and what type its columns have.

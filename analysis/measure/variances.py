@@ -97,7 +97,7 @@ def covariance_points(results: Source, *, bandwidth: float = DEFAULT_BANDWIDTH) 
     return points_frame(rows, results.runs)
 
 
-def points_frame(rows: list[dict[str, Any]], runs: pd.DataFrame) -> pd.DataFrame:
+def points_frame(rows: list[dict[str, Any]] | pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """Frame of `covariance_points` from the rows of `variance_points`."""
     names = ["run_id", "flow", "direction", "predicted", "measured"]
     points = pd.DataFrame(rows, columns=names).astype({"run_id": "str", "flow": "category"})

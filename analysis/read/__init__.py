@@ -1,8 +1,8 @@
 """Tables in: a results folder opened, filtered and streamed, with what its columns declare.
 
-Hands out `load` and `Results`, a run's `Trace`, and names: `CONFIGURATION` (columns of old files
-that configure a run), `MAIN_FLOW` and `REFERENCE_FLOW` (whose accuracy is asked for, and against
-what); as types, `Source` (what can be opened) and `Floats`.
+Hands out `load` and `Results`, its `StepReader`, a run's `Trace`, and names: `CONFIGURATION`
+(columns of old files that configure a run), `MAIN_FLOW` and `REFERENCE_FLOW` (whose accuracy is
+asked for, and against what); as types, `Source` (what can be opened) and `Floats`.
 """
 
 from analysis.read.declared import (
@@ -13,27 +13,35 @@ from analysis.read.declared import (
     declare_like,
     hyperparameters_of,
     processes_of,
+    references,
 )
-from analysis.read.folders import ResultsError
+from analysis.read.folders import BadFileError, ResultsError, is_part
 from analysis.read.loading import Source, load, opened
 from analysis.read.results import Results
-from analysis.read.trace import Floats, Trace, common_steps, run_trace
+from analysis.read.steps import StepReader, check_columns
+from analysis.read.trace import Floats, Trace, common_steps, run_trace, traces_from_table
 
 __all__ = [
     "CONFIGURATION",
     "MAIN_FLOW",
     "REFERENCE_FLOW",
+    "BadFileError",
     "Floats",
     "Results",
     "ResultsError",
     "Source",
+    "StepReader",
     "Trace",
+    "check_columns",
     "common_steps",
     "configuration_of",
     "declare_like",
     "hyperparameters_of",
+    "is_part",
     "load",
     "opened",
     "processes_of",
+    "references",
     "run_trace",
+    "traces_from_table",
 ]

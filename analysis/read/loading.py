@@ -26,8 +26,9 @@ from analysis.read.folders import (
     open_location,
 )
 from analysis.read.frames import to_frame
-from analysis.read.results import Results, check_columns
+from analysis.read.results import Results
 from analysis.read.same_runs import choose_sweeps, readable_steps
+from analysis.read.steps import StepReader, check_columns
 from cflows_ray.schema import absent_values
 
 Where = Mapping[str, Any] | Sequence[tuple[str, str, Any]]
@@ -89,10 +90,7 @@ def load(
     return Results(
         location=os.fspath(path_or_uri),
         runs=_runs_frame(runs, contents),
-        _filesystem=filesystem,
-        _step_files=steps,
-        _schema=contents.steps,
-        _conditions=step_conditions,
+        reader=StepReader(filesystem, steps, contents.steps, step_conditions),
         _columns=wanted,
         _skip=on_bad_file == "skip",
         _problems=contents.problems,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -67,34 +67,47 @@ class Trace:
         return self._scored[process]
 
 
+def traces_from_table(
+    table: pa.Table, measured_against: tuple[str, ...] = references(PROCESSES)
+) -> Iterator[Trace]:
+    """Split an Arrow table of whole runs' steps by run and process.
+
+    Columns are converted whole and then cut: to convert each share of each column by itself cost
+    three times as much for the processes of a run, and more for many short runs.
+    """
+    run, process = (pc.dictionary_encode(table[c].combine_chunks()) for c in ("run_id", "process"))
+    names = process.dictionary.to_pylist()
+    codes = run.indices.to_numpy().astype(np.int64) * len(names) + process.indices.to_numpy()
+    order = np.lexsort((table["step"].to_numpy(), codes))
+    run_ids = run.dictionary.to_pylist()
+    ends = np.cumsum(np.bincount(codes, minlength=len(run_ids) * len(names)))
+    begins = np.concatenate([[0], ends[:-1]])
+    columns: dict[str, tuple[NDArray, NDArray[np.int64] | None]] = {}
+    for name in table.column_names:
+        if name not in ("run_id", "process"):
+            values, lengths = _to_array(table[name])
+            columns[name] = values[order], None if lengths is None else lengths[order]
+    for i, run_id in enumerate(run_ids):
+        processes = {}
+        for j, name in enumerate(names):
+            share = slice(begins[i * len(names) + j], ends[i * len(names) + j])
+            if share.start < share.stop:
+                processes[name] = {c: _share(*column, share) for c, column in columns.items()}
+        yield Trace(run_id, processes, measured_against)
+
+
+def _share(values: NDArray, lengths: NDArray[np.int64] | None, share: slice) -> NDArray:
+    """Cut a run's process out of a column; of a list column no wider than its longest list."""
+    mine = values[share]
+    return mine if lengths is None else mine[:, : int(lengths[share].max(initial=0))]
+
+
 def trace_from_table(
     run_id: str, table: pa.Table, measured_against: tuple[str, ...] = references(PROCESSES)
 ) -> Trace:
-    """Split an Arrow table of one run's steps by process.
-
-    Columns are converted whole and then cut: converting each process's share of each column cost
-    three times as much.
-    """
-    process = pc.dictionary_encode(table["process"].combine_chunks())
-    codes, names = process.indices.to_numpy(), process.dictionary.to_pylist()
-    order = np.lexsort((table["step"].to_numpy(), codes))
-    ends = np.cumsum(np.bincount(codes, minlength=len(names)))
-    shares = {
-        name: slice(end - n, end)
-        for name, end, n in zip(names, ends, np.diff(ends, prepend=0), strict=True)
-    }
-    processes: dict[str, dict[str, NDArray]] = {name: {} for name in names}
-    for column in table.column_names:
-        if column in ("run_id", "process"):
-            continue
-        values, lengths = _to_array(table[column])
-        values = values[order]
-        for name, share in shares.items():
-            mine = values[share]
-            if lengths is not None:
-                mine = mine[:, : int(lengths[order[share]].max(initial=0))]
-            processes[name][column] = mine
-    return Trace(run_id, processes, measured_against)
+    """Split an Arrow table of one run's steps by process; of no rows, a trace without any."""
+    found = list(traces_from_table(table, measured_against))
+    return found[0] if found else Trace(run_id, {}, measured_against)
 
 
 def run_trace(steps: pd.DataFrame) -> Trace:
