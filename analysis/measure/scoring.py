@@ -98,8 +98,8 @@ def scored_frame(scored: pa.Table, results: Tables, scoring: Scoring) -> pd.Data
     ]
     numbers = found.drop_columns(["run_id"]).to_pandas()
     if lost:
-        names = pd.DataFrame({"flow": [name for _, name in lost], "flow_status": "no_data"})
-        numbers = pd.concat([numbers, names], ignore_index=True) if len(numbers) else names
+        empty = pd.DataFrame({"flow": [name for _, name in lost], "flow_status": "no_data"})
+        numbers = pd.concat([numbers, empty], ignore_index=True) if len(numbers) else empty
     names = ["run_id", "sweep", *configuration_of(results.runs), "seed"]
     identity = _bare(runs[[*names, "status"]]).rename(columns={"status": "run_status"})
     identity = identity.take(np.append(at, [i for i, _ in lost]).astype(np.int64))
@@ -125,11 +125,10 @@ def _bare(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _without_nulls(values: pd.Series) -> pd.Series:
     """Take integers and flags without nulls as such; with some, as objects."""
-    if not isinstance(values.dtype, pd.Int64Dtype | pd.BooleanDtype):
+    plain = {"Int64": "int64", "boolean": "bool"}.get(str(values.dtype))
+    if plain is None:
         return values
-    if values.isna().any():
-        return values.astype("object")
-    return values.astype(values.dtype.numpy_dtype)
+    return values.astype("object" if values.isna().any() else plain)
 
 
 def accuracy_frame(
