@@ -128,7 +128,9 @@ def _without_nulls(values: pd.Series) -> pd.Series:
     plain = {"Int64": "int64", "boolean": "bool"}.get(str(values.dtype))
     if plain is None:
         return values
-    return values.astype("object" if values.isna().any() else plain)
+    if values.isna().any():
+        return values.astype("object")
+    return pd.Series(values.to_numpy(dtype=plain), values.index, name=values.name)
 
 
 def accuracy_frame(
