@@ -57,7 +57,11 @@ class _Done(NamedTuple):
 
 
 def cores() -> int:
-    """Count the processor cores that this process may use."""
+    """Count the processor cores that this process may use.
+
+    >>> cores() >= 1
+    True
+    """
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
