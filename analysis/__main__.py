@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from analysis.infer import grouped
 from analysis.measure import DEFAULT_BANDWIDTH, DEFAULT_TOLERANCE, accuracy, study
 from analysis.read import load
 from analysis.report import (
@@ -47,6 +48,11 @@ def main(arguments: list[str] | None = None) -> int:
         for kind in options.format:
             for file in write_tables(study_tables(found), folder / "tables", kind):
                 print(f"wrote {file}")
+        if grouped(found.accuracy).words and "parquet" not in options.format:
+            # The tables that are shown pool what only this one tells apart.
+            every_run = {"accuracy": found.accuracy}
+            for file in write_tables(every_run, folder / "tables", "parquet"):
+                print(f"wrote {file} (every run and flow)")
         command = "python -m analysis " + shlex.join(given)
         report = write_report(found, folder, command=command, kind=options.figures)
     except BrokenPipeError:

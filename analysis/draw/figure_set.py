@@ -21,7 +21,7 @@ from analysis.draw.many_runs import (
     plot_horizons,
 )
 from analysis.draw.one_run import plot_distance, plot_loss, plot_sharpness, plot_variance
-from analysis.draw.panels import Panel, symbols_of, titles
+from analysis.draw.panels import Panel, key_text, symbols_of, titles
 from analysis.draw.style import put_title
 from analysis.infer import main_flow, panel_keys
 from analysis.read import Results, run_trace
@@ -38,13 +38,14 @@ def ranked_runs(accuracy: pd.DataFrame, metric: str = "final_distance") -> pd.Se
 def run_title(accuracy: pd.DataFrame, run_id: str) -> str:
     """Describe a run in words, from its row of `accuracy`, and as the rows of others need it."""
     keys = panel_keys(accuracy)
-    some = accuracy[[*keys, "run_id", "lr", "seed"]].drop_duplicates("run_id")
-    place = some["run_id"].astype("str").tolist().index(run_id)
-    records: list[Any] = some[keys].to_dict("records")
-    row = some.iloc[place]
+    row = accuracy[[*keys, "lr", "seed"]].iloc[np.flatnonzero(accuracy["run_id"] == run_id)[0]]
+    # Once for each configuration: runs of it that differ in their seed have the same title.
+    records: list[Any] = accuracy[keys].drop_duplicates().to_dict("records")
+    mine = [key_text(row[k]) for k in keys]
+    place = [[key_text(one[k]) for k in keys] for one in records].index(mine)
     symbols = symbols_of(accuracy)
     title = titles(records, symbols)[place]
-    return f"{title}, {symbols.get('lr', 'lr')} {row['lr']:g}, seed {row['seed']}"
+    return f"{title}, {symbols.get('lr', 'lr')} {key_text(row['lr'])}, seed {row['seed']}"
 
 
 class FigureSet:
@@ -97,7 +98,8 @@ class FigureSet:
 
     def distances(self, panels: Sequence[Panel], most: int) -> Figure:
         """Draw a row per panel, a column per learning rate (at most `most`, evenly chosen)."""
-        chosen = [_spread(sorted(rows["lr"].unique()), most) for _, rows in panels]
+        distinct = [rows["lr"].drop_duplicates().sort_values().tolist() for _, rows in panels]
+        chosen = [_spread(values, most) for values in distinct]
         width = max(len(c) for c in chosen)
         figure, axes = _panels(len(panels), width, (3.4, 2.1), left=1.05, share_y=True)
         for i, ((title, rows), rates) in enumerate(zip(panels, chosen, strict=True)):
@@ -107,7 +109,7 @@ class FigureSet:
                     continue
                 ax = plot_distance_spread(rows[rows["lr"] == rates[j]], axes[i, j])
                 last = i == len(panels) - 1
-                lr = f"{symbols_of(rows).get('lr', 'lr')} {rates[j]:g}"
+                lr = f"{symbols_of(rows).get('lr', 'lr')} {key_text(rates[j])}"
                 _inner(ax, top=True, bottom=last, left=j == 0, title=f"{title}, {lr}")
         return figure
 
@@ -226,7 +228,7 @@ def _share_limits(row: np.ndarray, accuracy: pd.DataFrame, metric: str) -> None:
             ax.set_ylim(values.min() / 1.6, values.max() * 1.6)
 
 
-def _spread(values: Sequence[float], most: int) -> list[float]:
+def _spread(values: Sequence[Any], most: int) -> list[Any]:
     """At most so many of sorted values, evenly chosen, both ends among them."""
     if len(values) <= most:
         return list(values)

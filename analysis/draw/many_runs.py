@@ -16,10 +16,16 @@ from analysis.infer import (
     cells,
     check_accuracy,
     covariance_fit,
+    grouped,
     kaplan_meier,
     summarize,
 )
 from analysis.measure import all_metrics, find_metric
+from analysis.read import hyperparameters_of
+
+_MANY_CURVES = 20  # whose extremes would be all that a band shows
+_MOST_X = 20  # values of x that have a point of their own on a line
+_MOST_DOTS, _FEW_DOTS = 2_000, 500  # of a flow, in one panel
 
 
 def plot_accuracy(
@@ -35,6 +41,7 @@ def plot_accuracy(
     and in x only. The y axis is logarithmic if all values are positive; `HyperparameterAxis` says
     how x is drawn.
     The band is the interval of `summarize`, from three seeds on; of fewer, only the runs are drawn.
+    More than 20 values of x are grouped: line and band are of the groups, at their medians.
 
     Raises `ValueError` for a metric or column that does not exist.
 
@@ -51,11 +58,13 @@ def plot_accuracy(
     finished = accuracy[accuracy["run_status"].astype("str") == "finished"]
     finished = finished[finished[metric].notna()]
     axis, looks = HyperparameterAxis(finished, x), style.flow_styles(accuracy)
-    summary = summarize(finished, by=[x], metrics=[metric])
+    groups, middles = _groups(finished, x)
+    summary = summarize(groups, by=[x], metrics=[metric])
     for key, rows in cells(summary, ["flow"]):
         flow = str(key["flow"])
         values = finished[finished["flow"].astype("str") == flow]
-        look, places = looks[flow], axis.places(rows[x])
+        look = looks[flow]
+        places = axis.places(rows[x] if middles is None else rows[x].astype("str").map(middles))
         middle = rows["median"] if chosen.censored else rows["mean"]
         ax.plot(places, middle, marker=look.marker, color=look.colour, ls=look.line, lw=1.8, ms=5,
                 label=look.label)  # fmt: skip
@@ -63,7 +72,9 @@ def plot_accuracy(
             rows[name].where(rows["n"] >= style.MIN_BAND) for name in ("ci_low", "ci_high")
         )
         ax.fill_between(places, low, high, color=look.colour, alpha=0.15, lw=0)
-        ax.plot(axis.places(values[x]), values[metric], ".", color=look.colour, ms=4, alpha=0.5)
+        some = _sample(values)
+        ax.plot(axis.places(some[x]), some[metric], ".", color=look.colour, ms=4,
+                alpha=0.5 if len(some) < _FEW_DOTS else 0.2)  # fmt: skip
     if finished.empty:
         style.note(ax, "no finished run has this metric")
     else:
@@ -74,7 +85,9 @@ def plot_accuracy(
 
 
 def plot_distance_spread(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Relative distance over time per flow: median over the runs, and their range from three on.
+    """Relative distance over time per flow: median over the runs, and a band from three runs on.
+
+    The band is the whole range of the runs; from 20 runs on, that of the middle 80% of them.
 
     Give the rows of one configuration of `Study.curves`, so that the runs differ in their seed.
 
@@ -86,7 +99,10 @@ def plot_distance_spread(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
     drawn, looks = False, style.flow_styles(curves)
     for key, rows in cells(curves.dropna(subset="distance"), ["flow"]):
         look = looks[str(key["flow"])]
-        over = rows.groupby("step")["distance"].agg(["min", "median", "max", "size"])
+        steps = rows.groupby("step")["distance"]
+        cut = 0.1 if rows["run_id"].nunique() >= _MANY_CURVES else 0.0
+        over = steps.quantile([cut, 0.5, 1 - cut]).unstack()
+        over.columns = pd.Index(["min", "median", "max"])
         label = f"{look.label}, {_seeds(rows)}"
         ax.plot(over.index, over["median"], color=look.colour, ls=look.line, lw=1.6, label=label)
         _range(ax, rows, over, look.colour)
@@ -115,8 +131,9 @@ def plot_covariance(points: pd.DataFrame, ax: Axes | None = None) -> Axes:
     titles, looks = [], style.flow_styles(points)
     for key, rows in cells(points, ["flow"]):
         flow = str(key["flow"])
-        ax.plot(rows["predicted"], rows["measured"], ".", color=looks[flow].colour, ms=5,
-                alpha=0.45, label=looks[flow].label)  # fmt: skip
+        some = _sample(rows)
+        ax.plot(some["predicted"], some["measured"], ".", color=looks[flow].colour, ms=5,
+                alpha=0.45 if len(some) < _FEW_DOTS else 0.2, label=looks[flow].label)  # fmt: skip
         fit = covariance_fit(rows, by=[]).iloc[0]
         slope = _with_limits(fit["slope"], fit["slope_low"], fit["slope_high"])
         r2 = _with_limits(fit["r2"], fit["r2_low"], fit["r2_high"])
@@ -168,8 +185,8 @@ def plot_horizons(
         if len(rows) >= style.MIN_BAND:
             ax.fill_between(at, stretched[1], stretched[2], step="post", color=look.colour,
                             alpha=0.15, lw=0)  # fmt: skip
-        cut = time[~observed]
-        heights = [curve.share[np.searchsorted(curve.time, t, side="right") - 1] for t in cut]
+        cut = np.unique(time[~observed])
+        heights = curve.share[np.searchsorted(curve.time, cut, side="right") - 1]
         ax.plot(cut, heights, "|", color=look.colour, ms=9, mew=1.5)
     ax.set_ylim(-0.03, 1.05)
     if known.empty:
@@ -200,6 +217,21 @@ def plot_profiles(ranking: Ranking, ax: Axes | None = None) -> Axes:
         style.plain_log_axis(ax.xaxis)
     label = find_metric(ranking.metric).label
     return style.finish(ax, xlabel=label, ylabel="share of runs")
+
+
+def _groups(finished: pd.DataFrame, x: str) -> tuple[pd.DataFrame, dict[str, float] | None]:
+    """Group the values of x if they are many; with the median value of each group, by its text."""
+    if finished[x].nunique() <= _MOST_X:
+        return finished, None
+    others = [name for name in hyperparameters_of(finished) if name != x]
+    groups, words = grouped(finished, keep=others, most=_MOST_X)
+    medians = finished[x].astype("float64").groupby(groups[x].astype("str").to_numpy()).median()
+    return groups, medians.to_dict() if words else None
+
+
+def _sample(rows: pd.DataFrame) -> pd.DataFrame:
+    """At most so many rows, of more a random sample: a figure shows no more dots."""
+    return rows if len(rows) <= _MOST_DOTS else rows.sample(_MOST_DOTS, random_state=0)
 
 
 def _range(ax: Axes, rows: pd.DataFrame, over: pd.DataFrame, tint: str) -> None:

@@ -16,6 +16,7 @@ from analysis.infer.cells import (
 )
 from analysis.infer.comparison import compare
 from analysis.infer.covariance import covariance_fit
+from analysis.infer.grouping import MOST_VALUES, Grouping, grouped
 from analysis.infer.intervals import LEVEL, RESAMPLES, mean_interval, median_interval, wilson
 from analysis.infer.ranking import Ranking, rank
 from analysis.infer.sequential import median_sequence, ratio_precision
@@ -26,14 +27,17 @@ from analysis.infer.trends import lr_trend, trends
 __all__ = [
     "DEFAULT_SEED",
     "LEVEL",
+    "MOST_VALUES",
     "PLACE",
     "RESAMPLES",
     "Ranking",
+    "Grouping",
     "cell_keys",
     "cells",
     "check_accuracy",
     "compare",
     "covariance_fit",
+    "grouped",
     "kaplan_meier",
     "lr_trend",
     "main_flow",

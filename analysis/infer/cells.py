@@ -92,8 +92,9 @@ def _varying(frame: pd.DataFrame, within: Sequence[str], names: Sequence[str]) -
     cell = frame.groupby(within, observed=True, dropna=False).ngroup()
     varying = []
     for name in names:
-        # As text, because the columns mix types and nulls; nulls get the code -1, like a value.
-        value = pd.Series(pd.factorize(frame[name].astype("str"))[0], index=frame.index)
+        # Nulls get the code -1, like a value. Objects as text, because they may be of mixed types.
+        column = frame[name].astype("str") if frame[name].dtype == object else frame[name]
+        value = pd.Series(pd.factorize(column)[0], index=frame.index)
         if len(pd.DataFrame({"cell": cell, "value": value}).drop_duplicates()) > cell.nunique():
             varying.append(name)
     return varying

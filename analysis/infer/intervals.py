@@ -18,11 +18,16 @@ LEVEL = 0.95
 RESAMPLES = 2000
 MIN_BOOTSTRAP = 8  # below this the resamples are too few distinct ones: simulated cover < 90%
 MIN_MEDIAN = 6  # below this the whole range of the data covers the median less than 95%
+MANY = 500  # from here on, closed forms that the bootstrap agrees with to second order
+_SLOPE_RUNS = 1_000  # of which all pairs are compared
 _CHUNK = 2_000_000  # resampled values held at once
 
 
 class Interval(NamedTuple):
-    """Limits at level `LEVEL`, and how they were made: `bca`, `t`, `jackknife`, `exact`, `none`."""
+    """Limits at level `LEVEL`, and how they were made.
+
+    `bca`, `t`, `edgeworth`, `order`, `jackknife`, `exact` or `none`.
+    """
 
     low: float
     high: float
@@ -45,9 +50,9 @@ NO_INTERVAL = Interval(np.nan, np.nan, "none")
 def mean_interval(values: ArrayLike, *, seed: int = 0) -> Interval:
     """95% interval of a mean, from independent values (NaN are left out).
 
-    n >= 8: BCa bootstrap (see `bca`). 2 <= n < 8: Student's t, because a bootstrap of so few values
-    cannot reach beyond their range (simulated cover of BCa: 71% at n = 3, 86% at n = 5; of t: 95%).
-    n = 1: none. Values that are all equal: that value, `exact`.
+    n >= 500: `edgeworth`. n >= 8: BCa bootstrap (see `bca`). 2 <= n < 8: Student's t, because a
+    bootstrap of so few values cannot reach beyond their range (simulated cover of BCa: 71% at
+    n = 3, 86% at n = 5; of t: 95%). n = 1: none. Values that are all equal: that value, `exact`.
 
     >>> mean_interval([1.0, 2.0, 3.0]).method, mean_interval([1.0]).method
     ('t', 'none')
@@ -60,6 +65,8 @@ def mean_interval(values: ArrayLike, *, seed: int = 0) -> Interval:
         return NO_INTERVAL
     if np.ptp(data) == 0:
         return Interval(float(data[0]), float(data[0]), "exact")
+    if n >= MANY:
+        return edgeworth(data)
     if n >= MIN_BOOTSTRAP:
         return bca(data, np.mean, seed=seed)
     half = t_quantile(n - 1) * data.std(ddof=1) / np.sqrt(n)
@@ -67,7 +74,7 @@ def mean_interval(values: ArrayLike, *, seed: int = 0) -> Interval:
 
 
 def median_interval(values: ArrayLike, *, seed: int = 0) -> Interval:
-    """95% BCa bootstrap interval of a median; none below n = 6.
+    """95% interval of a median: BCa bootstrap; order statistics from n = 500; none below n = 6.
 
     >>> median_interval([1.0, 2.0, 3.0])
     Interval(low=nan, high=nan, method='none')
@@ -77,7 +84,39 @@ def median_interval(values: ArrayLike, *, seed: int = 0) -> Interval:
         return NO_INTERVAL
     if np.ptp(data) == 0:
         return Interval(float(data[0]), float(data[0]), "exact")
-    return bca(data, np.median, seed=seed)
+    return between_ranks(data) if len(data) >= MANY else bca(data, np.median, seed=seed)
+
+
+def edgeworth(data: NDArray[np.float64]) -> Interval:
+    """95% interval of a mean, corrected for skewness (Hall 1992, section 3.5).
+
+        x̄ + s/√n (±z + γ (2z² + 1) / 6√n),   γ the skewness of the data
+
+    BCa has the same limits up to terms of order 1/n, at a cost of n² rather than n.
+
+    >>> low, high, _ = edgeworth(np.linspace(0.0, 1.0, 1001))
+    >>> round(low, 3), round(high, 3)
+    (0.482, 0.518)
+    """
+    n, mean, sd = len(data), float(data.mean()), float(data.std(ddof=1))
+    skewness = float(np.mean(((data - mean) / sd) ** 3))
+    z = np.array([-NORMAL_QUANTILE, NORMAL_QUANTILE])
+    low, high = mean + sd / np.sqrt(n) * (z + skewness * (2 * z**2 + 1) / (6 * np.sqrt(n)))
+    return Interval(float(low), float(high), "edgeworth")
+
+
+def between_ranks(data: NDArray[np.float64]) -> Interval:
+    """95% interval of a median between two of the sorted values, whatever their distribution.
+
+    The number of values below the median is binomial(n, ½): the ranks are its quantiles.
+
+    >>> between_ranks(np.arange(1001.0))
+    Interval(low=469.0, high=531.0, method='order')
+    """
+    n = len(data)
+    below = int(stats.binom.ppf((1 - LEVEL) / 2, n, 0.5))
+    ordered = np.sort(data)
+    return Interval(float(ordered[below - 1]), float(ordered[n - below]), "order")
 
 
 def bca(
@@ -211,7 +250,8 @@ def trend(x: ArrayLike, y: ArrayLike) -> Trend:
     """Test whether y rises or falls with x: Kendall's τ_b, and Theil-Sen's slope of the logs.
 
     The test is of rank correlation, so it asks for no particular shape. NaN with fewer than two
-    distinct x or fewer than four points; the slope needs positive values.
+    distinct x or fewer than four points; the slope needs positive values, and is of a random sample
+    where there are more than 1,000 of them.
 
     >>> trend([1, 1, 2, 2, 4, 4], [1.0, 1.1, 2.0, 2.1, 4.1, 4.0]).tau > 0.8
     True
@@ -225,7 +265,10 @@ def trend(x: ArrayLike, y: ArrayLike) -> Trend:
     positive = (xs > 0) & (ys > 0)
     slope = np.nan
     if positive.sum() >= 4 and len(np.unique(xs[positive])) > 1:
-        slope = float(stats.theilslopes(np.log(ys[positive]), np.log(xs[positive])).slope)
+        some = np.flatnonzero(positive)
+        if len(some) > _SLOPE_RUNS:
+            some = np.random.default_rng(0).choice(some, _SLOPE_RUNS, replace=False)
+        slope = float(stats.theilslopes(np.log(ys[some]), np.log(xs[some])).slope)
     return Trend(float(found.statistic), float(found.pvalue), slope, len(xs))
 
 

@@ -46,8 +46,8 @@ def kaplan_meier(duration: ArrayLike, observed: ArrayLike) -> Survival:
     keep = np.isfinite(given)
     ends, event = given[keep], np.asarray(observed, dtype=bool)[keep]
     times = np.unique(ends[event])
-    at_risk = np.array([np.sum(ends >= t) for t in times], dtype=np.float64)
-    events = np.array([np.sum(event & (ends == t)) for t in times], dtype=np.float64)
+    at_risk = len(ends) - np.searchsorted(np.sort(ends), times).astype(np.float64)
+    events = np.unique(ends[event], return_counts=True)[1].astype(np.float64)
     share = np.cumprod(1 - events / at_risk) if len(times) else np.array([])
     with np.errstate(divide="ignore", invalid="ignore"):
         variance = np.cumsum(events / (at_risk * (at_risk - events)))

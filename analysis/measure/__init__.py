@@ -2,7 +2,8 @@
 
 Hands out these functions and what they go by unless told: `EDGE` and `EDGE_THRESHOLD` (effective
 sharpness at the edge, and from which on it counts as there), `DEFAULT_TOLERANCE` (of horizons),
-`DEFAULT_BANDWIDTH` and `TRUNCATE` (of time averages).
+`DEFAULT_BANDWIDTH` and `TRUNCATE` (of time averages), `CURVE_RUNS` and `POINT_RUNS` (runs of which
+curves and points are kept).
 """
 
 from analysis.measure.accuracy import accuracy, bandwidth_sensitivity, smoothed_metrics
@@ -21,17 +22,19 @@ from analysis.measure.formulas import (
 from analysis.measure.metric import Metric, metric
 from analysis.measure.metrics import all_metrics, find_metric, register_metric
 from analysis.measure.metrics.distance import ratio_to
-from analysis.measure.one_pass import Study, study
+from analysis.measure.one_pass import CURVE_RUNS, POINT_RUNS, Study, study
 from analysis.measure.scoring import accuracy_frame
 from analysis.measure.side_by_side import SideBySide, predicted
 from analysis.measure.smoothing import DEFAULT_BANDWIDTH, TRUNCATE, half_window, time_average
 from analysis.measure.variances import covariance_points, total, variance_series
 
 __all__ = [
+    "CURVE_RUNS",
     "DEFAULT_BANDWIDTH",
     "DEFAULT_TOLERANCE",
     "EDGE",
     "EDGE_THRESHOLD",
+    "POINT_RUNS",
     "TRUNCATE",
     "Horizon",
     "Metric",

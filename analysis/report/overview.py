@@ -11,6 +11,8 @@ from analysis.infer import cell_keys
 from analysis.measure import Metric, all_metrics
 from analysis.read import Results
 
+_MOST_FILES = 10  # bad ones that are listed
+
 
 class RunCounts(NamedTuple):
     """How many runs of a cell finished, diverged and failed."""
@@ -54,7 +56,10 @@ def overview(results: Results, accuracy: pd.DataFrame) -> list[str]:
         number = len(results.problems)
         files = "1 bad file was" if number == 1 else f"{number} bad files were"
         lines.append(f"  PARTIAL RESULT: {files} left out:")
-        lines += [f"    {row.file}: {row.problem}" for row in results.problems.itertuples()]
+        listed = results.problems.head(_MOST_FILES)
+        lines += [f"    {row.file}: {row.problem}" for row in listed.itertuples()]
+        if number > len(listed):
+            lines.append(f"    and {number - len(listed)} more")
     return lines
 
 

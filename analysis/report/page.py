@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 DPI = 160
+MOST_BYTES = 2_800_000  # of a page: what is sent by mail, and opens at once
+_DATA = "data:image/png;base64,"
 
 
 class Html(str):
@@ -138,9 +141,35 @@ def figure(drawing: Figure, caption: str, file: Path | None = None) -> str:
     # In print size on the screen too, so that text is as large in narrow figures as in wide ones.
     width = round(96 * drawing.get_size_inches()[0])
     return (
-        f'<figure><img width="{width}" alt="{label}" src="data:image/png;base64,{code}">'
+        f'<figure><img width="{width}" alt="{label}" '
+        f'src="{_DATA}{code}"{_named(file)}>'
         f"<figcaption>{label}</figcaption></figure>"
     )
+
+
+def lightened(text: str, folder: Path, most: int = MOST_BYTES) -> str:
+    """Take figures out of a page that is too heavy, the last ones first, and refer to their files.
+
+    Args:
+        text: the page.
+        folder: where it will lie, with the figures in `figures/`; they are written as PNG.
+        most: bytes that the page may have.
+    """
+    size = len(text.encode())
+    found = list(re.finditer(rf'src="{re.escape(_DATA)}([^"]*)" data-file="([^"]*)"', text))
+    for match in reversed(found):
+        if size <= most:
+            break
+        name = f"figures/{html.unescape(match[2])}.png"
+        (folder / name).write_bytes(base64.b64decode(match[1]))
+        reference = f'src="{html.escape(name)}"'
+        text = text[: match.start()] + reference + text[match.end() :]
+        size -= len(match[0]) - len(reference)
+    return text
+
+
+def _named(file: Path | None) -> str:
+    return "" if file is None else f' data-file="{html.escape(file.stem)}"'
 
 
 def png(drawing: Figure, dpi: int = DPI) -> bytes:

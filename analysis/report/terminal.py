@@ -13,6 +13,7 @@ from analysis.draw import key_text
 from analysis.infer import PLACE, cell_keys, cells, summarize
 from analysis.measure import Metric
 from analysis.read import Results
+from analysis.report.fitting import SCREEN_ROWS, fitted, worst_cells
 from analysis.report.numbers import DASH, percent, significant
 from analysis.report.overview import overview, run_counts, shown_metrics, warnings_of
 
@@ -29,6 +30,8 @@ def accuracy_text(
     lines = [*overview(results, accuracy), ""]
     if accuracy.empty:
         return "\n".join([*lines, "No run has ended yet: nothing to score."])
+    whole = accuracy
+    accuracy, words = fitted(whole, SCREEN_ROWS)
     keys = cell_keys(accuracy)
     headings = [k for k in keys if k != "lr"]
     metrics = shown_metrics("summary", accuracy)
@@ -51,8 +54,10 @@ def accuracy_text(
         title = " · ".join(_keyword(k, v) for k, v in cell.items() if key_text(v) != DASH)
         table = [*_aligned(heading, widths, place), rule, *_aligned(rows, widths, place)]
         lines += [title, *table, ""]
+    if words:
+        lines += [*words, *worst_cells(accuracy), ""]
     lines += _legend(metrics, bandwidth, tolerance)
-    return "\n".join(lines + warnings_of(accuracy, bandwidth))
+    return "\n".join(lines + warnings_of(whole, bandwidth))
 
 
 def _rows(
@@ -64,7 +69,7 @@ def _rows(
         for i, (flow, rows) in enumerate(cells(group, ["flow"])):
             values = rows.set_index("metric")
             left = [
-                f"{here['lr']:g}",
+                key_text(here["lr"]),
                 _runs(values),
                 *(_number(m, values, longest) for m in of_run),
             ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.draw import FigureSet, HyperparameterAxis
-from analysis.infer import DEFAULT_SEED, LEVEL, RESAMPLES, cells, swept
+from analysis.infer import DEFAULT_SEED, LEVEL, RESAMPLES, cells, grouped, swept
 from analysis.measure import EDGE_THRESHOLD, TRUNCATE, Study
 from analysis.report import page, sections
 from analysis.report.overview import overview, warnings_of
@@ -29,15 +30,16 @@ def write_report(found: Study, folder: Path, *, command: str, kind: str = "png")
     folder.mkdir(parents=True, exist_ok=True)
     figures = FigureSet(folder / "figures", kind)
     accuracy = found.accuracy
+    by_group = _in_groups(found)
     parts: list[tuple[str, str]] = [("Summary", _summary(found))]
     if not accuracy.empty:
         parts += [
             ("Which flow is nearer", sections.comparison(accuracy)),
             *_against(found, figures),
-            ("Distance over time", _each(found, sections.distances, figures)),
-            ("Single runs", _each(found, sections.single_runs, figures)),
-            ("Predicted and measured variance", sections.variances(found, figures)),
-            ("Prediction horizons", sections.horizons(found, figures)),
+            ("Distance over time", _each(by_group, sections.distances, figures)),
+            ("Single runs", _each(_in_groups(found, "lr"), sections.single_runs, figures)),
+            ("Predicted and measured variance", sections.variances(by_group, figures)),
+            ("Prediction horizons", sections.horizons(by_group, figures)),
             ("Dependence on the bandwidth", sections.bandwidths(found)),
         ]
     parts += [
@@ -49,7 +51,8 @@ def write_report(found: Study, folder: Path, *, command: str, kind: str = "png")
     subtitle = f"{len(runs)} runs, {_plural(runs['rule'].nunique(), 'update rule')}, "
     subtitle += f"{_plural(runs['workload'].nunique(), 'workload')}"
     file = folder / "report.html"
-    file.write_text(page.page(title, subtitle, parts), encoding="utf-8")
+    text = page.lightened(page.page(title, subtitle, parts), folder)
+    file.write_text(text, encoding="utf-8")
     return file
 
 
@@ -59,10 +62,15 @@ def _against(found: Study, figures: FigureSet) -> list[tuple[str, str]]:
     return [
         (
             f"Accuracy against {HyperparameterAxis(found.accuracy, x).label}",
-            _each(found, partial(sections.against, x=x), figures),
+            _each(_in_groups(found, x), partial(sections.against, x=x), figures),
         )
         for x in ["lr", *others]
     ]
+
+
+def _in_groups(found: Study, *keep: str) -> Study:
+    """Group the values of hyperparameters that have many, but for those that are kept."""
+    return replace(found, accuracy=grouped(found.accuracy, keep=keep).frame)
 
 
 def _each(found: Study, section: sections.Section, figures: FigureSet) -> str:

@@ -10,12 +10,14 @@ from analysis.infer import compare, main_flow, panel_keys
 from analysis.measure import find_metric
 from analysis.report import page
 from analysis.report.cells import cell_table, key_columns, records
+from analysis.report.fitting import PAGE_ROWS, fitted
 from analysis.report.numbers import p_text, with_limits
 from analysis.report.overview import shown_metrics
 
 
 def comparison(accuracy: pd.DataFrame) -> str:
     """Build the tables that compare the main flow with every other one on the same runs."""
+    accuracy = fitted(accuracy, PAGE_ROWS).accuracy
     flows, keys = sorted(accuracy["flow"].astype("str").unique()), panel_keys(accuracy)
     first = main_flow(accuracy)
     compared = [m.name for m in shown_metrics("comparison", accuracy)]

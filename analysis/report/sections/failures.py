@@ -12,6 +12,8 @@ from analysis.report import page
 from analysis.report.cells import cell_table, records
 from analysis.report.numbers import percent, significant
 
+_MOST_ROWS = 40  # of a list of what failed
+
 
 def bandwidths(found: Study) -> str:
     """Tabulate the smoothed metrics at half, once and twice the bandwidth."""
@@ -46,10 +48,11 @@ def failures(found: Study) -> str:
                 "status": row.status,
                 "why": "" if pd.isna(row.status_detail) else row.status_detail,
             }
-            for row in records(bad)
+            for row in records(bad.head(_MOST_ROWS))
         ]  # fmt: skip
+        caption = f"Runs that did not finish (counted, not averaged){_more(bad)}"
         body += page.table(
-            pd.DataFrame(rows), caption="Runs that did not finish (counted, not averaged)",
+            pd.DataFrame(rows), caption=caption,
             text=["run", "rule", "status"], wrap=["why"],
         )  # fmt: skip
     body += _remarks(runs[status == "finished"])
@@ -60,15 +63,17 @@ def failures(found: Study) -> str:
                 "run": row.run_id, "rule": row.rule, "lr": f"{row.lr:g}", "seed": row.seed,
                 "flow": row.flow, "what": _flow_status(row),
             }
-            for row in records(odd)
+            for row in records(odd.head(_MOST_ROWS))
         ]  # fmt: skip
+        caption = f"Flows that stopped, diverged or left no steps{_more(odd)}"
         body += page.table(
-            pd.DataFrame(rows), caption="Flows that stopped, diverged or left no steps",
+            pd.DataFrame(rows), caption=caption,
             text=["run", "rule", "flow", "what"],
         )  # fmt: skip
     problems = found.results.problems
     if not problems.empty:
-        body += page.table(problems, caption="Files left out", wrap=["file", "problem"])
+        caption = f"Files left out{_more(problems)}"
+        body += page.table(problems.head(_MOST_ROWS), caption=caption, wrap=["file", "problem"])
     if (running := int((status == "running").sum())) > 0:
         body += page.paragraph(f"{running} runs had not ended when this was made.")
     nothing = "Nothing: every run finished without a remark, no flow ended early, no bad file."
@@ -84,6 +89,11 @@ def _remarks(finished: pd.DataFrame) -> str:
     counts = details.value_counts()
     rows = pd.DataFrame({"runs": counts.astype("str").to_numpy(), "what": counts.index})
     return page.table(rows, caption="What finished runs say of themselves", wrap=["what"])
+
+
+def _more(rows: pd.DataFrame) -> str:
+    """Say how many rows there are where not all are shown."""
+    return f": the first {_MOST_ROWS} of {len(rows)}" if len(rows) > _MOST_ROWS else ""
 
 
 def _flow_status(row: Any) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from analysis.draw import (
     FigureSet,
     HyperparameterAxis,
+    Panel,
     all_rows,
     batches,
     flow_styles,
@@ -16,13 +19,16 @@ from analysis.draw import (
     with_keys,
 )
 from analysis.infer import PLACE, cells, covariance_fit, main_flow, panel_keys, summarize, trends
-from analysis.measure import Study, all_metrics, find_metric
+from analysis.measure import POINT_RUNS, Study, all_metrics, find_metric
+from analysis.read import declare_like
 from analysis.report import page
 from analysis.report.cells import cell_table, key_columns, records
 from analysis.report.export import is_measurable
+from analysis.report.fitting import PAGE_ROWS, fitted
 from analysis.report.numbers import p_text, significant, step_limits, with_limits
 from analysis.report.overview import shown_metrics
 
+_MOST_PANELS = 12  # of one workload in one section
 _MAX_RATES = 4  # learning rates shown per panel
 _MAX_SINGLE = 6  # rules × workloads up to which single runs of each are shown
 
@@ -37,8 +43,11 @@ def against(found: Study, group: pd.DataFrame, figures: FigureSet, *, x: str) ->
     if not made:
         return page.paragraph("It does not vary here.")
     label = HyperparameterAxis(group, x).label
-    caption = "Mean over seeds; dots are runs. From three seeds on, with a 95% band."
-    body = ""
+    caption = (
+        "Mean over seeds, or over a group of values where they are many; dots are runs, at most "
+        "2,000 of a flow. From three runs on, with a 95% band."
+    )
+    body, made = _first(made)
     for some in batches(made, figures.most_panels):
         figure = figures.against(some, group, names, x)
         kind = "learning_rate" if x == "lr" else x
@@ -72,11 +81,14 @@ def distances(found: Study, group: pd.DataFrame, figures: FigureSet) -> str:
         return page.paragraph("No finished run.")
     keys = panel_keys(found.accuracy)
     caption = (
-        "Relative distance to the optimizer: median over seeds, and their whole range from three "
-        "seeds on; of fewer, each."
+        "Relative distance to the optimizer: median over runs, and their whole range from three "
+        "on (of fewer, each; from 20 on, the middle 80%)."
     )
-    body = ""
-    for some in batches(panels(with_keys(curves, group, keys), keys), figures.most_panels):
+    if (finished := _finished(group)) > curves["run_id"].nunique():
+        caption += f" Of {curves['run_id'].nunique()} runs, drawn at random from {finished}."
+    curves = _with_groups(curves, group, [*keys, "lr"])
+    body, made = _first(panels(curves, keys))
+    for some in batches(made, figures.most_panels):
         file = figures.file("distance", all_rows(some))
         body += page.figure(figures.distances(some, _MAX_RATES), caption, file)
     return body
@@ -125,12 +137,17 @@ def variances(found: Study, figures: FigureSet) -> str:
         "prediction has slope 1 and lies on the dashed line."
     )
     keys = panel_keys(found.accuracy)
-    for _, points in cells(found.points, ["workload", "criterion"]):
-        for some in batches(panels(points, keys), figures.most_panels):
+    if (finished := _finished(found.accuracy)) > POINT_RUNS:
+        body += page.paragraph(f"Of {POINT_RUNS} runs, drawn at random from {finished}.")
+    all_points = _with_groups(found.points, found.accuracy, keys)
+    for _, points in cells(all_points, ["workload", "criterion"]):
+        words, made = _first(panels(points, keys))
+        body += words
+        for some in batches(made, figures.most_panels):
             file = figures.file("variance", all_rows(some))
             figure = figures.covariances(some)
             body += page.figure(figure, "Measured against predicted variance.", file)
-    fit = covariance_fit(found.points, keys)
+    fit = covariance_fit(all_points, keys).head(PAGE_ROWS)
     rows = [
         key_columns(row, keys)
         | {
@@ -156,13 +173,16 @@ def horizons(found: Study, figures: FigureSet) -> str:
     )
     keys = panel_keys(found.accuracy)
     for _, group in cells(found.accuracy, ["workload", "criterion"]):
-        for some in batches(panels(group, keys), figures.most_panels):
+        words, made = _first(panels(group, keys))
+        body += words
+        for some in batches(made, figures.most_panels):
             file = figures.file("horizon", all_rows(some))
             caption = "Share of runs before their lasting horizon, with a 95% band."
             body += page.figure(figures.horizons(some), caption, file)
     longest = float(found.accuracy["last_step"].max())
     censored = [m.name for m in all_metrics() if m.censored and m.name in found.accuracy]
-    frame = summarize(found.accuracy, by=[*keys, "lr"], metrics=censored)
+    shown, _ = fitted(found.accuracy, PAGE_ROWS // len(censored))
+    frame = summarize(shown, by=[*keys, "lr"], metrics=censored)
     rows = [
         key_columns(row, [*keys, "lr"])
         | {
@@ -180,3 +200,22 @@ def horizons(found: Study, figures: FigureSet) -> str:
     caption = "Kaplan-Meier medians; >: not reached by the end of the longest run"
     text = [*keys, "flow", "horizon"]
     return body + cell_table(rows, [*keys, "lr"], caption, text)
+
+
+def _first(made: list[Panel]) -> tuple[str, list[Panel]]:
+    """Choose the panels of a section, and say so where some are left out."""
+    if len(made) <= _MOST_PANELS:
+        return "", made
+    return page.paragraph(f"The first {_MOST_PANELS} of {len(made)} panels."), made[:_MOST_PANELS]
+
+
+def _finished(accuracy: pd.DataFrame) -> int:
+    rows = accuracy[accuracy["run_status"].astype("str") == "finished"]
+    return int(rows["run_id"].nunique())
+
+
+def _with_groups(frame: pd.DataFrame, accuracy: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """Give a frame of runs the keys of `accuracy`, whose values may be groups of its own."""
+    of_groups = [key for key in keys if isinstance(accuracy[key].dtype, pd.CategoricalDtype)]
+    own = [key for key in of_groups if key in frame and key not in PLACE]
+    return with_keys(declare_like(frame.drop(columns=own), frame), accuracy, keys)

@@ -12,13 +12,14 @@ from analysis.measure import Metric, Study
 from analysis.read import hyperparameters_of
 from analysis.report import page
 from analysis.report.cells import cell_table
+from analysis.report.fitting import PAGE_ROWS, fitted, worst_cells
 from analysis.report.numbers import DASH, percent, significant, step_limits, with_limits
 from analysis.report.overview import run_counts, shown_metrics
 
 
 def summary(found: Study) -> str:
     """Build the table of all metrics that are shown in a summary, and its legend."""
-    accuracy = found.accuracy
+    accuracy, words = fitted(found.accuracy, PAGE_ROWS)
     keys, metrics = cell_keys(accuracy), shown_metrics("summary", accuracy)
     of_run, of_flow = ([m for m in metrics if m.per_run is side] for side in (True, False))
     frame = summarize(accuracy, by=keys, metrics=[m.name for m in metrics])
@@ -35,9 +36,10 @@ def summary(found: Study) -> str:
         "Kaplan-Meier median. ≥: in some run the flow ended first, and its last error counts"
     )
     shown = [k for k in keys if k != "lr"]
-    return cell_table(rows, [*shown, "lr"], caption, ["flow", *shown]) + _legend(
-        metrics, accuracy, keys
-    )
+    table = cell_table(rows, [*shown, "lr"], caption, ["flow", *shown])
+    said = [*words, *worst_cells(accuracy)] if words else []
+    body = "".join(page.paragraph(line) for line in said)
+    return body + table + _legend(metrics, accuracy, keys)
 
 
 def _of_run(metric: Metric, values: pd.DataFrame) -> str:
