@@ -11,8 +11,9 @@ process does not define is null, never 0 or NaN.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -46,7 +47,8 @@ class Column:
 
     `role` says what it is in a study: "hyperparameter" (of the rule), "configuration" (of the run
     otherwise) or "result". `symbol` is how figures write it, if not by its name. `absent` is what
-    holds for a file from before the column was added; None for null.
+    holds for a file from before the column was added; None for null. `first` is the same by rule,
+    for a hyperparameter that was added to rules which had runs before.
     """
 
     name: str
@@ -56,16 +58,18 @@ class Column:
     absent: Any = None
     role: str = "result"
     symbol: str = ""
+    first: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def metadata(self) -> dict[str, str]:
         """What a file says of the column."""
-        return {
+        said = {
             "unit": self.unit,
             "meaning": self.meaning,
             "role": self.role,
             "symbol": self.symbol,
         }
+        return said | ({"absent": json.dumps(dict(self.first))} if self.first else {})
 
 
 _S, _I, _F, _B = pa.string(), pa.int64(), pa.float64(), pa.bool_()

@@ -1,7 +1,8 @@
 """What the files of a results folder say of their columns and processes, and what if nothing.
 
 A field of the table `runs` may carry metadata: `role` (`hyperparameter`, `configuration` or
-`result`), `symbol`, `label` and `meaning`. The schema of `steps` may say which processes there are
+`result`), `symbol`, `label`, `meaning` and `absent` (JSON: what held for each rule before the
+column was added). The schema of `steps` may say which processes there are
 (`cflows_ray.processes`, JSON). Frames carry what was found in their `attrs`, as plain dicts and
 lists: `hyperparameters`, `configuration` and `processes`. Files from before there were roles have
 the hyperparameters and the configuration listed here.
@@ -105,6 +106,20 @@ def declared_columns(runs: pa.Schema) -> dict[str, Any]:
     ]
     order = _in_order(chosen, hyperparameters)
     return {"hyperparameters": Kept(hyperparameters), "configuration": order}
+
+
+def first_values(column: pa.Field) -> dict[str, Any]:
+    """Return what held, by rule, before a column was added; empty if the file says nothing.
+
+    >>> first_values(pa.field("momentum", pa.float64(), metadata={"absent": '{"rmsprop": 0.0}'}))
+    {'rmsprop': 0.0}
+    """
+    try:
+        found = json.loads(_word(column, "absent") or "{}")
+        values = {str(rule): pa.scalar(value, column.type).as_py() for rule, value in found.items()}
+    except (ValueError, AttributeError, pa.ArrowException):
+        return {}
+    return values
 
 
 def declared_processes(steps: Iterable[pa.Schema], listed: Iterable[str]) -> dict[str, Any]:

@@ -8,10 +8,16 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from pyarrow import fs
 
-from analysis.read.declared import declared_columns, declared_processes, united_schema
+from analysis.read.declared import (
+    declared_columns,
+    declared_processes,
+    first_values,
+    united_schema,
+)
 from analysis.read.file_checks import read_footers
 from analysis.read.filter import Condition, no_match, parse_where, to_expression
 from analysis.read.folded import with_folded_runs
@@ -237,10 +243,16 @@ def _chosen_rows(rows: Sequence[pa.Table], chosen: Mapping[str, int]) -> pa.Tabl
 
 
 def _with_absent(runs: pa.Table) -> pa.Table:
-    """Fill columns that a file from before they were added lacks."""
+    """Fill columns that a file from before they were added lacks: with what held for its rule."""
     for name, value in absent_values("runs").items():
         i = runs.schema.get_field_index(name)
         runs = runs.set_column(i, runs.schema.field(i), runs[name].fill_null(value))
+    for i, found in enumerate(runs.schema):
+        for rule, value in first_values(found).items():
+            ours = pc.and_(pc.is_null(runs[i]), pc.equal(runs["rule"], rule))
+            runs = runs.set_column(
+                i, found, pc.if_else(ours, pa.scalar(value, found.type), runs[i])
+            )
     return runs
 
 

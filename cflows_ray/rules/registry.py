@@ -82,6 +82,7 @@ def hyperparameter_columns() -> Iterator[Column]:
     Null for a rule that does not have it. All registered rules, whichever a sweep has: the files of
     a sweep share one schema.
     """
+    first = {rule: first_values(rule) for rule in RULES}
     for name, info in all_hyperparameters().items():
         yield Column(
             name,
@@ -90,4 +91,5 @@ def hyperparameter_columns() -> Iterator[Column]:
             f"{info.meaning}; null for a rule without",
             role="hyperparameter",
             symbol=info.symbol,
+            first={rule: values[name] for rule, values in first.items() if name in values},
         )

@@ -18,6 +18,8 @@ from analysis import ResultsError, load
 from analysis.__main__ import main
 from analysis.draw import FigureSet, flow_styles, panels
 from analysis.infer import cell_keys, panel_keys, swept
+from analysis.read.declared import first_values
+from cflows_ray.rules import hyperparameter_columns
 
 MOMENTUM = {"role": "hyperparameter", "symbol": "β₁", "label": "momentum β₁", "meaning": "decay"}
 
@@ -83,6 +85,39 @@ def test_files_may_differ_in_their_columns(tmp_path: Path) -> None:
     add_column(folder / "runs" / "m0s0.parquet", "momentum", "much")
     with pytest.raises(ResultsError, match=r"column 'momentum' is (string|double) in some"):
         load(folder)
+
+
+def test_runs_from_before_a_hyperparameter_are_in_the_cell_of_what_held(tmp_path: Path) -> None:
+    """Files of the package as it was and as it is, of one rule that has been given a momentum."""
+    runs = [
+        RunTruth(run_id=f"{rule[0]}{seed}", rule=rule, seed=seed, steps=40)
+        for rule in ("gradient_descent", "foreign")
+        for seed in (0, 1)
+    ]
+    folder = write_sweep(tmp_path, runs)
+    fields = {column.name: column for column in hyperparameter_columns()}
+    for run in runs[1::2]:
+        file = folder / "runs" / f"{run.run_id}.parquet"
+        table = pq.read_table(file)
+        for name, value in (("momentum", 0.0), ("nesterov", False)):
+            column = fields[name]
+            kind = pa.field(name, column.type, metadata=column.metadata)
+            table = table.append_column(kind, pa.array([value], column.type))
+        pq.write_table(table, file)
+    found = load(folder).runs.set_index("run_id")
+    assert found["momentum"][["g0", "g1"]].tolist() == [0.0, 0.0]
+    assert found["nesterov"][["g0", "g1"]].tolist() == [False, False]
+    assert found["momentum"].isna().to_dict()["f0"]  # of this rule nothing is known
+    frame = analysis.accuracy(folder).query("rule == 'gradient_descent'")
+    assert cell_keys(frame) == ["workload", "criterion", "rule", "lr"]
+    table = analysis.summarize(frame, metrics="final_distance")
+    assert table["n"].tolist() == [2, 2]
+    assert set(load(folder, where={"momentum": 0.0}).runs["run_id"]) == {"g0", "g1", "f1"}
+
+
+@pytest.mark.parametrize("said", ["", "null", "[1]", "{", '{"gradient_descent": "much"}'])
+def test_what_a_foreign_file_says_of_before_is_no_error(said: str) -> None:
+    assert first_values(pa.field("momentum", pa.float64(), metadata={"absent": said})) == {}
 
 
 def test_a_rule_without_a_hyperparameter_need_not_have_the_column(tmp_path: Path) -> None:
