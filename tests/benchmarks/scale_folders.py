@@ -32,6 +32,8 @@ VERSIONS = (
     '{"jax": "0.10.2", "jaxlib": "0.10.2", "numpy": "2.3.4", "optax": "0.2.8", "ray": "2.60"}'
 )
 
+GROUP_ROWS = 2**13  # as the package writes them
+
 Layout = Literal["single", "folded"]
 
 
@@ -75,7 +77,7 @@ def make(sweep: SweepConfig, layout: Layout, ended: float = 1.0, steps_too: bool
             if layout == "single":
                 file = root / "steps" / name / "part-00000000.parquet"
                 file.parent.mkdir()
-            pq.write_table(tables, file, compression="zstd", row_group_size=2**16)
+            pq.write_table(tables, file, compression="zstd", row_group_size=GROUP_ROWS)
     return storage
 
 
@@ -117,11 +119,12 @@ def _steps_tables(runs: Iterable[RunConfig], steps: int) -> Iterator[pa.Table]:
             elif field.name in fixed:
                 column = fixed[field.name]
             elif pa.types.is_list(field.type):
-                column = pa.ListArray.from_arrays(offsets, pa.array(rng.normal(size=4 * num_rows)))
+                values = rng.lognormal(size=4 * num_rows)
+                column = pa.ListArray.from_arrays(offsets, pa.array(values))
             elif pa.types.is_integer(field.type):
                 column = pa.array(rng.integers(0, 10**4, num_rows))
             else:
-                column = pa.array(rng.normal(size=num_rows))
+                column = pa.array(rng.lognormal(size=num_rows))
             columns.append(column)
         yield pa.Table.from_arrays(columns, schema=schema)
 
