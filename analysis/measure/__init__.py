@@ -2,8 +2,8 @@
 
 Hands out these functions and what they go by unless told: `EDGE` and `EDGE_THRESHOLD` (effective
 sharpness at the edge, and from which on it counts as there), `DEFAULT_TOLERANCE` (of horizons),
-`DEFAULT_BANDWIDTH` and `TRUNCATE` (of time averages), `CURVE_RUNS` and `POINT_RUNS` (runs of which
-curves and points are kept).
+`DEFAULT_BANDWIDTH` and `TRUNCATE` (of time averages), `SAMPLED_RUNS` (of which a study has more
+than metrics).
 """
 
 from analysis.measure.accuracy import accuracy, bandwidth_sensitivity, smoothed_metrics
@@ -22,7 +22,7 @@ from analysis.measure.formulas import (
 from analysis.measure.metric import Metric, metric
 from analysis.measure.metrics import all_metrics, find_metric, register_metric
 from analysis.measure.metrics.distance import ratio_to
-from analysis.measure.one_pass import CURVE_RUNS, POINT_RUNS, Study, study
+from analysis.measure.one_pass import SAMPLED_RUNS, Study, study
 from analysis.measure.scoring import accuracy_frame
 from analysis.measure.side_by_side import SideBySide, predicted
 from analysis.measure.smoothing import DEFAULT_BANDWIDTH, TRUNCATE, half_window, time_average
@@ -35,6 +35,7 @@ __all__ = [
     "EDGE",
     "EDGE_THRESHOLD",
     "POINT_RUNS",
+    "SAMPLED_RUNS",
     "TRUNCATE",
     "Horizon",
     "Metric",

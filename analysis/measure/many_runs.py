@@ -6,7 +6,7 @@ import importlib
 import os
 import pickle
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -38,7 +38,7 @@ class _Task(NamedTuple):
 
     reader: StepReader
     run_ids: list[str]
-    finished: frozenset[str]
+    sampled: frozenset[str]
 
 
 class _Work(NamedTuple):
@@ -72,6 +72,7 @@ def scored_tables(
     plan: Plan,
     columns: Sequence[str],
     *,
+    sampled: Collection[str] = (),
     workers: int | None = 1,
     cache: bool = False,
 ) -> Iterator[pa.Table]:
@@ -81,6 +82,7 @@ def scored_tables(
         results: from `load`.
         plan: what is computed of a run.
         columns: of `steps` that this reads.
+        sampled: runs that get what a study has beside the metrics.
         workers: processes to score in; 1 for this one, None for one a processor core.
         cache: take scores that lie beside the results, and leave those made now there.
 
@@ -90,16 +92,14 @@ def scored_tables(
     check_optimizer(results)
     ended = results.runs[results.runs["status"].astype("str") != "running"]
     waiting = dict.fromkeys(str(run_id) for run_id in ended["run_id"])
-    kept = ScoreCache(results, plan) if cache else None
+    kept = ScoreCache(results, plan, sampled) if cache else None
     if kept is not None:
         for table in kept.tables(waiting):
             for run_id in table["run_id"].unique().to_pylist():
                 del waiting[run_id]
             yield table
-    is_finished = ended["status"].astype("str") == "finished"
-    finished = frozenset(map(str, ended.loc[is_finished, "run_id"])) & waiting.keys()
     tasks = [
-        _Task(results.reader.of(run_ids), run_ids, finished.intersection(run_ids))
+        _Task(results.reader.of(run_ids), run_ids, frozenset(run_ids).intersection(sampled))
         for run_ids in results.reader.tasks(waiting)
     ]
     measured_against = references(processes_of(results.runs))
@@ -170,7 +170,7 @@ def _carry_out(task: _Task, work: _Work) -> _Done:
             else:
                 yield from traces_from_table(table, work.measured_against)
 
-    return _Done(score_runs(traces(), work.plan, task.finished), problems)
+    return _Done(score_runs(traces(), work.plan, task.sampled), problems)
 
 
 def _pickled(work: _Work) -> bytes | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import zlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,10 +22,8 @@ from analysis.measure.smoothing import DEFAULT_BANDWIDTH
 from analysis.measure.variances import VARIANCE_COLUMNS, points_frame
 from analysis.read import Results, Source, declare_like, opened
 
-CURVE_RUNS, POINT_RUNS = 1_000, 4_000
-"""Finished runs of which curves, and points of variances, are kept: of more, a random sample."""
-
-_SAMPLE_SEED = 0
+SAMPLED_RUNS = 2_000
+"""Finished runs of which a study has curves, points and other bandwidths: of more, a sample."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,13 +35,13 @@ class Study:
         accuracy: as from `analysis.accuracy`.
         sensitivity: as from `analysis.bandwidth_sensitivity`, at half, once and twice the
             bandwidth.
-        points: as from `analysis.covariance_points`; of more than 4,000 finished runs, a random
-            sample.
+        points: as from `analysis.covariance_points`.
         curves: relative distance over time of finished runs, at most 100 steps each: columns
-            `run_id`, `workload`, `criterion`, `rule`, `lr`, `seed`, `flow`, `step`, `distance`; of
-            more than 1,000 finished runs, a random sample.
+            `run_id`, `workload`, `criterion`, `rule`, `lr`, `seed`, `flow`, `step`, `distance`.
         bandwidth: of the time average, in steps.
         tolerance: of the prediction horizon.
+
+    Of more than 2,000 finished runs, `sensitivity`, `points` and `curves` are of a random sample.
     """
 
     results: Results
@@ -84,17 +83,20 @@ def study(
     results = opened(results)
     plan = Plan(Scoring(bandwidth, tolerance), (bandwidth / 2, bandwidth * 2), for_study=True)
     is_finished = results.runs["status"].astype("str") == "finished"
-    finished = np.sort(results.runs.loc[is_finished, "run_id"].astype("str").to_numpy())
-    with_curve, with_points = _sample(finished, CURVE_RUNS), _sample(finished, POINT_RUNS)
+    sampled = _sample(results.runs.loc[is_finished, "run_id"].astype("str"))
     means = _Means(plan)
     numbers, points, curves = [], [], []
-    beside = {*POINTS, *CURVE, *(at(m, b) for m in smoothed_metrics() for b in plan.others)}
+    others = {at(m, b) for m in smoothed_metrics() for b in plan.others}
+    beside = {*POINTS, *CURVE, *others, "is_sampled"}
     plain = [name for name in plan.schema.names if name not in beside]
-    for table in scored_tables(results, plan, _columns(results), workers=workers, cache=cache):
+    for table in scored_tables(
+        results, plan, _columns(results), sampled=sampled, workers=workers, cache=cache
+    ):
         numbers.append(table.select(plain))
-        means.add(table.filter(pc.is_in(table["run_id"], pa.array(finished))))
-        points.append(_long(table, POINTS, with_points))
-        curves.append(_long(table, CURVE, with_curve))
+        few = table.filter(pc.is_in(table["run_id"], pa.array(sampled, pa.string())))
+        means.add(few)
+        points.append(_long(few, POINTS))
+        curves.append(_long(few, CURVE))
     scored = pa.concat_tables([plan.schema.empty_table().select(plain), *numbers])
     return Study(
         results=results,
@@ -113,11 +115,14 @@ def _columns(results: Results) -> list[str]:
     return list(dict.fromkeys([*columns_read(results), *sorted(own)]))
 
 
-def _sample(run_ids: np.ndarray, most: int) -> pa.Array:
-    """At most so many of some runs; the same ones for the same runs."""
-    if len(run_ids) > most:
-        run_ids = np.random.default_rng(_SAMPLE_SEED).choice(run_ids, most, replace=False)
-    return pa.array(run_ids, pa.string())
+def _sample(run_ids: Iterable[str]) -> list[str]:
+    """At most so many of some runs, by a hash of their ids.
+
+    Of more runs later, those that leave the sample make room for new ones: nothing that was read
+    need be read again.
+    """
+    order = sorted(run_ids, key=lambda run_id: (zlib.crc32(run_id.encode()), run_id))
+    return order[:SAMPLED_RUNS]
 
 
 class _Means:
@@ -149,9 +154,9 @@ class _Means:
         ]
 
 
-def _long(scored: pa.Table, names: Sequence[str], run_ids: pa.Array) -> pa.Table:
-    """Turn lists of some runs into rows: `run_id`, `flow` and a column for each list."""
-    rows = scored.filter(pc.is_in(scored["run_id"], run_ids)).combine_chunks()
+def _long(scored: pa.Table, names: Sequence[str]) -> pa.Table:
+    """Turn lists of runs into rows: `run_id`, `flow` and a column for each list."""
+    rows = scored.combine_chunks()
     parents = pc.list_parent_indices(rows[names[0]])
     columns = {name: rows[name].take(parents) for name in ("run_id", "flow")}
     return pa.table(columns | {name: pc.list_flatten(rows[name]) for name in names})

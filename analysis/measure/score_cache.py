@@ -48,9 +48,11 @@ class ScoreCache:
     Args:
         results: whose runs are scored.
         plan: what is computed of each.
+        sampled: runs whose scores are of use only with what a study has beside the metrics.
     """
 
-    def __init__(self, results: Results, plan: Plan) -> None:
+    def __init__(self, results: Results, plan: Plan, sampled: Collection[str]) -> None:
+        self._sampled = frozenset(sampled)
         self._reader, self._filesystem = results.reader, results.reader.filesystem
         self._schema, self._version = plan.schema, version(results, plan)
         self._rows = _rows_hashed(results.runs)
@@ -119,9 +121,14 @@ class ScoreCache:
             table = table.select(self._schema.names).cast(self._schema)
         except (OSError, pa.ArrowException, KeyError, ValueError):
             return None
+        has_all = [True] * len(table)
+        if "is_sampled" in self._schema.names:
+            has_all = table["is_sampled"].to_pylist()
         keep = [
-            run_id in waiting and self._agree(_Mark(row, files), self._marks[run_id])
-            for run_id, row, files in zip(*marks, strict=True)
+            run_id in waiting
+            and (whole or run_id not in self._sampled)
+            and self._agree(_Mark(row, files), self._marks[run_id])
+            for run_id, row, files, whole in zip(*marks, has_all, strict=True)
         ]
         return table.filter(pa.array(keep, pa.bool_()))
 

@@ -1,8 +1,9 @@
 """What is kept of a run once its steps have been read: a row of numbers per flow.
 
 A table of scored runs has a row per run × flow: the columns of `accuracy` from `flow` on and, for a
-study, the smoothed metrics at further bandwidths, the points of predicted and measured variance and
-the curve of the distance. A run without any flow to score has one row, whose flow is null.
+study, of some runs (`is_sampled`), the smoothed metrics at further bandwidths, the points of
+predicted and measured variance and the curve of the distance. A run without any flow to score has
+one row, whose flow is null.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Plan:
         if self.for_study:
             smoothed = [m for m in metrics if m.smoothed]
             fields |= {at(m, b): pa.float64() for m in smoothed for b in self.others}
-            fields |= _TYPES
+            fields |= _TYPES | {"is_sampled": pa.bool_()}
         return pa.schema(fields)
 
 
@@ -73,17 +74,17 @@ def at(metric: Metric, bandwidth: float) -> str:
     return f"{metric.name}@{bandwidth:g}"
 
 
-def score_runs(traces: Iterable[Trace], plan: Plan, finished: Collection[str]) -> pa.Table:
+def score_runs(traces: Iterable[Trace], plan: Plan, sampled: Collection[str]) -> pa.Table:
     """Score runs: a table of scored runs, of `plan.schema`.
 
-    `finished`: runs that get what a study has beside the metrics; of the others it is null.
+    `sampled`: runs that get what a study has beside the metrics; of the others it is null.
     """
     schema = plan.schema
     metrics = all_metrics()
     rows = [
-        {"run_id": trace.run_id} | row
+        {"run_id": trace.run_id, "is_sampled": trace.run_id in sampled} | row
         for trace in traces
-        for row in _rows(trace, plan, metrics, trace.run_id in finished)
+        for row in _rows(trace, plan, metrics, trace.run_id in sampled)
     ]
     columns = []
     for field in schema:
@@ -93,13 +94,13 @@ def score_runs(traces: Iterable[Trace], plan: Plan, finished: Collection[str]) -
 
 
 def _rows(
-    trace: Trace, plan: Plan, metrics: Sequence[Metric], is_finished: bool
+    trace: Trace, plan: Plan, metrics: Sequence[Metric], is_sampled: bool
 ) -> Iterator[dict[str, Any]]:
     rows = list(score(trace, plan.scoring, metrics))
     if not rows:
         yield {}
         return
-    if not (plan.for_study and is_finished):
+    if not (plan.for_study and is_sampled):
         yield from rows
         return
     more: dict[str, dict[str, Any]] = {str(row["flow"]): {} for row in rows}

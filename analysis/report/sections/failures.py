@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.measure import Study, find_metric
+from analysis.measure import SAMPLED_RUNS, Study, find_metric
 from analysis.report import page
 from analysis.report.cells import cell_table, records
 from analysis.report.numbers import percent, significant
@@ -30,7 +30,10 @@ def bandwidths(found: Study) -> str:
         }
         for _, row in shown.iterrows()
     ]
-    caption = "Mean over all finished runs, by the bandwidth of the time average; each over the "
+    caption = (
+        f"Mean over the finished runs (of more than {SAMPLED_RUNS}, a sample), by the bandwidth of "
+    )
+    caption += "the time average; each over the "
     caption += "steps that its window sees, so wider ones begin later"
     return cell_table(rows, ["flow"], caption, ["flow", "metric"])
 

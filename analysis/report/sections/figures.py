@@ -19,7 +19,7 @@ from analysis.draw import (
     with_keys,
 )
 from analysis.infer import PLACE, cells, covariance_fit, main_flow, panel_keys, summarize, trends
-from analysis.measure import POINT_RUNS, Study, all_metrics, find_metric
+from analysis.measure import SAMPLED_RUNS, Study, all_metrics, find_metric
 from analysis.read import declare_like
 from analysis.report import page
 from analysis.report.cells import cell_table, key_columns, records
@@ -137,8 +137,8 @@ def variances(found: Study, figures: FigureSet) -> str:
         "prediction has slope 1 and lies on the dashed line."
     )
     keys = panel_keys(found.accuracy)
-    if (finished := _finished(found.accuracy)) > POINT_RUNS:
-        body += page.paragraph(f"Of {POINT_RUNS} runs, drawn at random from {finished}.")
+    if (finished := _finished(found.accuracy)) > SAMPLED_RUNS:
+        body += page.paragraph(f"Of {SAMPLED_RUNS} runs, drawn at random from {finished}.")
     all_points = _with_groups(found.points, found.accuracy, keys)
     for _, points in cells(all_points, ["workload", "criterion"]):
         words, made = _first(panels(points, keys))

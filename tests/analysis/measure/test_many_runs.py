@@ -14,7 +14,7 @@ import pytest
 from synthetic import RunTruth, example_runs, steps_table, write_sweep
 
 import analysis
-from analysis.measure import many_runs, score_cache
+from analysis.measure import many_runs, one_pass, score_cache
 from analysis.measure.metrics import METRICS
 from analysis.read import steps
 from cflows_ray.store import Storage, fold
@@ -128,6 +128,36 @@ def test_an_interrupted_study_goes_on(
     found = cached(folder)
     assert sorted(reads) == sorted(r.run_id for r in example_runs())  # each of them once
     assert_same(found, analysis.study(folder))
+
+
+def test_beside_the_metrics_a_sample_of_many_runs(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads: list[str]
+) -> None:
+    whole = analysis.study(folder)
+    monkeypatch.setattr(one_pass, "SAMPLED_RUNS", 3)
+    found = cached(folder)
+    pd.testing.assert_frame_equal(found.accuracy, whole.accuracy)
+    some = set(found.curves["run_id"])
+    assert len(some) == 3
+    assert set(found.points["run_id"]) <= some
+    few = analysis.load(folder, where={"run_id": sorted(some)})
+    pd.testing.assert_frame_equal(found.sensitivity, analysis.study(few).sensitivity)
+    # More runs: who leaves the sample makes room for new ones, and nothing is read twice.
+    reads.clear()
+    new = [RunTruth(run_id=f"new{i}", lr=0.5, seed=i) for i in range(6)]
+    other = write_sweep(tmp_path / "other", new, name="s")
+    for table in ("runs", "steps"):
+        shutil.copytree(other / table, folder / table, dirs_exist_ok=True)
+    found = cached(folder)
+    assert sorted(reads) == [run.run_id for run in new]
+    assert len(set(found.curves["run_id"])) == 3
+    assert set(found.curves["run_id"]) != some
+    # Of some of the runs, others are the sample: they are read again, for what was left out.
+    reads.clear()
+    left = sorted({run.run_id for run in example_runs()} - some - set(found.curves["run_id"]))
+    again = analysis.study(analysis.load(folder, where={"run_id": left}), cache=True)
+    assert sorted(reads) == left
+    assert set(again.curves["run_id"]) == set(left)
 
 
 def test_folding_keeps_the_scores(folder: Path, reads: list[str]) -> None:
