@@ -130,17 +130,10 @@ class StepReader:
 
         Raises `_ScatteredError` where the rows of a run are not together, or not told apart.
         """
-        keep, among = to_expression(self.conditions), pa.array(list(wanted), pa.string())
         schema = projected(self.schema, columns)
         left, done = schema.empty_table(), set[str]()
-        fragment = ds.ParquetFileFormat().make_fragment(part, self.filesystem)
-        for group in fragment.split_by_row_group():
-            mine = pc.field("run_id").isin(among)
-            table = group.to_table(
-                schema=self.schema, columns=schema.names,
-                filter=mine if keep is None else mine & keep, use_threads=False,
-            )  # fmt: skip
-            table = pa.concat_tables([left, table.cast(schema)]).combine_chunks()
+        for table in self._row_groups(part, pa.array(list(wanted), pa.string()), schema):
+            table = pa.concat_tables([left, table]).combine_chunks()
             if not len(table):
                 continue
             runs = [run_id for run_id, _ in groupby(table["run_id"].to_pylist())]
@@ -150,6 +143,27 @@ class StepReader:
                 yield _whole(table.slice(0, last), runs[:-1], done)
         if len(left):
             yield _whole(left, [left["run_id"][0].as_py()], done)
+
+    def _row_groups(self, part: str, among: pa.Array, schema: pa.Schema) -> Iterator[pa.Table]:
+        """Read the rows of some runs, row group by row group."""
+        if self.conditions:
+            fragment = ds.ParquetFileFormat().make_fragment(part, self.filesystem)
+            keep = pc.field("run_id").isin(among) & to_expression(self.conditions)
+            for group in fragment.split_by_row_group():
+                yield group.to_table(
+                    schema=self.schema, columns=schema.names, filter=keep, use_threads=False
+                ).cast(schema)
+            return
+        # With nothing else to filter: a seventh of the processor time.
+        with self.filesystem.open_input_file(part) as source, pq.ParquetFile(source) as file:
+            written = set(file.schema_arrow.names)
+            there = [name for name in schema.names if name in written]
+            for i in range(file.num_row_groups):
+                ids = file.read_row_group(i, columns=["run_id"], use_threads=False)["run_id"]
+                mine = pc.is_in(ids, among)
+                if pc.any(mine).as_py():
+                    table = file.read_row_group(i, columns=there, use_threads=False)
+                    yield _conformed(table if pc.all(mine).as_py() else table.filter(mine), schema)
 
     def read_run(self, run_id: str, columns: tuple[str, ...] | None) -> pa.Table:
         """All rows of one run, filtered; raises `BadFileError` naming the first bad file."""
@@ -241,9 +255,15 @@ def _read_file(file: str, wanted: pa.Schema) -> pa.Table:
     with pq.ParquetFile(file) as source:
         written = set(source.schema_arrow.names)
         there = [name for name in wanted.names if name in written]
-        table = source.read(columns=there, use_threads=False).select(there)
+        return _conformed(source.read(columns=there, use_threads=False), wanted)
+
+
+def _conformed(table: pa.Table, wanted: pa.Schema) -> pa.Table:
+    """Give a file's columns the order and types of all files; null where another file has one."""
+    there = [name for name in wanted.names if name in table.schema.names]
+    table = table.select(there)
     for place, lacking in enumerate(wanted):
-        if lacking.name not in there:  # another file of the folder has it
+        if lacking.name not in there:
             table = table.add_column(place, lacking, pa.nulls(len(table), lacking.type))
     return table if table.schema.equals(wanted) else table.cast(wanted)
 
