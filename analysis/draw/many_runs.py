@@ -101,7 +101,7 @@ def plot_distance_spread(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
         look = looks[str(key["flow"])]
         steps = rows.groupby("step")["distance"]
         cut = 0.1 if rows["run_id"].nunique() >= _MANY_CURVES else 0.0
-        over = steps.quantile([cut, 0.5, 1 - cut]).unstack()
+        over = steps.quantile(np.array([cut, 0.5, 1 - cut])).unstack()
         over.columns = pd.Index(["min", "median", "max"])
         label = f"{look.label}, {_seeds(rows)}"
         ax.plot(over.index, over["median"], color=look.colour, ls=look.line, lw=1.6, label=label)
@@ -226,7 +226,7 @@ def _groups(finished: pd.DataFrame, x: str) -> tuple[pd.DataFrame, dict[str, flo
     others = [name for name in hyperparameters_of(finished) if name != x]
     groups, words = grouped(finished, keep=others, most=_MOST_X)
     medians = finished[x].astype("float64").groupby(groups[x].astype("str").to_numpy()).median()
-    return groups, medians.to_dict() if words else None
+    return groups, {str(k): float(v) for k, v in medians.items()} if words else None
 
 
 def _sample(rows: pd.DataFrame) -> pd.DataFrame:

@@ -68,8 +68,8 @@ class Plan:
 def at(metric: Metric, bandwidth: float) -> str:
     """Name the column of a smoothed metric at a further bandwidth.
 
-    >>> at(find_metric("log_loss_error"), 10.0)
-    'log_loss_error@10'
+    >>> at(all_metrics()[0], 10.0)
+    'final_distance@10'
     """
     return f"{metric.name}@{bandwidth:g}"
 
