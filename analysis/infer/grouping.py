@@ -39,7 +39,7 @@ def grouped(frame: pd.DataFrame, *, keep: Sequence[str] = (), most: int = MOST_V
     >>> frame = accuracy(load(example_sweep))
     >>> found = grouped(frame, most=1)
     >>> found.frame["lr"].unique().tolist(), found.words
-    (['0.01 to 0.02', '0.01'], '2 values of lr in 1 group')
+    (['0.01 to 0.02', '0.001'], '2 values of lr in 1 group')
     """
     names = [n for n in hyperparameters_of(frame) if n in frame and n not in keep]
     names = [n for n in names if _is_number(frame[n])]

@@ -236,7 +236,11 @@ def _place(files: list[str]) -> str:
 
 
 def check_columns(columns: Iterable[str], schema: pa.Schema) -> tuple[str, ...]:
-    """Return names of columns of `steps`. Raises `ResultsError` for one that no file has."""
+    """Return names of columns of `steps`. Raises `ResultsError` for one that no file has.
+
+    >>> check_columns("step", pa.schema({"step": pa.int64()}))
+    ('step',)
+    """
     names = [columns] if isinstance(columns, str) else list(columns)
     for name in names:
         if name not in schema.names:
