@@ -73,7 +73,7 @@ def plot_accuracy(
         )
         ax.fill_between(places, low, high, color=look.colour, alpha=0.15, lw=0)
         some = _sample(values)
-        ax.plot(axis.places(some[x]), some[metric], ".", color=look.colour, ms=4,
+        ax.plot(axis.places(some[x]), some[metric], ".", color=look.colour, ms=4, zorder=1.5,
                 alpha=0.5 if len(some) < _FEW_DOTS else 0.2)  # fmt: skip
     if finished.empty:
         style.note(ax, "no finished run has this metric")
