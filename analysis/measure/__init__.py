@@ -29,12 +29,10 @@ from analysis.measure.smoothing import DEFAULT_BANDWIDTH, TRUNCATE, half_window,
 from analysis.measure.variances import covariance_points, total, variance_series
 
 __all__ = [
-    "CURVE_RUNS",
     "DEFAULT_BANDWIDTH",
     "DEFAULT_TOLERANCE",
     "EDGE",
     "EDGE_THRESHOLD",
-    "POINT_RUNS",
     "SAMPLED_RUNS",
     "TRUNCATE",
     "Horizon",

@@ -16,7 +16,7 @@ from synthetic import RunTruth, example_runs, steps_table, write_sweep
 import analysis
 from analysis.measure import many_runs, one_pass, score_cache
 from analysis.measure.metrics import METRICS
-from analysis.read import steps
+from analysis.read import StepReader
 from cflows_ray.store import Storage, fold
 
 FRAMES = ("accuracy", "sensitivity", "points", "curves")
@@ -40,14 +40,25 @@ def folder(tmp_path: Path) -> Path:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """List the runs whose steps are read."""
     found: list[str] = []
-    original = steps.StepReader.batches
+    original = StepReader.batches
 
     def counted(self: Any, run_ids: Any, columns: Any) -> Iterator[Any]:
         found.extend(run_ids)
         return original(self, run_ids, columns)
 
-    monkeypatch.setattr(steps.StepReader, "batches", counted)
+    monkeypatch.setattr(StepReader, "batches", counted)
     return found
+
+
+def in_tasks_of(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a task have at most so many runs."""
+    original = StepReader.tasks
+
+    def small(self: StepReader, run_ids: Any) -> list[list[str]]:
+        tasks = original(self, run_ids)
+        return [task[i : i + most] for task in tasks for i in range(0, len(task), most)]
+
+    monkeypatch.setattr(StepReader, "tasks", small)
 
 
 def kept(folder: Path) -> list[Path]:
@@ -62,7 +73,7 @@ def cached(folder: Path, **options: Any) -> analysis.Study:
 def test_several_processes_find_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = analysis.study(folder)
     monkeypatch.setattr(many_runs, "_WORTH_A_PROCESS", 1)
-    monkeypatch.setattr(steps, "_BATCH_RUNS", 2)
+    in_tasks_of(2, monkeypatch)
     here: list[Any] = []
     monkeypatch.setattr(many_runs, "_carry_out", lambda *a: here.append(a))
     assert_same(analysis.study(folder, workers=2), expected)
@@ -78,7 +89,7 @@ def test_a_metric_that_cannot_be_sent_is_computed_here(
         return float(np.nanmax(run.flow("train_loss")))
 
     monkeypatch.setattr(many_runs, "_WORTH_A_PROCESS", 1)
-    monkeypatch.setattr(steps, "_BATCH_RUNS", 2)
+    in_tasks_of(2, monkeypatch)
     analysis.register_metric(unsent)
     try:
         assert analysis.study(folder, workers=2).accuracy["unsent"].notna().all()
@@ -111,7 +122,7 @@ def test_only_new_runs_are_read(folder: Path, tmp_path: Path, reads: list[str]) 
 def test_an_interrupted_study_goes_on(
     folder: Path, monkeypatch: pytest.MonkeyPatch, reads: list[str]
 ) -> None:
-    monkeypatch.setattr(steps, "_BATCH_RUNS", 2)
+    in_tasks_of(2, monkeypatch)
     original, calls = many_runs._carry_out, []
 
     def interrupted(*arguments: Any) -> Any:
@@ -238,7 +249,7 @@ def test_a_folder_that_is_only_read(folder: Path) -> None:
 def test_small_files_are_put_together(
     folder: Path, monkeypatch: pytest.MonkeyPatch, reads: list[str]
 ) -> None:
-    monkeypatch.setattr(steps, "_BATCH_RUNS", 1)
+    in_tasks_of(1, monkeypatch)
     monkeypatch.setattr(score_cache, "_MANY", 4)
     expected = cached(folder)
     assert len(kept(folder)) == 1
