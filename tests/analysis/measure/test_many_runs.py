@@ -234,7 +234,9 @@ def test_damaged_scores_are_computed_again(folder: Path, reads: list[str]) -> No
     for damage in (b"", b"PAR1 and no more", None):
         (file,) = kept(folder)
         content = bytearray(file.read_bytes())
-        content[len(content) // 10] ^= 1  # in a page of numbers
+        chunk = pq.read_metadata(file).row_group(0).column(5)
+        first = chunk.dictionary_page_offset or chunk.data_page_offset
+        content[first + chunk.total_compressed_size - 1] ^= 1  # in its last page
         file.write_bytes(content if damage is None else damage)
         reads.clear()
         assert_same(cached(folder), expected)
