@@ -59,7 +59,12 @@ class PairedFrames:
 
 
 def tables_of(given: Source | Frames) -> Tables:
-    """Open a folder, or take frames of `run_paired`. Raises `ValueError` for anything else."""
+    """Open a folder, or take frames of `run_paired`. Raises `ValueError` for anything else.
+
+    >>> tables_of(pd.DataFrame({"step": [0]}))
+    Traceback (most recent call last):
+    ValueError: frame 'run' must be the steps of run_paired
+    """
     if isinstance(given, pd.DataFrame):
         return _paired({"run": [given]})
     if isinstance(given, Mapping):
