@@ -21,8 +21,21 @@ def require(ok: bool, name: str, allowed: str, value: Any) -> None:
         raise ConfigError(f"{name} must be {allowed}, got {value!r}")
 
 
+def plain(value: Any) -> Any:
+    """Return the Python number that a NumPy or JAX scalar or array () holds; else the value.
+
+    Example:
+        >>> import numpy as np
+        >>> plain(np.array(3)), plain("3")
+        (3, '3')
+    """
+    is_scalar = getattr(value, "shape", None) == () and hasattr(value, "item")
+    return value.item() if is_scalar else value
+
+
 def integer(name: str, value: Any, minimum: int, maximum: int = MOST_INT32) -> int:
     """Return `value` as an int from `minimum` to `maximum`."""
+    value = plain(value)
     ok = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     require(ok and int(value) >= minimum, name, f"an integer >= {minimum}", value)
     require(int(value) <= maximum, name, f"<= {maximum}", value)
@@ -36,6 +49,7 @@ def seed_number(name: str, value: Any) -> int:
 
 def number(name: str, value: Any, allowed: str, low: float, high: float = math.inf) -> float:
     """Return `value` as a finite float with low <= value < high; `allowed` says this in words."""
+    value = plain(value)
     ok = isinstance(value, numbers.Real) and not isinstance(value, bool)
     require(ok and math.isfinite(value) and low <= value < high, name, allowed, value)
     return float(value)
@@ -53,6 +67,7 @@ def decay_rate(name: str, value: Any) -> float:
 
 def boolean(name: str, value: Any) -> bool:
     """Return `value`, a boolean."""
+    value = plain(value)
     require(isinstance(value, bool), name, "True or False", value)
     return bool(value)
 
@@ -65,6 +80,7 @@ def one_of(name: str, value: Any, allowed: Iterable[str]) -> None:
 
 def sequence(name: str, value: Any) -> tuple[Any, ...]:
     """Return a sequence as a non-empty tuple without repetitions; a single value is refused."""
+    value = plain(value)
     ok = isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
     require(ok, name, "a sequence", value)
     result: tuple[Any, ...] = tuple(value)

@@ -34,6 +34,25 @@ def float_mode(dtype: jnp.dtype | str) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def standard_settings() -> Iterator[None]:
+    """Run code of ours as it was written for, whatever JAX's settings are outside.
+
+    Strict promotion of ranks and dtypes, guards of transfers, `jax_debug_nans`, `jax_debug_infs`
+    and `jax_disable_jit` are off inside: NaN stands here for what is not defined, and programs are
+    compiled. A user's own functions are traced outside of it.
+    """
+    with (
+        jax.numpy_rank_promotion("allow"),
+        jax.numpy_dtype_promotion("standard"),
+        jax.transfer_guard("allow"),
+        jax.debug_nans(False),
+        jax.debug_infs(False),
+        jax.disable_jit(False),
+    ):
+        yield
+
+
 class Linearization(NamedTuple):
     """A loss at a point: its value, its gradient, and the linear map v ↦ Hv.
 

@@ -1,8 +1,8 @@
 """What every optimizer and flow here acts on: a loss of parameters and data.
 
 Functions take their data as an argument, so that one compiled program serves every data set of
-the same shape, and are compared by identity: keep them (module-level functions, or closures made
-once), do not rebuild them for each run.
+the same shape. They are traced at each start of a run: what they capture counts as it is then, and
+functions that compute the same share a program, whether or not they are one object.
 """
 
 from __future__ import annotations
@@ -82,9 +82,28 @@ class ParamStructure:
         return sum(int(np.prod(shape)) for shape in self.shapes)
 
     def flatten(self, params: PyTree) -> np.ndarray:
-        """Return the parameters as one vector of the run's dtype, shape (d,)."""
-        leaves = self.treedef.flatten_up_to(params)
-        return np.concatenate([np.ravel(np.asarray(leaf)) for leaf in leaves]).astype(self.dtype)
+        """Return the parameters as one vector of the run's dtype, shape (d,).
+
+        Raises `ValueError` naming the leaf that is not finite in this dtype.
+        """
+        with np.errstate(over="ignore"):
+            leaves = [
+                np.ravel(np.asarray(leaf)).astype(self.dtype)
+                for leaf in self.treedef.flatten_up_to(params)
+            ]
+        flat = np.concatenate(leaves)
+        if not np.all(np.isfinite(flat)):
+            names = self.leaves_where(~np.isfinite(flat))
+            where = f" at {', '.join(names)}" if names else ""
+            found = flat[~np.isfinite(flat)][0]
+            raise ValueError(f"params must be finite in {self.dtype}, got {found}{where}")
+        return flat
+
+    def leaves_where(self, marked: np.ndarray) -> list[str]:
+        """Name the leaves in which a number of a flat vector is marked; the root has no name."""
+        leaves, _ = jax.tree_util.tree_flatten_with_path(self.unflatten(marked))
+        names = [jax.tree_util.keystr(path) for path, leaf in leaves if np.any(leaf)]
+        return [name for name in names if name]
 
     def unflatten(self, flat: Any) -> PyTree:
         """Return the pytree of a flat vector; works on NumPy arrays and inside JAX."""

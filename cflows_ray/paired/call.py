@@ -10,10 +10,15 @@ from typing import cast
 import pandas as pd
 from jaxtyping import Array, PyTree
 
+from cflows_ray.checks import boolean
 from cflows_ray.paired.options import PairedOptions
-from cflows_ray.paired.run import PairedRun
+from cflows_ray.paired.progress import ChunkLength, ProgressLine, is_wanted
+from cflows_ray.paired.run import PairedRun, as_one_frame
+from cflows_ray.paired.stepping import PairedState
 from cflows_ray.problem import Problem
 from cflows_ray.rules import UpdateRule
+
+INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True)
@@ -23,8 +28,9 @@ class PairedResult:
     Attributes:
         steps: the `steps` table of `cflows_ray.schema` without `run_id`.
         final: parameters of every process at the last step, in the structure of `params`.
-        status: "finished" or "diverged".
-        status_detail: why, and which flows stopped; None if there is nothing to say.
+        status: "finished", "diverged" or "interrupted".
+        status_detail: why, which flows stopped, and why numbers may mean little (a loss that is not
+            smooth, rows that are unconverged); None if there is nothing to say.
         wall_s: seconds in all, of which `compile_s` were spent compiling.
     """
 
@@ -53,6 +59,7 @@ def run_paired(
     record_every: int = 1,
     target_windows: Sequence[str | int] = (),
     restart_every: int = 0,
+    progress: bool = True,
 ) -> PairedResult:
     """Run an optimizer and its flows side by side from one point.
 
@@ -79,6 +86,10 @@ def run_paired(
         target_windows: windows over which flows are compared in the mean, of 5, 20, 50 and "loop".
         restart_every: flows begin anew at the optimizer after so many steps, and the column
             `start_step` says when; 0 for never.
+        progress: whether a call of more than a few seconds says on standard error where it is.
+
+    Ctrl-C ends the call with the status "interrupted" and all rows up to the last whole chunk, of
+    about a second; before the first one, it raises `KeyboardInterrupt`.
 
     Raises `ValueError` naming the argument that cannot be used, before anything is compiled. What
     depends on the data (divergence, a stopped flow) is a status in the result.
@@ -98,6 +109,7 @@ def run_paired(
     if not callable(loss_fn):
         raise ValueError(f"loss_fn must be callable, got {loss_fn!r}")
     begin = time.perf_counter()
+    boolean("progress", progress)
     options = PairedOptions(
         flows=(flows,) if isinstance(flows, str) else tuple(flows),
         num_eigs=num_eigs,
@@ -111,7 +123,39 @@ def run_paired(
     problem = Problem(loss_fn, data) if data is not None else Problem(lambda p, _: loss_fn(p))
     run = PairedRun(problem, rule, options)
     state = run.start(params, steps=steps, warmup=warmup, seed=seed)
-    state, rows = run.advance(state, steps)
+    line = ProgressLine(steps) if is_wanted(progress) else None
+    state, rows, is_interrupted = _carry_out(run, state, line)
     status, detail = run.outcome(state)
+    if is_interrupted:
+        words = f"interrupted after step {run.step(state) - 1} of {steps}"
+        status, detail = INTERRUPTED, "; ".join(filter(None, (words, detail)))
     wall_s = time.perf_counter() - begin
     return PairedResult(rows, run.final(state), status, detail, wall_s, run.compile_s)
+
+
+def _carry_out(
+    run: PairedRun, state: PairedState, line: ProgressLine | None
+) -> tuple[PairedState, pd.DataFrame, bool]:
+    """Advance to the end, or to where a person interrupts: the last whole chunk, and its rows.
+
+    Raises `KeyboardInterrupt` where there is no row yet.
+    """
+    # state and rows are put down together, so that an interrupt never finds one without the other
+    done: tuple[PairedState, tuple[pd.DataFrame, ...]] = state, ()
+    length = ChunkLength()
+    try:
+        while not run.is_done(done[0]):
+            begin, compiled = time.perf_counter(), run.compile_s
+            after, rows = run.advance(done[0], length.steps)
+            done = after, (*done[1], rows)
+            length.took(time.perf_counter() - begin - (run.compile_s - compiled))
+            if line is not None:
+                line.show(run.step(after), rows)
+    except KeyboardInterrupt:
+        if not done[1]:
+            raise
+        return done[0], as_one_frame(done[1]), True
+    finally:
+        if line is not None:
+            line.clear()
+    return done[0], as_one_frame(done[1]), False

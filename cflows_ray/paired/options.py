@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cflows_ray.checks import boolean, positive, require
+from cflows_ray.checks import boolean, integer, positive, require
 from cflows_ray.declare import declare
 from cflows_ray.flows import FlowOptions, check_flows
 
@@ -45,6 +45,7 @@ class PairedOptions(FlowOptions):
         super().__post_init__()
         if self.eig_tolerance is not None:
             positive("eig_tolerance", self.eig_tolerance)
+        integer("max_eigs", self.max_eigs, 1)
         boolean("predict_observables", self.predict_observables)
         for field in ("record_eig_tolerance", "sharpness_limit", "divergence_factor"):
             positive(field, getattr(self, field))

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from cflows_ray.checks import integer
-from cflows_ray.paired.rows import steps_frame
+from cflows_ray.paired.rows import check_one_loss, steps_frame
 from cflows_ray.paired.run import PairedRun, as_one_frame
 from cflows_ray.paired.stepping import RUNNING, PairedState
 
@@ -106,7 +106,10 @@ class PairedPack:
                     frames[i].append(steps_frame(rows, int(chunk.num_rows[i])))
                 if np.any(chunk.needs_more_eigs):
                     needed = self.runs[0].options.grown(needed, states[0].start.size)
-        return states, [as_one_frame(f) for f in frames]
+        joined = [as_one_frame(f) for f in frames]
+        for frame in joined:
+            check_one_loss(frame, self.runs[0].options.dtype)
+        return states, joined
 
     def memory_bytes(self, states: Sequence[PairedState]) -> int:
         """Return what the compiled program takes on the device, by the compiler's estimate."""

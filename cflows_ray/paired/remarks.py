@@ -5,18 +5,19 @@ All of it follows from the run's state, so that a run that was resumed says what
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
+from cflows_ray.curvature import Loss, float_mode
 from cflows_ray.paired.program import Inputs, PairedProgram
 from cflows_ray.paired.smoothness import PIECES, has_jump
 from cflows_ray.paired.stepping import RUN_DIVERGED, RUNNING, PairedState
-from cflows_ray.problem import ParamStructure
 from cflows_ray.schema import StepStatus
 
 ENDED = {int(s): s.word for s in (StepStatus.STOPPED, StepStatus.DIVERGED)}
@@ -42,9 +43,10 @@ def remarks_on(
         initial: parameters before the warm-up, where they are known.
     """
     found = list(_endings(state))
+    causes = []
     try:
-        causes = _not_finite(program, inputs, state, initial)
         if int(state.outcome) != RUNNING:
+            causes = _not_finite(program, inputs, state, initial)
             causes += _not_smooth(program, inputs, state)
     except LOOK_FAILED as error:
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -78,49 +80,91 @@ def _not_finite(
     initial: Float[np.ndarray, " d"] | None,
 ) -> list[str]:
     """Say which derivative is not finite, of what, where; only where something diverged."""
-    diverged = int(StepStatus.DIVERGED)
-    ended = {n: p for n, p in state.processes.items() if int(p.status) == diverged}
-    if int(state.outcome) != RUN_DIVERGED and not ended and not _mostly_unconverged(state):
+    if not _has_diverged(state) and not _mostly_unconverged(state):
         return []
+    for where, point in _points(state, initial):
+        what = _first_not_finite(program, inputs, point)
+        if what:
+            return [what.format(where=where)]
+    return []
+
+
+def find_for_debugger(
+    loss: Loss, state: PairedState, initial: Float[np.ndarray, " d"] | None
+) -> None:
+    """Compute the loss and its derivatives, operation by operation, where a run diverged.
+
+    With `jax_debug_nans` or `jax_debug_infs` set, JAX then raises `FloatingPointError` with the
+    line of the loss that made the first such number.
+
+    Args:
+        loss: the user's own function, not its trace, of flat parameters.
+        state: where the run stands.
+        initial: parameters before the warm-up, where they are known.
+    """
+    if not _has_diverged(state):
+        return
+    points = [point for _, point in _points(state, initial)]
+    for point in (*points, np.asarray(jax.device_get(state.optimizer.params))):
+        if not np.all(np.isfinite(point)):
+            continue
+        with float_mode(point.dtype):
+            at, u = jnp.asarray(point), jnp.asarray(_direction(point))
+            first = _slope(loss, u)
+            second = _slope(first, u)
+            for function in (loss, first, jax.grad(loss), second, _slope(second, u)):
+                # forwards first: a backward pass has left the user's code; some have none forwards
+                with contextlib.suppress(TypeError):
+                    function(at)
+
+
+def _slope(function: Loss, u: Float[Array, " d"]) -> Loss:
+    return lambda w: jax.jvp(function, (w,), (u,))[1]
+
+
+def _has_diverged(state: PairedState) -> bool:
+    statuses = [int(process.status) for process in state.processes.values()]
+    return int(state.outcome) == RUN_DIVERGED or int(StepStatus.DIVERGED) in statuses
+
+
+def _points(
+    state: PairedState, initial: Float[np.ndarray, " d"] | None
+) -> list[tuple[str, Float[np.ndarray, " d"]]]:
+    """Return where a derivative may not have been finite, in words and as a point."""
     points: list[tuple[str, Any]] = [("at the starting point", state.start)]
     if int(state.warmup) > 0 and initial is not None:
         points.insert(0, ("before the warm-up", initial))
     if int(state.outcome) == RUN_DIVERGED and int(state.step) > 1:
         points.append((f"at step {int(state.step) - 1}", state.optimizer.previous))
-    points += [(f"where the {name} flow ended", flow.params) for name, flow in ended.items()]
-    for where, point in points:
-        what = _first_not_finite(program, inputs, np.asarray(point, state.start.dtype))
-        if what:
-            return [what.format(where=where)]
-    return []
+    for name, flow in state.processes.items():
+        if int(flow.status) == int(StepStatus.DIVERGED):
+            points.append((f"where the {name} flow ended", flow.params))
+    dtype = state.start.dtype
+    return [(where, np.asarray(jax.device_get(point), dtype)) for where, point in points]
 
 
 def _first_not_finite(
     program: PairedProgram, inputs: Inputs, point: Float[np.ndarray, " d"]
 ) -> str | None:
     """Say which derivative is the first that is not finite; None if none is, or the loss is not."""
-    u = np.random.default_rng(0).standard_normal(point.size).astype(point.dtype)
-    found = jax.device_get(program.derivatives(inputs, jnp.asarray(point), jnp.asarray(u)))
+    arguments = jnp.asarray(point), jnp.asarray(_direction(point))
+    found = jax.device_get(program.derivatives(inputs, *arguments))
     if not np.isfinite(found.value):
         return None
     before = "loss"
     for name, values in zip(("gradient", "Hessian", "third derivative"), found[1:], strict=True):
         if not np.all(np.isfinite(values)):
-            where = _leaves(program.structure, ~np.isfinite(values))
+            names = program.structure.leaves_where(~np.isfinite(values))
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            where = f"with respect to {', '.join(names[:3])}{more} " if names else ""
             return f"the {name} {where}is not finite {{where}} though the {before} is"
         before = name
     return None
 
 
-def _leaves(structure: ParamStructure, marked: np.ndarray) -> str:
-    """Name the leaves in which a number is marked; empty where the parameters are one array."""
-    tree = structure.unflatten(marked)
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    names = [jax.tree_util.keystr(path) for path, leaf in leaves if np.any(leaf)]
-    if names == [""]:
-        return ""
-    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return f"with respect to {shown} "
+def _direction(point: Float[np.ndarray, " d"]) -> Float[np.ndarray, " d"]:
+    """Return a direction that no derivative is 0 along."""
+    return np.random.default_rng(0).standard_normal(point.size).astype(point.dtype)
 
 
 def _unconverged(state: PairedState) -> bool:

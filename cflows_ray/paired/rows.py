@@ -13,6 +13,7 @@ from cflows_ray.paired.stepping import ABSENT, Row
 from cflows_ray.schema import STEP_STATUSES, Column
 
 # Losses are kept as they are, infinite ones too; other numbers that are not finite are missing.
+LOSS_TOLERANCE = 0.01
 LOSSES = ("train_loss", "test_loss")
 
 
@@ -35,6 +36,24 @@ def steps_frame(rows: dict[str, Row], num_rows: int) -> pd.DataFrame:
     stacked = pd.concat(frames, ignore_index=True)
     stacked = stacked.sort_values(["step", "_order"], kind="stable", ignore_index=True)
     return stacked[[column.name for column in columns]]
+
+
+def check_one_loss(rows: pd.DataFrame, dtype: str) -> None:
+    """Check that all processes that stand at one point at step 0 have one loss there.
+
+    Raises `ValueError` where they do not: the loss is not a function of the parameters. Rounding
+    differs between processes, whose code is compiled apart.
+    """
+    first = rows[(rows["step"] == 0) & np.isfinite(rows["train_loss"])]
+    first = first[(first["process"] == "discrete") | (first["distance_to_discrete"] == 0)]
+    losses = first["train_loss"].to_numpy()
+    if len(losses) and np.ptp(losses) > LOSS_TOLERANCE * np.max(np.abs(losses)):
+        low, high = (first.iloc[at] for at in (np.argmin(losses), np.argmax(losses)))
+        raise ValueError(
+            f"loss_fn must have one value at one point, got {low.train_loss:.6g} ({low.process}) "
+            f"and {high.train_loss:.6g} ({high.process}) at the start: it is not a pure function, "
+            f"or {dtype} has too few digits for it"
+        )
 
 
 def _process_frame(

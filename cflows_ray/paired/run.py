@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,17 +20,19 @@ import pandas as pd
 from jaxtyping import Array, PyTree
 
 from cflows_ray.checks import integer, seed_number
-from cflows_ray.curvature import float_mode
+from cflows_ray.curvature import float_mode, standard_settings
 from cflows_ray.flows import check_defined
 from cflows_ray.paired.options import PairedOptions
 from cflows_ray.paired.program import Inputs, PairedProgram
-from cflows_ray.paired.remarks import remarks_on
-from cflows_ray.paired.rows import steps_frame
+from cflows_ray.paired.remarks import find_for_debugger, remarks_on
+from cflows_ray.paired.rows import check_one_loss, steps_frame
 from cflows_ray.paired.stepping import FINISHED, RUN_DIVERGED, RUNNING, PairedState
 from cflows_ray.paired.tracing import Traced, fingerprint, trace
 from cflows_ray.problem import ParamStructure, Problem, cast_floats
-from cflows_ray.rules import UpdateRule, traced
+from cflows_ray.rules import UpdateRule, check_range, traced
 
+# Bytes of captured arrays from which on a person is told of `data`.
+LARGE_CAPTURE = 50_000_000
 # Name, among a saved state's arrays, of one whose leading axis is the tracked directions.
 BASIS = "processes.discrete.own.basis"
 
@@ -37,9 +40,11 @@ BASIS = "processes.discrete.own.basis"
 class PairedRun:
     """A paired run of one problem and rule, chunk by chunk.
 
-    Compiled programs are shared between runs of the same problem functions, parameter structure
-    and options: a run that differs only in learning rate, β₂, ε, seed or starting point compiles
-    nothing.
+    A problem's functions are traced at each start, and compiled programs are shared between runs
+    whose functions compute the same, on parameters and data of the same shapes, with the same
+    options: a run that differs only in learning rate, β₂, ε, seed, starting point or the values of
+    data, captured ones too, compiles nothing. Eight programs are kept; `forget_programs` frees
+    them.
 
     Args:
         problem: the loss with its data.
@@ -63,6 +68,7 @@ class PairedRun:
         if not isinstance(rule, UpdateRule):
             raise ValueError(f"rule must be an update rule such as GradientDescent, got {rule!r}")
         check_defined(options.flows, rule)
+        check_range(rule, options.dtype)
         rule.check_integration(options.longest_substep)
         self.problem, self.rule, self.options = problem, rule, options
         self.inputs = _host_inputs(problem, options.dtype)
@@ -99,9 +105,10 @@ class PairedRun:
         """
         integer("num_steps", num_steps, 1)
         program = self.program
-        stop = min(int(state.step) + num_steps, int(state.total))
         frames = []
         with self.mode():
+            stop = min(int(state.step) + num_steps, int(state.total))
+            is_first = int(state.step) == 0
             traced_stop = jnp.asarray(stop, jnp.int32)
             while int(state.outcome) == RUNNING and (int(state.step) < stop or stop == state.total):
                 chunk = program.advance(self.traced_rule(), self.inputs, state, traced_stop)
@@ -111,37 +118,48 @@ class PairedRun:
                     state = program.grow(
                         state, self.options.grown(state.num_eigs, state.start.size)
                     )
-        return state, as_one_frame(frames)
+        rows = as_one_frame(frames)
+        if is_first:
+            check_one_loss(rows, self.options.dtype)
+        return state, rows
 
     def is_done(self, state: PairedState) -> bool:
         """Say whether the run has ended, by reaching its last step or by diverging."""
-        return int(state.outcome) != RUNNING
+        return int(jax.device_get(state.outcome)) != RUNNING
 
     def step(self, state: PairedState) -> int:
         """Return the optimizer steps done since the common starting point."""
-        return int(state.step)
+        return int(jax.device_get(state.step))
 
     def outcome(self, state: PairedState) -> tuple[str, str | None]:
         """Return how the run ended, as in `runs.status`, and what there is to say of it.
 
         An ended run is looked at once more: which derivative was not finite, where it diverged, and
         whether the loss is smooth, where it is made of operations that may not be.
+
+        Raises `FloatingPointError` with the line of the loss that it comes from, where something
+        diverged and `jax_debug_nans` or `jax_debug_infs` is set.
         """
         word = {RUNNING: "running", FINISHED: "finished", RUN_DIVERGED: "diverged"}
         with self.mode():
             remarks = remarks_on(self.program, self.inputs, state, self._initial)
+        if any(getattr(jax.config, name) for name in ("jax_debug_nans", "jax_debug_infs")):
+            structure, data = self.program.structure, self.inputs.data
+            find_for_debugger(
+                lambda w: self.problem.loss(structure.unflatten(w), data), state, self._initial
+            )
         return word[int(state.outcome)], "; ".join(remarks) or None
 
     def final(self, state: PairedState) -> dict[str, PyTree]:
         """Return the parameters of every process, as NumPy arrays in the structure given."""
         structure = self.program.structure
         points = {name: process.params for name, process in state.processes.items()}
-        return {name: structure.unflatten(np.asarray(w)) for name, w in points.items()}
+        return {name: structure.unflatten(jax.device_get(w)) for name, w in points.items()}
 
     def to_arrays(self, state: PairedState) -> dict[str, np.ndarray]:
         """Return the state as named NumPy arrays, bit for bit."""
         leaves, _ = jax.tree_util.tree_flatten_with_path(state)
-        return {_path_name(path): np.asarray(leaf) for path, leaf in leaves}
+        return {_path_name(path): np.asarray(jax.device_get(leaf)) for path, leaf in leaves}
 
     def from_arrays(self, arrays: Mapping[str, Any], params: PyTree | None = None) -> PairedState:
         """Return the state saved by `to_arrays`.
@@ -198,6 +216,7 @@ class PairedRun:
     def _use_program(self, structure: ParamStructure) -> PairedProgram:
         functions, captured = _trace(self.problem, structure, self.inputs)
         _check_loss(functions["loss"])
+        _warn_of_size(captured)
         program = _program(tuple(functions.items()), structure, self.options)
         inputs = self.inputs._replace(captured=captured)
         self.fingerprint = fingerprint(inputs)
@@ -221,12 +240,14 @@ class PairedRun:
         return traced(self.rule, jnp.float64)
 
     @staticmethod
-    def mode() -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def mode() -> Iterator[None]:
         """Return the context in which compiled programs are made and called.
 
         64-bit mode for the k x k algebra; `curvature` switches it off again around a float32 loss.
         """
-        return float_mode("float64")
+        with standard_settings(), float_mode("float64"):
+            yield
 
 
 def as_one_frame(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -269,7 +290,7 @@ class _Keyed:
 @functools.lru_cache(maxsize=2)
 def _on_device(arrays: _Keyed, dtype: str) -> Inputs:
     """Return data on the device, one copy for all runs in turn or together."""
-    with float_mode(dtype):
+    with standard_settings(), float_mode(dtype):
         return jax.device_put(arrays.inputs)
 
 
@@ -304,13 +325,26 @@ def _start_numbers(warmup: Any, steps: Any, seed: Any, divergence_factor: Any) -
 
 def _check_loss(loss: Traced) -> None:
     """Raise `ValueError` unless the loss returns one floating-point number."""
-    if not jax.tree_util.treedef_is_leaf(loss.out_tree):
+    if not jax.tree_util.treedef_is_leaf(loss.out_tree) or not loss.out:
         raise ValueError(f"loss_fn must return a scalar, got a {loss.out_tree}")
     ((shape, dtype),) = loss.out
     if shape != ():
         raise ValueError(f"loss_fn must return a scalar, got an array of shape {shape}")
     if not jnp.issubdtype(jnp.dtype(dtype), jnp.floating):
         raise ValueError(f"loss_fn must return a floating-point number, got {dtype}")
+
+
+def _warn_of_size(captured: Mapping[str, list]) -> None:
+    """Warn of functions that captured large arrays."""
+    for name, arrays in captured.items():
+        size = sum(x.nbytes for x in arrays)
+        if size >= LARGE_CAPTURE:
+            words = "loss_fn" if name == "loss" else name
+            warnings.warn(
+                f"{words} captured {size / 1e6:.0f} MB of arrays, traced and hashed at each call: "
+                "give them as data, run_paired(loss_fn, params, rule, data=...)",
+                stacklevel=5,
+            )
 
 
 def _path_name(path: tuple) -> str:

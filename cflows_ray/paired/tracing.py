@@ -19,7 +19,7 @@ import numpy as np
 from jax.extend import core
 from jaxtyping import PyTree
 
-from cflows_ray.curvature import float_mode
+from cflows_ray.curvature import float_mode, standard_settings
 from cflows_ray.problem import ParamStructure
 
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
@@ -69,7 +69,7 @@ def trace(
         key += (next(_UNIQUE),)  # Python code that a trace does not show
     elif "custom_" in text or _ADDRESS.search(text):
         key += _rules_key(function, structure, data)
-    with float_mode(structure.dtype):
+    with float_mode(structure.dtype), standard_settings():
         captured = [jax.device_put(x) for x in closed.consts]
     return Traced(key, closed.jaxpr, out_tree, shapes), captured
 
@@ -79,7 +79,7 @@ def _jaxpr(function: Callable, structure: ParamStructure, data: PyTree) -> tuple
     is_jitted = type(function).__name__ == "PjitFunction"
     inner = getattr(function, "__wrapped__", function) if is_jitted else function
     flat = jax.ShapeDtypeStruct((structure.size,), structure.dtype)
-    with float_mode(structure.dtype):
+    with float_mode(structure.dtype), jax.disable_jit(False):
         tree = jax.eval_shape(structure.unflatten, flat)
         return jax.make_jaxpr(lambda p, d: inner(p, d), return_shape=True)(tree, data)
 

@@ -22,7 +22,15 @@ from cflows_ray.rules.registry import (
     hyperparameters,
 )
 from cflows_ray.rules.rmsprop import RMSProp
-from cflows_ray.rules.rule import AveragedRule, Moments, Motion, UpdateRule, is_traced, traced
+from cflows_ray.rules.rule import (
+    AveragedRule,
+    Moments,
+    Motion,
+    UpdateRule,
+    check_range,
+    is_traced,
+    traced,
+)
 from cflows_ray.rules.scalar_adam import ScalarAdam
 from cflows_ray.rules.scalar_rmsprop import ScalarRMSProp
 
@@ -43,6 +51,7 @@ __all__ = [
     "ScalarRMSProp",
     "UpdateRule",
     "all_hyperparameters",
+    "check_range",
     "first_values",
     "from_optax",
     "hyperparameter_columns",

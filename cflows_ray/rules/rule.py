@@ -24,9 +24,11 @@ from __future__ import annotations
 import abc
 import copy
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from cflows_ray.checks import require
 from cflows_ray.declare import check_declared, declared
 from cflows_ray.lazy import LazyModule
 from cflows_ray.schedules import Schedule, check_factors, factor, parse_schedule
@@ -131,6 +133,29 @@ class UpdateRule(abc.ABC):
         """
         del sharpness
         return None
+
+
+# The smallest and largest normal numbers; below, a processor may take a number for 0.
+NORMAL = {"float32": (2.0**-126, (2.0 - 2.0**-23) * 2.0**127), "float64": (2.0**-1022, math.inf)}
+
+
+def check_range(rule: UpdateRule, dtype: str) -> None:
+    """Check that no hyperparameter becomes 0 or infinite in the run's dtype.
+
+    Raises `ConfigError` naming it.
+
+    Example:
+        >>> from cflows_ray.rules import RMSProp
+        >>> check_range(RMSProp(0.1, eps=1e-50), "float32")
+        Traceback (most recent call last):
+        cflows_ray.checks.ConfigError: eps must be 1.18e-38 to 3.4e+38 in float32, got 1e-50
+    """
+    least, most = NORMAL[dtype]
+    for name, info in declared(rule).items():
+        value = getattr(rule, name)
+        if info.traced and isinstance(value, int | float) and value != 0:
+            allowed = f"{least:.3g} to {most:.3g} in {dtype}"
+            require(least <= abs(value) <= most, name, allowed, value)
 
 
 class AveragedRule(UpdateRule):

@@ -16,6 +16,7 @@ from typing import Any
 from cflows_ray.checks import (
     ConfigError,
     one_of,
+    plain,
     positive,
     require,
     seed_number,
@@ -172,6 +173,7 @@ def _check_sampled(rule: str, sampled: Mapping[str, Distribution]) -> None:
 
 def _several(name: str, value: Any) -> tuple[Any, ...]:
     """Return the values of a hyperparameter: a sequence, or one."""
+    value = plain(value)
     is_one = isinstance(value, str | Mapping) or not isinstance(value, Iterable)
     return (value,) if is_one else sequence(name, value)
 

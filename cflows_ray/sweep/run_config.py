@@ -18,7 +18,14 @@ from typing import Any
 from cflows_ray.checks import ConfigError, integer, one_of, require, seed_number
 from cflows_ray.declare import declared, default_of
 from cflows_ray.flows import FLOWS, Settings, check_defined
-from cflows_ray.rules import RULES, AveragedRule, UpdateRule, all_hyperparameters, is_traced
+from cflows_ray.rules import (
+    RULES,
+    AveragedRule,
+    UpdateRule,
+    all_hyperparameters,
+    check_range,
+    is_traced,
+)
 from cflows_ray.workloads import CRITERIA, check_workload, describe
 
 SETTINGS = tuple(declared(Settings))
@@ -122,6 +129,7 @@ class RunConfig(Settings):
         put("flows", _in_order(self.flows))
         put("warmup", integer("warmup", warmup, 0))
         put("steps", integer("steps", steps, 1))
+        check_range(made, self.dtype)
         made.check_integration(self.longest_substep)
         if not isinstance(made, AveragedRule):
             check_defined(self.flows, made)

@@ -236,11 +236,14 @@ def join(
         >>> float(workload.problem.loss(workload.init(0), workload.problem.data))  # log(10)
         2.3025...
     """
+    from cflows_ray.curvature import standard_settings
     from cflows_ray.problem import Problem
 
+    ours = standard_settings()  # networks are not written for strict promotion
     example_loss = CRITERIA[criterion]
     classes = is_classification(data.y)
 
+    @ours
     def outputs(params: PyTree, x: Array) -> Array:
         found = network.apply(params, in_dtype_of(params, x))
         if found.shape[-1] != data.num_outputs:
@@ -258,11 +261,13 @@ def join(
     probe = data.x_test if has_test else data.x
     assert probe is not None  # one of the two is an array
     problem = Problem(
-        loss=mean_over_examples(per_example, common.ghost_batch),
+        loss=ours(mean_over_examples(per_example, common.ghost_batch)),
         data={"x": data.x, "y": data.y},
         outputs=outputs,
         probe=probe[: common.num_probe],
-        accuracy=mean_over_examples(per_example_correct, common.ghost_batch) if classes else None,
+        accuracy=(
+            ours(mean_over_examples(per_example_correct, common.ghost_batch)) if classes else None
+        ),
         test_data={"x": data.x_test, "y": data.y_test} if has_test else None,
     )
-    return Workload(name=name, criterion=criterion, problem=problem, init=network.init)
+    return Workload(name=name, criterion=criterion, problem=problem, init=ours(network.init))

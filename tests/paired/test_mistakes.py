@@ -3,9 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 
-from cflows_ray import GradientDescent, PairedOptions, PairedRun, Problem, run_paired
+from cflows_ray import GradientDescent, PairedOptions, PairedRun, Problem, RMSProp, run_paired
+from cflows_ray.paired.rows import check_one_loss
 from cflows_ray.paired.tracing import trace
 from cflows_ray.problem import ParamStructure
 
@@ -133,3 +135,84 @@ def test_derivative_rules_tell_functions_apart():
     assert found[0] == found[1]
     assert found[0] != found[2]
     assert found[3] != found[4]
+
+
+@pytest.mark.parametrize(
+    "lr", [0.5, np.float32(0.5), np.array(0.5), jnp.float32(0.5), jnp.bfloat16(0.5)]
+)
+def test_numbers_of_arrays_are_numbers(lr):
+    rule = GradientDescent(lr, momentum=np.array(0.25))
+    assert rule == GradientDescent(0.5, momentum=0.25)
+    assert isinstance(rule.lr, float)
+    assert PairedOptions(num_eigs=np.int32(3), substeps=jnp.int32(2)).num_eigs == 3
+
+
+@pytest.mark.parametrize(
+    ("rule", "dtype", "words"),
+    [
+        (RMSProp(0.1, eps=1e-50), "float32", "eps must be 1.18e-38 to 3.4e[+]38 in float32, got"),
+        (RMSProp(0.1, eps=1e-50), "float64", None),
+        (GradientDescent(1e-40), "float32", "lr must be 1.18e-38 .* got 1e-40"),
+        (GradientDescent(1e39), "float32", r"lr must be .* got 1e\+39"),
+        (GradientDescent(0.1, momentum=0.0, weight_decay=0.0), "float32", None),
+    ],
+)
+def test_a_number_that_the_dtype_has_not_is_refused(rule, dtype, words):
+    problem, options = Problem(lambda w, _: jnp.sum(w)), PairedOptions(flows=(), dtype=dtype)
+    if words is None:
+        PairedRun(problem, rule, options)
+    else:
+        with pytest.raises(ValueError, match=words):
+            PairedRun(problem, rule, options)
+
+
+@pytest.mark.parametrize(
+    ("params", "dtype", "words"),
+    [
+        ({"a": np.ones(2), "b": np.array([1, np.nan])}, "float64", r"got nan at \['b'\]"),
+        (np.array([1e300]), "float32", "must be finite in float32, got inf$"),
+        (np.array([1e300]), "float64", None),
+        ([jnp.ones(2, jnp.bfloat16), jnp.ones(2, jnp.float16)], "float32", None),
+    ],
+)
+def test_parameters_in_the_dtype_of_the_run(params, dtype, words):
+    structure = ParamStructure.of(params, dtype)
+    if words is None:
+        assert structure.flatten(params).dtype == dtype
+    else:
+        with pytest.raises(ValueError, match=words):
+            structure.flatten(params)
+
+
+def table(**losses):
+    rows = {"step": 0, "train_loss": list(losses.values()), "process": list(losses)}
+    return pd.DataFrame(rows).assign(distance_to_discrete=[np.nan, 0.0, 0.0, 1.0])
+
+
+def test_processes_with_other_losses_at_one_point():
+    check_one_loss(table(discrete=1.0, stable=1.009, central=1.0, midpoint=7.0), "float32")
+    check_one_loss(table(discrete=np.inf, stable=1.0, central=np.nan, midpoint=7.0), "float32")
+    words = r"loss_fn must have one value .* 1 \(discrete\) and 1.02 \(central\) at the start"
+    with pytest.raises(ValueError, match=words):
+        check_one_loss(table(discrete=1.0, stable=1.01, central=1.02, midpoint=7.0), "float32")
+
+
+def test_a_callback_that_gives_another_number_each_time_is_refused():
+    rng = np.random.default_rng(0)
+
+    def loss(w):
+        noise = jax.pure_callback(lambda: np.float32(rng.random()), jax.ShapeDtypeStruct((), "f"))
+        return jnp.sum(w**2) * (1 + noise)
+
+    with pytest.raises(ValueError, match="it is not a pure function"):
+        run_paired(loss, np.ones(2), RULE, steps=2, flows=("persistence",))
+
+
+def test_large_arrays_that_were_captured(monkeypatch):
+    monkeypatch.setattr("cflows_ray.paired.run.LARGE_CAPTURE", 4000)
+    y = np.ones(1000, np.float32)
+    run = PairedRun(Problem(lambda w, _: jnp.sum(w * y)), RULE, PairedOptions(flows=()))
+    with pytest.warns(UserWarning, match="loss_fn captured 0 MB of arrays, .* give them as data"):
+        run.start(np.ones(1000), steps=1, warmup=0, seed=0)
+    given = PairedRun(Problem(lambda w, d: jnp.sum(w * d), y), RULE, PairedOptions(flows=()))
+    given.start(np.ones(1000), steps=1, warmup=0, seed=0)

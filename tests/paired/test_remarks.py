@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from cflows_ray import GradientDescent, PairedOptions, PairedRun, Problem
-from cflows_ray.paired.stepping import RUN_DIVERGED
+from cflows_ray.paired.stepping import FINISHED, RUN_DIVERGED
 from cflows_ray.schema import StepStatus
 
 
@@ -81,7 +81,9 @@ def test_where_a_flow_ended():
         params=jnp.zeros(2), status=jnp.asarray(StepStatus.DIVERGED, jnp.int32)
     )
     state = state._replace(
-        step=jnp.asarray(5, jnp.int32), processes=state.processes | {"midpoint": flow}
+        step=jnp.asarray(5, jnp.int32),
+        outcome=jnp.asarray(FINISHED, jnp.int32),
+        processes=state.processes | {"midpoint": flow},
     )
     detail = run.outcome(state)[1]
     assert "the gradient is not finite where the midpoint flow ended though the loss is" in detail
