@@ -157,5 +157,5 @@ def test_targets_meet_the_network_or_are_refused_in_a_line(tmp_path, y, criterio
         assert y.shape[:1] == (6,)
         assert y.size == 6 or y.ndim == 2
     else:
-        assert "y must" in message or "needs" in message
+        assert "must" in message or "needs" in message
         assert "\n" not in message
