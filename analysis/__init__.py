@@ -24,9 +24,19 @@ from analysis.draw import (
     plot_loss,
     plot_profiles,
     plot_sharpness,
+    plot_skill,
     plot_variance,
 )
-from analysis.infer import Ranking, compare, covariance_fit, lr_trend, rank, summarize, trends
+from analysis.infer import (
+    Ranking,
+    compare,
+    covariance_fit,
+    lr_trend,
+    rank,
+    skill,
+    summarize,
+    trends,
+)
 from analysis.measure import (
     Metric,
     SideBySide,
@@ -69,10 +79,12 @@ __all__ = [
     "plot_loss",
     "plot_profiles",
     "plot_sharpness",
+    "plot_skill",
     "plot_variance",
     "rank",
     "ratio_to",
     "register_metric",
+    "skill",
     "study",
     "summarize",
     "trends",

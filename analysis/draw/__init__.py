@@ -8,6 +8,7 @@ from analysis.draw.many_runs import (
     plot_distance_spread,
     plot_horizons,
     plot_profiles,
+    plot_skill,
 )
 from analysis.draw.one_run import plot_distance, plot_loss, plot_sharpness, plot_variance
 from analysis.draw.panels import Panel, all_rows, batches, key_text, panels, titles, with_keys
@@ -30,6 +31,7 @@ __all__ = [
     "plot_loss",
     "plot_profiles",
     "plot_sharpness",
+    "plot_skill",
     "plot_variance",
     "ranked_runs",
     "run_title",

@@ -234,6 +234,59 @@ def _sample(rows: pd.DataFrame) -> pd.DataFrame:
     return rows if len(rows) <= _MOST_DOTS else rows.sample(_MOST_DOTS, random_state=0)
 
 
+def plot_skill(
+    table: pd.DataFrame,
+    ax: Axes | None = None,
+    *,
+    reference: str = "stable",
+    target: str = "discrete",
+    phase: str | None = None,
+) -> Axes:
+    """Skill of every flow against lead time, with 95% bands from three runs on.
+
+    Args:
+        table: one cell of `analysis.skill`.
+        ax: to draw on; a new one if not given.
+        reference: `stable` or `persistence`.
+        target: one of the table's.
+        phase: one of the table's; by default the one with most forecasts.
+
+    Raises `ValueError` for a reference, target or phase that the table does not have, and for a
+    table of several cells.
+
+    >>> plot_skill(skill(load(example_sweep), by=[])).get_xlabel()
+    'lead time (steps)'
+    """
+    if reference not in ("stable", "persistence"):
+        raise ValueError(f"reference must be 'stable' or 'persistence', got {reference!r}")
+    rows = table[table["target"] == target]
+    if phase is None and len(rows):
+        phase = str(rows.groupby("phase")["n_forecasts"].sum().idxmax())
+    rows = rows[rows["phase"] == phase]
+    if rows.empty:
+        raise ValueError(f"the table has no rows of target {target!r} and phase {phase!r}")
+    if rows.duplicated(["flow", "lead"]).any():
+        raise ValueError("give the rows of one cell of analysis.skill, or make it with by=[]")
+    ax, name = style.axes_or_new(ax), f"skill_{reference}"
+    looks = style.flow_styles(table)
+    for key, mine in cells(rows, ["flow"]):
+        flow = str(key["flow"])
+        if flow == reference:
+            continue
+        look, mine = looks[flow], mine.sort_values("lead")
+        ax.plot(mine["lead"], mine[name], color=look.colour, ls=look.line, lw=1.8, label=look.label)
+        low, high = (
+            mine[f"{name}_{end}"].where(mine["n_runs"] >= style.MIN_BAND) for end in ("low", "high")
+        )
+        ax.fill_between(mine["lead"], low, high, color=look.colour, alpha=0.15, lw=0)
+    ax.axhline(0.0, color=style.INK, lw=1.0, ls="--")
+    ax.set_xscale("log")
+    style.plain_log_axis(ax.xaxis)
+    ax.set_ylim(max(-1.0, float(rows[name].min(skipna=True)) - 0.1), 1.05)
+    ylabel = f"skill over {reference}\n(1: perfect, 0: no better)"
+    return style.finish(ax, xlabel="lead time (steps)", ylabel=ylabel, title=str(phase))
+
+
 def _range(ax: Axes, rows: pd.DataFrame, over: pd.DataFrame, tint: str) -> None:
     """Draw the range of the curves, or the curves themselves if they are too few for a band."""
     runs = list(rows.groupby("run_id", observed=True))

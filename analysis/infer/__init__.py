@@ -20,6 +20,7 @@ from analysis.infer.grouping import MOST_VALUES, Grouping, grouped
 from analysis.infer.intervals import LEVEL, RESAMPLES, mean_interval, median_interval, wilson
 from analysis.infer.ranking import Ranking, rank
 from analysis.infer.sequential import median_sequence, ratio_precision
+from analysis.infer.skill import skill
 from analysis.infer.summary import DEFAULT_SEED, summarize
 from analysis.infer.survival import kaplan_meier, median_horizon
 from analysis.infer.trends import lr_trend, trends
@@ -48,6 +49,7 @@ __all__ = [
     "panel_keys",
     "rank",
     "ratio_precision",
+    "skill",
     "summarize",
     "swept",
     "trends",

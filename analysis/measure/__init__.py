@@ -7,6 +7,7 @@ than metrics).
 """
 
 from analysis.measure.accuracy import accuracy, bandwidth_sensitivity, smoothed_metrics
+from analysis.measure.forecasts import CLAIMS, PHASES, forecast_errors
 from analysis.measure.formulas import (
     DEFAULT_TOLERANCE,
     EDGE,
@@ -19,6 +20,7 @@ from analysis.measure.formulas import (
     relative_distance,
     relative_error,
 )
+from analysis.measure.frames import Frames
 from analysis.measure.metric import Metric, metric
 from analysis.measure.metrics import all_metrics, find_metric, register_metric
 from analysis.measure.metrics.distance import ratio_to
@@ -29,12 +31,15 @@ from analysis.measure.smoothing import DEFAULT_BANDWIDTH, TRUNCATE, half_window,
 from analysis.measure.variances import covariance_points, total, variance_series
 
 __all__ = [
+    "CLAIMS",
     "DEFAULT_BANDWIDTH",
     "DEFAULT_TOLERANCE",
     "EDGE",
     "EDGE_THRESHOLD",
     "SAMPLED_RUNS",
+    "PHASES",
     "TRUNCATE",
+    "Frames",
     "Horizon",
     "Metric",
     "SideBySide",
@@ -47,6 +52,7 @@ __all__ = [
     "covariance_points",
     "final_value",
     "find_metric",
+    "forecast_errors",
     "half_window",
     "log_error",
     "mean_value",

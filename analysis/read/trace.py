@@ -128,6 +128,8 @@ def run_trace(steps: pd.DataFrame) -> Trace:
         raise ValueError("steps: the frame lacks the rows of the process 'discrete'")
     schema = arrow_schema("steps")
     fields = [f for f in schema if f.name in steps]
+    added = [str(n) for n in steps if n not in schema.names]  # by flows and newer versions
+    fields += [pa.field(n, pa.float64()) for n in added if pd.api.types.is_numeric_dtype(steps[n])]
     plain = steps[[f.name for f in fields]].astype(
         {n: "str" for n in ("run_id", "process", "status") if n in steps}
     )

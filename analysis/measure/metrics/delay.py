@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,7 +15,7 @@ from analysis.read import MAIN_FLOW
 
 BANDWIDTH = 5.0  # steps: narrower than a delay, wider than the oscillation's period of two
 FLOOR = 0.05  # of the median predicted variance; below, Σ has only begun and any drift exceeds it
-_OSCILLATION = ("sigma_eigs", "displacement_sq")
+OSCILLATION = ("sigma_eigs", "displacement_sq")
 
 
 def crossing(step: NDArray, sharpness: NDArray[np.float64]) -> float:
@@ -30,7 +32,7 @@ def crossing(step: NDArray, sharpness: NDArray[np.float64]) -> float:
 
 @metric(
     label="delay of the oscillation", unit="steps", head="delay", is_error=False, censored=True,
-    reads=(*_OSCILLATION, "effective_sharpness"), per_run=True, shown_in=(),
+    reads=(*OSCILLATION, "effective_sharpness"), per_run=True, shown_in=(),
 )  # fmt: skip
 def delay(run: SideBySide) -> Horizon:
     """Delay (steps) from the optimizer's crossing of 2 until it oscillates as predicted.
@@ -41,11 +43,21 @@ def delay(run: SideBySide) -> Horizon:
     where it never does; undefined where the run begins beyond the edge or never comes to it.
     """
     start = crossing(run.optimizer_step, run.whole_optimizer("effective_sharpness"))
-    columns = run.columns_of(MAIN_FLOW, _OSCILLATION)
-    if np.isnan(start) or columns is None or not (columns["step"] >= start).any():
+    columns = run.columns_of(MAIN_FLOW, OSCILLATION)
+    if np.isnan(start) or columns is None:
+        return Horizon(np.nan, False)
+    return oscillation_delay(columns, start)
+
+
+def oscillation_delay(columns: Mapping[str, NDArray], start: float) -> Horizon:
+    """Count the steps from `start` until the squared displacement is as large as predicted.
+
+    `columns`: of a flow with `step`, `sigma_eigs` and `displacement_sq`.
+    """
+    step = columns["step"]
+    if not (step >= start).any():
         return Horizon(np.nan, False)
     predicted, measured = map(total, variance_series(columns, BANDWIDTH))
-    step = columns["step"]
     some = (step >= start) & (predicted > 0)
     enough = FLOOR * float(np.median(predicted[some])) if some.any() else np.inf
     reached = np.flatnonzero(some & (predicted >= enough) & (measured >= predicted))

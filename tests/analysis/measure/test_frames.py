@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 import analysis
+from analysis.read import run_trace
 
 
 def test_frames_score_as_a_folder(example_sweep: Path) -> None:
@@ -24,6 +25,12 @@ def test_frames_score_as_a_folder(example_sweep: Path) -> None:
     seeds = analysis.accuracy(list(bare.values()))
     assert analysis.summarize(seeds, metrics="final_distance")["n"].tolist() == [2, 2]
     assert analysis.compare(seeds, "central", "stable")["wins"].tolist() == [2]
+
+
+def test_columns_that_a_flow_added_are_kept(example_sweep: Path) -> None:
+    bare = analysis.load(example_sweep).run_steps("gr001s0").assign(toy=3.0, word="x")
+    assert run_trace(bare).processes["central"]["toy"].tolist() == [3.0] * 601
+    assert "word" not in run_trace(bare).processes["central"]
 
 
 def test_what_is_no_frame_of_a_run_is_refused() -> None:

@@ -1,0 +1,192 @@
+"""Errors of flows by lead time: how far off a forecast is, so many steps after it was made.
+
+In a run with `restart_every=N` flows begin anew at the optimizer every N steps; `start_step` of a
+row says when its flows started, and its lead time is step - start_step. Any other run is one
+forecast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.measure.formulas import EDGE
+from analysis.measure.frames import Frames, tables_of
+from analysis.measure.metrics.delay import OSCILLATION, crossing, oscillation_delay
+from analysis.measure.scoring import ended_runs
+from analysis.measure.side_by_side import carried_forward, column
+from analysis.read import (
+    MAIN_FLOW,
+    REFERENCE_FLOW,
+    Floats,
+    Source,
+    Trace,
+    common_steps,
+    configuration_of,
+    declare_like,
+)
+
+PHASES = ("before the edge", "onset", "at the edge")
+MOST_LEADS = 24
+_PREFIX = "distance_to_"
+_ALWAYS = ("start_step", "distance_from_start", "effective_sharpness", *OSCILLATION)
+
+CLAIMS = {
+    "central": ("mean_50", "mean_20", "mean_loop", "midpoint"),
+    "central_unforced": ("mean_50", "mean_20", "mean_loop", "midpoint"),
+    "covariance": ("mean_50", "mean_20", "mean_loop", "midpoint"),
+    "rod": ("half",),
+    "alternating": ("discrete", "midpoint"),
+    "edge": ("discrete", "midpoint"),
+    "stable": ("discrete",),
+    "corrected": ("discrete",),
+}
+"""Targets that the authors of a flow claim it follows; as columns `distance_to_...`."""
+
+
+@dataclass(frozen=True)
+class _Forecast:
+    """Rows of the optimizer after one start: its steps, and how far it has come since."""
+
+    start: int
+    step: NDArray[np.int64]
+    travelled: Floats
+    phase: str
+
+
+def forecast_errors(results: Source | Frames, targets: Sequence[str] | None = None) -> pd.DataFrame:
+    """Errors of every finished run by flow, target, phase and lead time, means over its forecasts.
+
+    Args:
+        results: from `load`, the path of a folder, or frames of `run_paired`.
+        targets: of `distance_to_...`; by default all that the tables have.
+
+    Columns `run_id`, the configuration, `seed`, `flow`, `target`, `phase`, `lead` (steps);
+    `n_forecasts`, `n_ended` (in which the flow had ended by then; its last error counts); `error`
+    (param), and for the same forecasts `persistence`, the distance that the optimizer has come
+    since the start, and `stable`, the stable flow's error; NaN without it. At most 24 leads, evenly
+    spread in their logarithm. The phase is the forecast's: all before the optimizer's effective
+    sharpness comes to 2, all after it oscillates as predicted (`delay`), or between or across.
+
+    >>> frame = forecast_errors(load(example_sweep))
+    >>> sorted(frame["target"].unique()), frame["lead"].max()
+    (['discrete', 'midpoint'], 600)
+    """
+    tables = tables_of(results)
+    known = [n.removeprefix(_PREFIX) for n in tables.step_columns if n.startswith(_PREFIX)]
+    wanted = [t for t in known if targets is None or t in targets]
+    for name in targets or ():
+        if name not in known:
+            raise ValueError(f"targets must be of {known}, got {name!r}")
+    columns = [n for n in tables.step_columns if n in _ALWAYS or n in _columns(wanted)]
+    rows: list[dict[str, Any]] = []
+    names = ["run_id", *configuration_of(tables.runs), "seed"]
+    for run, trace in ended_runs(tables, columns):
+        if trace is not None and str(run["status"]) == "finished":
+            identity = {name: run[name] for name in names}
+            rows += [identity | row for row in _of_run(trace, wanted)]
+    own = ["flow", "target", "phase", "lead", "n_forecasts", "n_ended", "error", "persistence"]
+    frame = pd.DataFrame(rows, columns=[*names, *own, "stable"])
+    return declare_like(frame, tables.runs)
+
+
+def _columns(targets: Iterable[str]) -> set[str]:
+    return {_PREFIX + name for name in targets}
+
+
+def _of_run(trace: Trace, targets: Sequence[str]) -> Iterator[dict[str, Any]]:
+    forecasts = _forecasts(trace)
+    if not forecasts:
+        return
+    leads = _leads(forecasts)
+    for target in targets:
+        errors = {flow: _errors(trace, flow, target, forecasts, leads) for flow in trace.flows}
+        stable = errors.get(REFERENCE_FLOW, {})
+        for flow, found in errors.items():
+            for (phase, lead), values in found.items():
+                e, travelled, ended = np.array(values).T
+                reference = np.array(stable.get((phase, lead), [])).T
+                same = len(reference) > 0 and reference.shape[1] == len(e)
+                keep = ~np.isnan(e) & (travelled > 0)
+                if same:
+                    keep &= ~np.isnan(reference[0])
+                if not keep.any():
+                    continue
+                yield {
+                    "flow": flow, "target": target, "phase": phase, "lead": lead,
+                    "n_forecasts": int(keep.sum()), "n_ended": int(ended[keep].sum()),
+                    "error": float(e[keep].mean()), "persistence": float(travelled[keep].mean()),
+                    "stable": float(reference[0][keep].mean()) if same else np.nan,
+                }  # fmt: skip
+
+
+def _forecasts(trace: Trace) -> list[_Forecast]:
+    if "discrete" not in trace.processes:
+        return []
+    optimizer = trace.scored("discrete")
+    step, travelled = optimizer["step"], column(optimizer, "distance_from_start")
+    begun = np.nan_to_num(column(optimizer, "start_step"))
+    onset, settled = _onset(trace)
+    found = []
+    for start in np.unique(begun):
+        mine = (begun == start) & (step > start)
+        if mine.any():
+            phase = _phase(float(start), float(step[mine][-1]), onset, settled)
+            found.append(_Forecast(int(start), step[mine], travelled[mine], phase))
+    return found
+
+
+def _onset(trace: Trace) -> tuple[float, float]:
+    """Find when the optimizer crosses the edge and when it oscillates as predicted."""
+    optimizer = trace.scored("discrete")
+    step, sharpness = optimizer["step"], column(optimizer, "effective_sharpness")
+    if len(sharpness) and sharpness[0] >= EDGE:
+        return float(step[0]), float(step[0])
+    onset = crossing(step, sharpness)
+    if np.isnan(onset):
+        return np.inf, np.inf
+    if MAIN_FLOW not in trace.processes or not set(OSCILLATION) <= set(trace.scored(MAIN_FLOW)):
+        return onset, onset
+    found = oscillation_delay(trace.scored(MAIN_FLOW), onset)
+    return onset, onset + found.steps if found.observed else np.inf
+
+
+def _phase(start: float, end: float, onset: float, settled: float) -> str:
+    if end <= onset:
+        return PHASES[0]
+    return PHASES[2] if start >= settled else PHASES[1]
+
+
+def _leads(forecasts: Sequence[_Forecast]) -> NDArray[np.int64]:
+    """Lead times that are recorded in the longest forecast, few and evenly spread."""
+    longest = max(forecasts, key=lambda f: f.step[-1] - f.start)
+    there = longest.step - longest.start
+    places = np.geomspace(1, len(there), MOST_LEADS).round().astype(int) - 1
+    return there[np.unique(places)]
+
+
+def _errors(
+    trace: Trace, flow: str, target: str, forecasts: Sequence[_Forecast], leads: NDArray[np.int64]
+) -> dict[tuple[str, int], list[tuple[float, float, float]]]:
+    """List by phase and lead, for each forecast: error, distance travelled, whether it ended."""
+    columns: Mapping[str, NDArray] = trace.processes[flow]
+    lost = np.isin(columns["status"], ("stopped", "diverged"))
+    values = np.where(lost, np.nan, column(columns, _PREFIX + target))
+    begun = np.nan_to_num(column(columns, "start_step"))
+    found: dict[tuple[str, int], list[tuple[float, float, float]]] = {}
+    for forecast in forecasts:
+        mine = begun == forecast.start
+        _, here, there = common_steps(columns["step"][mine], forecast.step)
+        error = np.full(len(forecast.step), np.nan)
+        error[there] = values[mine][here]
+        whole = carried_forward(error)
+        at = forecast.step - forecast.start
+        for place in np.flatnonzero(np.isin(at, leads)):
+            entry = (whole[place], forecast.travelled[place], float(np.isnan(error[place])))
+            found.setdefault((forecast.phase, int(at[place])), []).append(entry)
+    return found
