@@ -19,11 +19,13 @@ from analysis.draw.many_runs import (
     plot_covariance,
     plot_distance_spread,
     plot_horizons,
+    plot_profiles,
+    plot_skill,
 )
 from analysis.draw.one_run import plot_distance, plot_loss, plot_sharpness, plot_variance
 from analysis.draw.panels import Panel, key_text, symbols_of, titles
 from analysis.draw.style import put_title
-from analysis.infer import main_flow, panel_keys
+from analysis.infer import Ranking, main_flow, panel_keys
 from analysis.read import Results, run_trace
 
 
@@ -155,6 +157,21 @@ class FigureSet:
             ax = plot_covariance(rows, axes[0, j])
             put_title(ax, f"{title}\n{ax.get_title(loc='left')}", fontsize=9)
             _inner(ax, top=True, bottom=True, left=j == 0)
+        return figure
+
+    def profiles(self, ranking: Ranking) -> Figure:
+        """Draw the performance profiles of one ranking."""
+        figure, axes = _panels(1, 1, (5.4, 3.0))
+        plot_profiles(ranking, axes[0, 0])
+        return figure
+
+    def skills(self, table: pd.DataFrame, phases: Sequence[str]) -> Figure:
+        """Draw skill against lead time: a row per reference, a column per phase."""
+        figure, axes = _panels(2, len(phases), (3.7, 2.4), share_x="col", below=0.3, left=0.95)
+        for i, reference in enumerate(("stable", "persistence")):
+            for j, phase in enumerate(phases):
+                ax = plot_skill(table, axes[i, j], reference=reference, phase=phase)
+                _inner(ax, top=i == 0, bottom=i == 1, left=j == 0, title=phase)
         return figure
 
     def horizons(self, panels: Sequence[Panel]) -> Figure:

@@ -69,6 +69,15 @@ class FlowStyle(NamedTuple):
     line: Any = "-"
 
 
+def words_for(flow: str) -> str:
+    """Say what a flow claims; nothing of one that is not known here.
+
+    >>> words_for("rod"), words_for("my own")
+    ("half-way points of two iterates, and the oscillation's covariance", '')
+    """
+    return PREDICTS.get(flow, "")
+
+
 def flow_styles(frame: pd.DataFrame) -> dict[str, FlowStyle]:
     """Style of every flow of the results that a frame is from, by name.
 

@@ -31,10 +31,13 @@ def write_report(found: Study, folder: Path, *, command: str, kind: str = "png")
     figures = FigureSet(folder / "figures", kind)
     accuracy = found.accuracy
     by_group = _in_groups(found)
-    parts: list[tuple[str, str]] = [("Summary", _summary(found))]
+    parts: list[tuple[str, str]] = []
+    if not accuracy.empty:
+        parts.append(("Which flow is nearest", sections.nearest(found, figures)))
+    parts.append(("Summary", _summary(found)))
     if not accuracy.empty:
         parts += [
-            ("Which flow is nearer", sections.comparison(accuracy)),
+            ("Two flows compared", sections.comparison(accuracy)),
             *_against(found, figures),
             ("Distance over time", _each(by_group, sections.distances, figures)),
             ("Single runs", _each(_in_groups(found, "lr"), sections.single_runs, figures)),

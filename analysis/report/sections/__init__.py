@@ -15,6 +15,7 @@ from analysis.report.sections.figures import (
     single_runs,
     variances,
 )
+from analysis.report.sections.nearest import nearest
 from analysis.report.sections.summary import summary
 
 Section = Callable[[Study, pd.DataFrame, FigureSet], str]
@@ -28,6 +29,7 @@ __all__ = [
     "distances",
     "failures",
     "horizons",
+    "nearest",
     "single_runs",
     "summary",
     "variances",

@@ -55,7 +55,8 @@ def test_the_page_needs_nothing_else(html: str) -> None:
 def test_the_page_has_every_section_in_order(html: str) -> None:
     headings = re.findall(r"<h2[^>]*>([^<]+)</h2>", html)
     assert headings == [
-        "Summary", "Which flow is nearer", "Accuracy against learning rate", "Distance over time",
+        "Which flow is nearest", "Summary", "Two flows compared", "Accuracy against learning rate",
+        "Distance over time",
         "Single runs", "Predicted and measured variance", "Prediction horizons",
         "Dependence on the bandwidth", "What failed and why", "How this was made",
     ]  # fmt: skip
@@ -214,3 +215,37 @@ def test_a_reader_who_has_seen_enough_is_no_error(
     monkeypatch.setattr("analysis.__main__.write_report", gone)
     with pytest.raises(BrokenPipeError):  # handled where the program ends
         main([str(example_sweep), "--out", str(tmp_path)])
+
+
+def test_the_first_section_ranks_every_flow(tmp_path: Path) -> None:
+    """As many flows as there are; cells that disagree are told; skill where flows began anew."""
+    good, bad = replace(CENTRAL, distance=0.01), replace(CENTRAL, distance=0.05)
+    runs = [
+        RunTruth(
+            run_id=f"r{lr:g}{seed}", lr=lr, seed=seed, steps=200,
+            flows={"central": good if lr < 0.02 else bad, "rod": bad if lr < 0.02 else good,
+                   "stable": STABLE, "persistence": FlowTruth(distance=1.0)},
+        )
+        for lr in (0.01, 0.02)
+        for seed in range(3)
+    ]  # fmt: skip
+    folder = write_sweep(tmp_path, runs)
+    assert main([str(folder)]) == 0
+    html = (folder / "report" / "report.html").read_text()
+    first = html.partition("<h2")[2].partition("</section>")[0]
+    assert "Which flow is nearest" in first
+    assert "Cells disagree, so that no single number says it: of 2, nearest" in first
+    for words in (
+        "rod flow",
+        "persistence",
+        "half-way points of two iterates",
+        "what any forecast",
+    ):
+        assert words in first, words
+    assert "How far ahead" not in first  # no flow began anew
+    assert (
+        folder
+        / "report"
+        / "figures"
+        / "profiles-final_distance-digits_mlp-mse-gradient_descent.png"
+    ).is_file()
