@@ -167,7 +167,7 @@ class FigureSet:
 
     def skills(self, table: pd.DataFrame, phases: Sequence[str]) -> Figure:
         """Draw skill against lead time: a row per reference, a column per phase."""
-        figure, axes = _panels(2, len(phases), (3.7, 2.4), share_x="col", below=0.3, left=0.95)
+        figure, axes = _panels(2, len(phases), (3.7, 2.4), share_x="col", below=0.3, left=1.05)
         for i, reference in enumerate(("stable", "persistence")):
             for j, phase in enumerate(phases):
                 ax = plot_skill(table, axes[i, j], reference=reference, phase=phase)

