@@ -74,7 +74,7 @@ def forecast_errors(results: Source | Frames, targets: Sequence[str] | None = No
     sharpness comes to 2, all after it oscillates as predicted (`delay`), or between or across.
 
     >>> frame = forecast_errors(load(example_sweep))
-    >>> sorted(frame["target"].unique()), frame["lead"].max()
+    >>> sorted(frame["target"].unique()), int(frame["lead"].max())
     (['discrete', 'midpoint'], 600)
     """
     tables = tables_of(results)
