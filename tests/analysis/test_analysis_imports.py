@@ -25,7 +25,8 @@ WITHOUT_EXAMPLES = {
     "analysis.read.results", "analysis.read.same_runs", "analysis.read.trace", "analysis.report",
     "analysis.report.cells", "analysis.report.sections", "analysis.report.sections.comparison",
     "analysis.report.sections.failures", "analysis.report.sections.figures",
-    "analysis.report.sections.summary", "analysis.report.terminal", "analysis.report.write",
+    "analysis.report.sections.nearest", "analysis.report.sections.summary",
+    "analysis.report.terminal", "analysis.report.write",
 }  # fmt: skip
 
 
@@ -74,7 +75,7 @@ def test_every_public_function_of_arrays_has_an_example(name: str) -> None:
 def test_every_public_function_has_an_example() -> None:
     functions = [n for n in analysis.__all__ if inspect.isfunction(getattr(analysis, n))]
     assert {"load", "accuracy", "summarize", "compare"} < set(functions)
-    assert len([n for n in functions if n.startswith("plot_")]) == 8
+    assert len([n for n in functions if n.startswith("plot_")]) == 10
     for name in functions:
         assert ">>>" in (getattr(analysis, name).__doc__ or ""), name
 
