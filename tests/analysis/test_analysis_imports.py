@@ -25,7 +25,8 @@ WITHOUT_EXAMPLES = {
     "analysis.read.results", "analysis.read.same_runs", "analysis.read.trace", "analysis.report",
     "analysis.report.cells", "analysis.report.sections", "analysis.report.sections.comparison",
     "analysis.report.sections.failures", "analysis.report.sections.figures",
-    "analysis.report.sections.nearest", "analysis.report.sections.summary",
+    "analysis.report.precision", "analysis.report.sections.nearest",
+    "analysis.report.sections.summary",
     "analysis.report.terminal", "analysis.report.write",
 }  # fmt: skip
 
