@@ -77,7 +77,8 @@ def test_the_page_says_what_failed_and_how_it_was_made(html: str) -> None:
 
 def test_figures_are_also_files(made: Path) -> None:
     names = {f.name.split("-")[0] for f in (made / "report" / "figures").glob("*.png")}
-    assert names == {"learning_rate", "distance", "runs", "run", "variance", "horizon"}
+    expected = {"profiles", "learning_rate", "distance", "runs", "run", "variance", "horizon"}
+    assert names == expected
 
 
 def test_figures_for_print_are_vectors(example_sweep: Path, tmp_path: Path) -> None:
