@@ -33,7 +33,7 @@ def write_report(found: Study, folder: Path, *, command: str, kind: str = "png")
     by_group = _in_groups(found)
     parts: list[tuple[str, str]] = []
     if not accuracy.empty:
-        parts.append(("Which flow is nearest", sections.nearest(found, figures)))
+        parts.append(("Which flow is nearest", sections.nearest(by_group, figures)))
     parts.append(("Summary", _summary(found)))
     if not accuracy.empty:
         parts += [
