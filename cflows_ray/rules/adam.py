@@ -15,7 +15,7 @@ from cflows_ray.rules.preconditioned import (
     missing_weight,
     root,
 )
-from cflows_ray.schedules import ScheduleLike, schedule
+from cflows_ray.schedules import schedule
 
 if TYPE_CHECKING:
     import jax.numpy as jnp
@@ -50,7 +50,7 @@ class Adam(PreconditionedRule):
     beta1: float = average_decay(0.9, meaning="decay of the gradient's average", symbol="β₁")
     beta2: float = average_decay(0.999, meaning="decay of the second moment", symbol="β₂")
     eps: float = number(1e-8, meaning="added to the root of the second moment", symbol="ε")
-    schedule: ScheduleLike = schedule()
+    schedule: object = schedule()  # text or function; plain, as subclasses show it too
     weight_decay: float = weight_decay(decay_strength)
 
     def gradient_filter(self, t: Float[Array, ""]) -> Filter:

@@ -15,7 +15,7 @@ from cflows_ray.rules.momentum import (
     nesterov,
 )
 from cflows_ray.rules.preconditioned import PreconditionedRule
-from cflows_ray.schedules import ScheduleLike, schedule
+from cflows_ray.schedules import schedule
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
@@ -45,7 +45,7 @@ class GradientDescent(PreconditionedRule):
     responds: ClassVar[bool] = False
 
     lr: float = learning_rate()
-    schedule: ScheduleLike = schedule()
+    schedule: object = schedule()  # text or function; plain, as subclasses show it too
     momentum: float = momentum(momentum_rate)
     nesterov: bool = flag(False, meaning="Nesterov's momentum, not the heavy ball", absent=False)
     weight_decay: float = weight_decay(decay_strength, absent=0.0)

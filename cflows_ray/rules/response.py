@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 else:
     jax, jnp = LazyModule("jax"), LazyModule("jax.numpy")
 
-Update = Callable[["Array", Any, "Array"], tuple["Array", Any]]
+Update = Callable[[Any, Any, Any], tuple[Any, Any]]
 """`update(g, s, w) -> (u, s')`, g, w and u of shape (d,)."""
 
 # How far from linear, or from acting on each parameter by itself, an optimizer may be.

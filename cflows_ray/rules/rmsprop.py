@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from cflows_ray.declare import average_decay, flag, learning_rate, momentum, number, weight_decay
 from cflows_ray.rules.momentum import Filter, decay_strength, heavy_ball, momentum_rate
 from cflows_ray.rules.preconditioned import PreconditionedRule, check_average, corrected, root
-from cflows_ray.schedules import ScheduleLike, schedule
+from cflows_ray.schedules import schedule
 
 if TYPE_CHECKING:
     import jax.numpy as jnp
@@ -49,7 +49,7 @@ class RMSProp(PreconditionedRule):
         1e-8, meaning="added to the root of the second moment", symbol="ε"
     )
     bias_correction: bool = flag(False, meaning="second moment divided by 1 - beta2^t")
-    schedule: ScheduleLike = schedule()
+    schedule: object = schedule()  # text or function; plain, as subclasses show it too
     momentum: float = momentum(momentum_rate)
     weight_decay: float = weight_decay(decay_strength, absent=0.0)
 
