@@ -12,6 +12,7 @@ without words, a link to a page, a heading or a picture that does not exist.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import html.parser
 import importlib
 import pkgutil
@@ -20,7 +21,7 @@ import shutil
 import sys
 import typing
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -79,6 +80,12 @@ def modules() -> list[str]:
                 # a NamedTuple's constructor has its annotations as text that nobody can evaluate
                 value.__new__.__annotations__ = typing.get_type_hints(value)
                 value.__new__.__doc__ = None  # "Create new instance of ..."
+            if isinstance(value, type) and "__init__" in vars(value) and is_dataclass(value):
+                # a type of an inherited field has its name in the module of the base class
+                with contextlib.suppress(NameError):  # imported for types alone: pdoc knows
+                    hints = typing.get_type_hints(value)
+                    known = value.__init__.__annotations__
+                    known.update({name: hints[name] for name in known if name in hints})
     return names
 
 
