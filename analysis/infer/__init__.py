@@ -1,7 +1,8 @@
 """Over runs: confidence intervals, survival curves, summaries, comparisons, trends and fits.
 
 Hands out these functions and what they go by unless told: `LEVEL` (of intervals), `RESAMPLES` and
-`DEFAULT_SEED` (of the bootstrap), and `PLACE`, the columns that say where a cell is.
+`DEFAULT_SEED` (of the bootstrap), `PLACE`, the columns that say where a cell is, and
+`MOST_VALUES` of a hyperparameter before they are grouped.
 """
 
 from analysis.infer.cells import (
