@@ -1,15 +1,15 @@
 """Processes that run side by side, one a file: the optimizer itself and what claims to predict it.
 
-Hands out `FLOWS` (the registry) and `Settings` without loading JAX; and what a process is
-(`Process`, `Step`, `Reference`, ..., see `process.py`) with `DISCRETE`, the optimizer, when used. A
-further flow is one file with a `Process`, and one line in `registry.py`; from outside the package,
-an entry point of the group `cflows_ray.flows` or `FLOWS.register`.
+Hands out `FLOWS` (the registry), `Settings` and `DTYPES` (of runs) without loading JAX; and what a
+process is (`Process`, `Step`, `Reference`, ..., see `process.py`) with `DISCRETE`, the optimizer,
+when used. A further flow is one file with a `Process`, and one line in `registry.py`; from outside
+the package, an entry point of the group `cflows_ray.flows` or `FLOWS.register`.
 """
 
 from typing import TYPE_CHECKING
 
 from cflows_ray.flows.registry import FLOWS, check_defined, steps_columns
-from cflows_ray.flows.settings import Settings, check_flows
+from cflows_ray.flows.settings import DTYPES, Settings, check_flows
 from cflows_ray.lazy import lazy_names
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ __getattr__ = lazy_names(
 
 __all__ = [
     "DISCRETE",
+    "DTYPES",
     "FLOWS",
     "Ask",
     "Counts",

@@ -21,8 +21,8 @@ grows between compiled chunks when a step says `needs_more_eigs`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,8 @@ from cflows_ray.curvature import Linearization, Loss
 from cflows_ray.flows.settings import Settings
 from cflows_ray.rules import AveragedRule, UpdateRule
 from cflows_ray.schema import Column, StepStatus
+
+_REQUIRED_RESIDUAL = {"float32": 1e-3, "float64": 1e-8}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +72,16 @@ class FlowOptions(Settings):
         """Relative residual that a required eigenpair of the central flow must reach."""
         if self.eig_tolerance is not None:
             return self.eig_tolerance
-        return {"float32": 1e-3, "float64": 1e-8}[self.dtype]
+        return _REQUIRED_RESIDUAL[self.dtype]
+
+    def for_loss_in(self, dtype: str | None) -> Self:
+        """Return the settings for a loss that computes in a coarser type than the run's.
+
+        Eigenpairs are then asked for to what such a loss can give.
+        """
+        if dtype in (None, self.dtype) or self.eig_tolerance is not None:
+            return self
+        return replace(self, eig_tolerance=_REQUIRED_RESIDUAL[str(dtype)])
 
 
 class FlowContext(NamedTuple):

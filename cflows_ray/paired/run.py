@@ -21,7 +21,7 @@ from jaxtyping import Array, PyTree
 
 from cflows_ray.checks import integer, seed_number
 from cflows_ray.curvature import float_mode, standard_settings
-from cflows_ray.flows import check_defined
+from cflows_ray.flows import DTYPES, check_defined
 from cflows_ray.paired.options import PairedOptions
 from cflows_ray.paired.program import Inputs, PairedProgram
 from cflows_ray.paired.remarks import find_for_debugger, remarks_on
@@ -76,6 +76,7 @@ class PairedRun:
         self._program: PairedProgram | None = None
         self._initial: np.ndarray | None = None
         self._compile_s_before = 0.0
+        self._computes_in: str | None = None
 
     def start(self, params: PyTree, *, steps: int, warmup: int, seed: int) -> PairedState:
         """Make `warmup` optimizer steps from `params`; return the state at the common start.
@@ -143,6 +144,12 @@ class PairedRun:
         word = {RUNNING: "running", FINISHED: "finished", RUN_DIVERGED: "diverged"}
         with self.mode():
             remarks = remarks_on(self.program, self.inputs, state, self._initial)
+        if self._computes_in not in (None, self.options.dtype):
+            reached = self.options.for_loss_in(self._computes_in).required_residual
+            remarks.append(
+                f"loss computed in {self._computes_in} in a {self.options.dtype} run: "
+                f"eigenpairs to {reached:g}"
+            )
         if any(getattr(jax.config, name) for name in ("jax_debug_nans", "jax_debug_infs")):
             structure, data = self.program.structure, self.inputs.data
             find_for_debugger(
@@ -217,7 +224,9 @@ class PairedRun:
         functions, captured = _trace(self.problem, structure, self.inputs)
         _check_loss(functions["loss"])
         _warn_of_size(captured)
-        program = _program(tuple(functions.items()), structure, self.options)
+        self._computes_in = functions["loss"].computes_in
+        options = self.options.for_loss_in(self._computes_in)
+        program = _program(tuple(functions.items()), structure, options)
         inputs = self.inputs._replace(captured=captured)
         self.fingerprint = fingerprint(inputs)
         self.inputs = _on_device(_Keyed(self.fingerprint, inputs), self.options.dtype)
@@ -332,6 +341,11 @@ def _check_loss(loss: Traced) -> None:
         raise ValueError(f"loss_fn must return a scalar, got an array of shape {shape}")
     if not jnp.issubdtype(jnp.dtype(dtype), jnp.floating):
         raise ValueError(f"loss_fn must return a floating-point number, got {dtype}")
+    if loss.computes_in is not None and loss.computes_in not in DTYPES:
+        raise ValueError(
+            f"loss_fn must compute in {' or '.join(DTYPES)}, got {loss.computes_in} inside: its "
+            "second and third derivatives would be rounding noise"
+        )
 
 
 def _warn_of_size(captured: Mapping[str, list]) -> None:

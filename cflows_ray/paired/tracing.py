@@ -20,6 +20,7 @@ from jax.extend import core
 from jaxtyping import PyTree
 
 from cflows_ray.curvature import float_mode, standard_settings
+from cflows_ray.paired.precision import computing_dtype
 from cflows_ray.problem import ParamStructure
 
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
@@ -35,12 +36,14 @@ class Traced:
         jaxpr: the trace; its constants are arguments.
         out_tree: structure of what it returns.
         out: shape and dtype of every array that it returns.
+        computes_in: the coarsest floating-point type on the way from parameters to what it returns.
     """
 
     key: tuple
     jaxpr: Any = field(compare=False, repr=False)
     out_tree: Any
     out: tuple
+    computes_in: str | None = None
 
     def __call__(self, captured: list, params: PyTree, data: PyTree) -> Any:
         """Evaluate the function with the arrays it captured."""
@@ -71,7 +74,8 @@ def trace(
         key += _rules_key(function, structure, data)
     with float_mode(structure.dtype), standard_settings():
         captured = [jax.device_put(x) for x in closed.consts]
-    return Traced(key, closed.jaxpr, out_tree, shapes), captured
+    computes_in = computing_dtype(closed.jaxpr, structure.treedef.num_leaves)
+    return Traced(key, closed.jaxpr, out_tree, shapes, computes_in), captured
 
 
 def _jaxpr(function: Callable, structure: ParamStructure, data: PyTree) -> tuple[Any, Any]:
