@@ -8,13 +8,21 @@ analysis groups and labels. Imports neither JAX nor Ray.
 from __future__ import annotations
 
 import dataclasses
+import enum
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass
 from typing import Any
 
 from cflows_ray.checks import boolean, decay_rate, integer, positive
 
-NOTHING: Any = object()
+
+class _Nothing(enum.Enum):
+    """A value that is itself again on another machine, where the classes of a study arrive."""
+
+    NOTHING = enum.auto()
+
+
+NOTHING: Any = _Nothing.NOTHING
 """No value of this kind."""
 
 KINDS = ("number", "integer", "text", "boolean")
