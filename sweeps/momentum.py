@@ -2,7 +2,7 @@
 
     python sweeps/momentum.py                       # all of it, about an hour on two cores
     python sweeps/momentum.py --only adam nadam     # two rules
-    python docs/make_study.py momentum results/momentum   # tables of docs/momentum.md
+    python -m analysis results/momentum             # the table and figures
 
 Handwritten digits, three seeds, two learning rates a rule: the smaller one reaches the edge of
 stability gently, the larger one soon (found by runs of the optimizer alone). The first rate of each
