@@ -216,7 +216,7 @@ def test_unknown_flows_are_scored_drawn_and_compared(tmp_path: Path) -> None:
     frame = analysis.accuracy(results)
     assert sorted(set(frame["flow"])) == ["edge", "rod", "stable"]
     styles = flow_styles(frame)
-    assert (styles["rod"].label, styles["stable"].label) == ("rod", "stable flow")
+    assert (styles["rod"].label, styles["stable"].label) == ("rod flow", "stable flow")
     assert len({style.colour for style in styles.values()}) == len(styles) == 4  # and central's
     few = flow_styles(frame[frame["flow"] == "rod"])
     assert few["rod"] == styles["rod"]
