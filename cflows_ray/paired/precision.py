@@ -47,15 +47,6 @@ def _on_the_way(jaxpr: Any, varying: set) -> Iterator[Any]:
             continue
         wanted |= {x for x in equation.invars if isinstance(x, core.Var)}
         yield from (x for x in equation.outvars if jnp.issubdtype(x.aval.dtype, jnp.floating))
-        for inner in _inner(equation):
+        for inner in core.jaxprs_in_params(equation.params):
             # from everything it is given: which argument is which differs between primitives
             yield from _on_the_way(inner, {*inner.invars, *inner.constvars})
-
-
-def _inner(equation: Any) -> Iterator[Any]:
-    for param in equation.params.values():
-        for x in param if isinstance(param, tuple | list) else (param,):
-            if isinstance(x, core.ClosedJaxpr):
-                yield x.jaxpr
-            elif isinstance(x, core.Jaxpr):
-                yield x
