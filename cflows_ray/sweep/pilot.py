@@ -94,7 +94,7 @@ def find_edge(reached: Callable[[float], int | None], first: float = FIRST_RATE)
 
     Example:
         >>> find_edge(lambda lr: 7 if lr > 0.3 else None).lr
-        0.3084
+        0.3064
     """
     trials: list[tuple[float, int | None]] = []
 
