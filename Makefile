@@ -15,6 +15,8 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 export RAY_USAGE_STATS_ENABLED := 0
+# a test process takes a little over one core and up to 4 GB
+TEST_PROCESSES ?= 2
 
 .PHONY: install quickstart test test-faults lint types format docs wheel hooks constraints clean
 
@@ -39,7 +41,7 @@ types: install
 	$(BIN)/mypy
 
 test: lint types
-	$(BIN)/python -m pytest -m "not faults"
+	$(BIN)/python -m pytest -m "not faults" -n $(TEST_PROCESSES) --dist loadgroup
 
 test-faults: install
 	$(BIN)/python -m pytest -m faults

@@ -7,13 +7,15 @@
 Handwritten digits, three seeds, two learning rates a rule: the smaller one reaches the edge of
 stability gently, the larger one soon (found by runs of the optimizer alone). The first rate of each
 rule is run in float64 as well, because how long an oscillation takes to grow out of rounding noise
-depends on it.
+depends on it. Then an MLP on CIFAR-10 and a transformer that sorts, at `cpu` scale, each a little
+beyond the rate at which a pilot reaches the edge.
 """
 
 from collections.abc import Iterator
 from typing import Any
 
-from cflows_ray.sweep import Execution, Grid, SweepConfig, main
+from cflows_ray.sweep import AroundEdge, Execution, Grid, SweepConfig, main
+from cflows_ray.workloads import full_options
 
 NETWORK = {"num_examples": 300, "width": 16}
 
@@ -27,11 +29,30 @@ RULES: tuple[tuple[str, tuple[float, float], dict[str, Any]], ...] = (
     ("adamw", (0.02, 0.03), {"beta2": 0.99, "weight_decay": 0.01}),
     ("nadam", (0.002, 0.005), {"beta2": 0.99}),
 )
-"""Rule, learning rates, other hyperparameters."""
+"""Rule, learning rates on digits, other hyperparameters."""
+
+NETWORKS: tuple[tuple[str, int, tuple[tuple[str, dict[str, Any]], ...]], ...] = (
+    (
+        "mlp_cifar10",
+        200,
+        (
+            ("gradient_descent", {"momentum": 0.9}),
+            ("rmsprop", {"momentum": 0.9, "beta2": 0.99}),
+            ("adam", {"beta2": 0.99}),
+            ("nadam", {"beta2": 0.99}),
+        ),
+    ),
+    (
+        "transformer_sorting",
+        120,
+        (("gradient_descent", {"momentum": 0.9}), ("adam", {"beta2": 0.99})),
+    ),
+)
+"""Workload, steps, rules."""
 
 
 def grids() -> Iterator[Grid]:
-    """Yield the grids: both rates in float32, the first in float64 too."""
+    """Yield the grids: digits, the first rate in float64 too; then the other networks."""
     for rule, lrs, more in RULES:
         for rates, dtype in ((lrs, "float32"), (lrs[:1], "float64")):
             yield Grid(
@@ -41,6 +62,13 @@ def grids() -> Iterator[Grid]:
                 workload_options=NETWORK,
                 more={**more, "dtype": dtype},
             )
+    for workload, steps, rules in NETWORKS:
+        options = full_options(workload, {"scale": "cpu"})
+        around = AroundEdge(factors=(1.25,), steps=steps // 2)
+        for rule, more in rules:
+            yield Grid(
+                workload, rule, around, workload_options=options, more={**more, "steps": steps}
+            )
 
 
 SWEEP = SweepConfig(
@@ -49,8 +77,7 @@ SWEEP = SweepConfig(
     seeds=(0, 1, 2),
     steps=600,
     warmup=30,
-    num_eigs=8,
-    flows=("midpoint", "stable", "central", "alternating"),
+    num_eigs=12,
     execution=Execution(chunk_steps=50),
 )
 

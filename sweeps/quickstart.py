@@ -1,4 +1,4 @@
-"""Quickstart: gradient descent, Scalar RMSProp and RMSProp on handwritten digits.
+"""Quickstart: gradient descent, Scalar RMSProp, RMSProp and Adam on handwritten digits.
 
     python sweeps/quickstart.py            # a few minutes on two CPU cores
     python -m analysis results/quickstart  # the table and figures
@@ -10,9 +10,10 @@ its steps, so that the flows' predictions differ.
 from cflows_ray.sweep import Execution, Grid, SweepConfig, main
 
 LEARNING_RATES = {
-    "gradient_descent": (0.15, 0.2, 0.25),
-    "scalar_rmsprop": (0.02, 0.03, 0.04),
-    "rmsprop": (3e-4, 4e-4, 5e-4),
+    "gradient_descent": (0.2, 0.25),
+    "scalar_rmsprop": (0.02, 0.03),
+    "rmsprop": (3e-4, 5e-4),
+    "adam": (0.02, 0.03),
 }
 NETWORK = {"num_examples": 300, "width": 16}
 
@@ -22,10 +23,10 @@ SWEEP = SweepConfig(
         Grid(workload="digits_mlp", rule=rule, lrs=lrs, workload_options=NETWORK)
         for rule, lrs in LEARNING_RATES.items()
     ),
-    seeds=(0, 1),
+    seeds=(0, 1, 2),
     steps=500,
     warmup=15,
-    num_eigs=8,
+    num_eigs=12,  # enough for all of these: a program for each rule, and not two
     execution=Execution(chunk_steps=50),
 )
 

@@ -16,6 +16,16 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("CFLOWS_PROGRESS", "0")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a file's tests, which share fixtures and programs, in one process, and those of Ray too.
+
+    Only read where pytest runs in several processes (`make test`).
+    """
+    for item in items:
+        folder = item.path.parent.name
+        item.add_marker(pytest.mark.xdist_group("ray" if folder == "ray" else str(item.path)))
+
+
 @pytest.fixture(scope="module", autouse=True)
 def forget_programs() -> Iterator[None]:
     """Let go of compiled programs after each file.
