@@ -1,6 +1,6 @@
 # Everything a stranger needs; each target does its own set-up.
 #
-#   make quickstart   digits, three optimizers, their flows: table and figures (minutes)
+#   make quickstart   digits, four optimizers, their flows: table and figures (minutes)
 #   make test         lint, types, tests
 #   make test-faults  faults injected into real sweeps
 #   make docs         guides and API reference as pages: build/docs/index.html

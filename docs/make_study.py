@@ -11,8 +11,14 @@ comments is replaced:
 
 A table has a row for each cell (the runs that differ in their seed only) and a column for each
 flow: the mean over the runs and its 95% interval, in per cent where the metric is a ratio, and how
-many runs the flow did not finish. `docs/data/NAME.csv.gz` has a row per run and flow; pandas opens
-it as it is.
+many runs the flow did not finish. Other tables are
+
+    <!-- study: rank final_distance -->   mean ranks of the flows, over all cells (`analysis.rank`)
+    <!-- study: targets -->               errors to every target at the last lead (`analysis.skill`)
+    <!-- study: skill midpoint -->        errors to a target by lead time and phase of training
+
+`docs/data/NAME.csv.gz` has a row per run and flow, `docs/data/NAME-skill.csv.gz`, for a study whose
+page asks for it, what `analysis.skill` returns; pandas opens them as they are.
 """
 
 from __future__ import annotations
@@ -31,7 +37,10 @@ from analysis.report.numbers import significant
 DOCS = Path(__file__).resolve().parent
 DATA = DOCS / "data"
 CONTEXT = ("run_id", "seed", "flow", "run_status", "flow_status", "last_step")
-PLACE = re.compile(r"(?s)<!-- study: (\w+) -->\n(.*?)<!-- end of table -->")
+PLACE = re.compile(r"(?s)<!-- study: (\w+)(?: (\w+))? -->\n(.*?)<!-- end of table -->")
+FORECASTS = ("targets", "skill")
+"""Tables made from forecasts; any other is made from scores."""
+LEADS = (1, 5, 20, 50)
 
 
 def score(folder: str) -> pd.DataFrame:
@@ -44,21 +53,32 @@ def score(folder: str) -> pd.DataFrame:
     return frame[[name for name in kept if name in frame]].reset_index(drop=True)
 
 
+def score_forecasts(folder: str) -> pd.DataFrame:
+    """Return what `analysis.skill` says of a results folder, to all targets, without its limits."""
+    frame = analysis.skill(folder, targets=None)
+    return frame[[name for name in frame if not str(name).startswith("skill_persistence_")]]
+
+
 def keep(frame: pd.DataFrame, name: str) -> Path:
-    """Write the scores beside the page: the same scores are the same bytes."""
+    """Write a table beside the page: the same table is the same bytes."""
     DATA.mkdir(exist_ok=True)
     file = DATA / f"{name}.csv.gz"
-    ordered = frame.sort_values(["run_id", "flow"])
+    order = [n for n in ("run_id", "flow") if n in frame] or list(frame)
+    ordered = frame.sort_values(order) if "run_id" in frame else frame
     ordered.to_csv(
-        file, index=False, float_format="%.6g", compression={"method": "gzip", "mtime": 1}
+        file, index=False, float_format="%.4g", compression={"method": "gzip", "mtime": 1}
     )
     return file
 
 
 def keys_of(frame: pd.DataFrame) -> list[str]:
-    """Return the columns that make a cell: those between the run's id and its seed."""
+    """Return the columns that make a cell and are not the same in all."""
     names = [str(name) for name in frame]
-    return names[names.index("run_id") + 1 : names.index("seed")]
+    if "run_id" in names:
+        keys = names[names.index("run_id") + 1 : names.index("seed")]
+    else:
+        keys = names[: names.index("flow")]
+    return [key for key in keys if key != "flows" and frame[key].nunique(dropna=False) > 1]
 
 
 def table(frame: pd.DataFrame, metric: str) -> str:
@@ -68,7 +88,7 @@ def table(frame: pd.DataFrame, metric: str) -> str:
     """
     if metric not in frame:
         raise ValueError(f"metric must be a column of the scores, got {metric!r}")
-    keys = [key for key in keys_of(frame) if frame[key].nunique(dropna=False) > 1]
+    keys = keys_of(frame)
     filled = frame.assign(**{key: frame[key].map(_text) for key in keys})
     shown = next(m for m in analysis.METRICS if m.name == metric)
     summary = analysis.summarize(filled, by=keys, metrics=[metric])
@@ -103,11 +123,76 @@ def _number(row: pd.Series, percent: bool) -> str:
     return f"{text}, {ended} ended early" if ended else text
 
 
-def write(page: str, frame: pd.DataFrame) -> str:
-    """Return a page's text with its tables made anew from the scores."""
+def ranks(frame: pd.DataFrame, metric: str) -> str:
+    """Return the mean ranks of the flows over all cells, 1 the nearest, and the verdict."""
+    found = analysis.rank(frame, metric, by=keys_of(frame))
+    lines = ["| flow | mean rank | nearest in cells |", "| --- | ---: | ---: |"]
+    for row in found.overall.itertuples():
+        limits = f"{row.mean_rank:.1f} [{row.rank_low:.1f}, {row.rank_high:.1f}]"
+        lines.append(f"| {row.flow} | {limits} | {row.cells_nearest} of {row.n_cells} |")
+    return "\n".join([*lines, "", found.verdict])
+
+
+def targets(forecasts: pd.DataFrame) -> str:
+    """Return the errors of runs of one forecast, at their end, to every target, in per cent."""
+    runs = forecasts[_restarts(forecasts) == 0]
+    keys = [*keys_of(runs), "target"]
+    last = runs["lead"] == runs.groupby(keys, dropna=False)["lead"].transform("max")
+    return _flows_across(runs[last], keys)
+
+
+def skill(forecasts: pd.DataFrame, target: str) -> str:
+    """Return the errors of forecasts to a target by phase of training and lead time, in per cent.
+
+    Raises `ValueError` for a target that the forecasts do not have.
+    """
+    known = sorted(forecasts["target"].unique())
+    if target not in known:
+        raise ValueError(f"target must be one of {known}, got {target!r}")
+    runs = forecasts[(_restarts(forecasts) > 0) & (forecasts["target"] == target)]
+    shown = runs[runs["lead"].isin(LEADS)]
+    return _flows_across(shown, [*keys_of(runs.drop(columns=["target"])), "phase", "lead"])
+
+
+def _restarts(forecasts: pd.DataFrame) -> pd.Series:
+    """Return `restart_every`, 0 for runs from before there was such a setting."""
+    if "restart_every" not in forecasts:
+        return pd.Series(0, index=forecasts.index)
+    return forecasts["restart_every"].fillna(0)
+
+
+def _flows_across(frame: pd.DataFrame, keys: list[str]) -> str:
+    """Return errors in per cent as a Markdown table, flows across, the least of a row in bold."""
+    filled = frame.assign(**{key: frame[key].map(_text) for key in keys})
+    wide = filled.pivot_table(index=keys, columns="flow", values="error", sort=False)
+    heads = [*keys, *map(str, wide.columns)]
+    lines = [f"| {' | '.join(heads)} |", "| --- " * len(keys) + "| ---: " * wide.shape[1] + "|"]
+    for cell, errors in wide.iterrows():
+        least = errors.min()
+        texts = [
+            f"**{significant(100 * e)}**" if e == least else significant(100 * e) for e in errors
+        ]
+        names = cell if isinstance(cell, tuple) else (cell,)
+        lines.append(f"| {' | '.join([*map(str, names), *texts])} |")
+    return "\n".join(lines)
+
+
+def write(page: str, scores: pd.DataFrame, forecasts: pd.DataFrame | None = None) -> str:
+    """Return a page's text with its tables made anew from scores and forecasts."""
 
     def made(place: re.Match[str]) -> str:
-        return f"<!-- study: {place[1]} -->\n{table(frame, place[1])}\n<!-- end of table -->"
+        what, of = place[1], place[2]
+        if what in FORECASTS and forecasts is None:
+            raise ValueError(f"{what} needs forecasts, which are not beside the page")
+        if what == "rank":
+            text = ranks(scores, of)
+        elif what == "targets":
+            text = targets(forecasts)
+        elif what == "skill":
+            text = skill(forecasts, of)
+        else:
+            text = table(scores, what)
+        return f"<!-- study: {what}{f' {of}' if of else ''} -->\n{text}\n<!-- end of table -->"
 
     return PLACE.sub(made, page)
 
@@ -119,11 +204,22 @@ def main() -> None:
     parser.add_argument("name", help="of the study and its page")
     parser.add_argument("results", nargs="?", help="folder or URI; without it, docs/data is used")
     options = parser.parse_args()
+    page = DOCS / f"{options.name}.md"
+    text = page.read_text()
+    asked = any(place[1] in FORECASTS for place in PLACE.finditer(text))
     if options.results:
         print(keep(score(options.results), options.name))
-    page = DOCS / f"{options.name}.md"
-    page.write_text(write(page.read_text(), pd.read_csv(DATA / f"{options.name}.csv.gz")))
+        if asked:
+            print(keep(score_forecasts(options.results), f"{options.name}-skill"))
+    page.write_text(write(text, *read(options.name)))
     print(page)
+
+
+def read(name: str) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """Return the scores that are kept for a study, and its forecasts if there are any."""
+    forecasts = DATA / f"{name}-skill.csv.gz"
+    kept = pd.read_csv(forecasts) if forecasts.exists() else None
+    return pd.read_csv(DATA / f"{name}.csv.gz"), kept
 
 
 if __name__ == "__main__":

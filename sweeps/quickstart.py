@@ -24,7 +24,7 @@ SWEEP = SweepConfig(
         for rule, lrs in LEARNING_RATES.items()
     ),
     seeds=(0, 1, 2),
-    steps=500,
+    steps=400,
     warmup=15,
     num_eigs=12,  # enough for all of these: a program for each rule, and not two
     execution=Execution(chunk_steps=50),

@@ -25,11 +25,18 @@ def make_study() -> types.ModuleType:
     return module
 
 
-@pytest.mark.parametrize("data", sorted((ROOT / "docs" / "data").glob("*.csv.gz")), ids=str)
-def test_a_page_says_what_its_scores_say(make_study: types.ModuleType, data: Path) -> None:
-    page = (ROOT / "docs" / f"{data.name.removesuffix('.csv.gz')}.md").read_text()
+STUDIES = sorted(
+    data.name.removesuffix(".csv.gz")
+    for data in (ROOT / "docs" / "data").glob("*.csv.gz")
+    if not data.name.endswith("-skill.csv.gz")
+)
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_page_says_what_its_scores_say(make_study: types.ModuleType, name: str) -> None:
+    page = (ROOT / "docs" / f"{name}.md").read_text()
     assert "<!-- study: " in page
-    assert make_study.write(page, pd.read_csv(data)) == page
+    assert make_study.write(page, *make_study.read(name)) == page
 
 
 def test_scores_are_kept_and_written(
@@ -56,3 +63,52 @@ def test_scores_are_kept_and_written(
     assert float(cell.split()[0]) == pytest.approx(100 * mean.mean(), rel=0.05)
     with pytest.raises(ValueError, match="metric must be a column of the scores, got 'none'"):
         make_study.write(page.replace("final_distance", "none"), pd.read_csv(file))
+
+
+def test_errors_of_forecasts_are_shown_to_the_target_at_the_lead_that_is_asked(
+    make_study: types.ModuleType,
+) -> None:
+    def rows(every: int, lead: int, target: str, central: float, stable: float) -> list[tuple]:
+        same = ("gradient_descent", every)
+        return [
+            (*same, flow, target, "onset", lead, error)
+            for flow, error in (("central", central), ("stable", stable))
+        ]
+
+    found = [
+        *rows(0, 5, "midpoint", 0.9, 0.9),
+        *rows(0, 400, "midpoint", 0.012, 0.2),
+        *rows(0, 400, "discrete", 0.04, 0.03),
+        *rows(50, 5, "midpoint", 0.0011, 0.0022),
+        *rows(50, 7, "midpoint", 0.9, 0.9),
+        *rows(50, 5, "discrete", 0.9, 0.9),
+    ]
+    names = ["rule", "restart_every", "flow", "target", "phase", "lead", "error"]
+    forecasts = pd.DataFrame(found, columns=names)
+    assert make_study.targets(forecasts).splitlines() == [
+        "| target | central | stable |",
+        "| --- | ---: | ---: |",
+        "| midpoint | **1.2** | 20 |",
+        "| discrete | 4.0 | **3.0** |",
+    ]
+    assert make_study.skill(forecasts, "midpoint").splitlines()[2:] == [
+        "| onset | 5 | **0.11** | 0.22 |"
+    ]
+    with pytest.raises(ValueError, match=r"target must be one of .*, got 'none'"):
+        make_study.skill(forecasts, "none")
+    with pytest.raises(ValueError, match="targets needs forecasts"):
+        make_study.write("<!-- study: targets -->\n<!-- end of table -->", pd.DataFrame())
+
+
+def test_ranks_name_the_nearest_flow(
+    make_study: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent / "analysis"))
+    from synthetic import study_runs, write_sweep
+
+    write_sweep(tmp_path / "some", study_runs(), name="some")
+    scores = make_study.score(str(tmp_path / "some"))
+    page = "<!-- study: rank final_distance -->\n<!-- end of table -->"
+    lines = make_study.write(page, scores).splitlines()
+    assert lines[3] == "| central | 1.0 [1.0, 1.0] | 9 of 9 |"
+    assert "central is nearest in all 9 cells." in lines
