@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 
 from analysis.measure.formulas import EDGE
 from analysis.measure.frames import Frames, tables_of
-from analysis.measure.metrics.delay import OSCILLATION, crossing, oscillation_delay
+from analysis.measure.metrics.delay import BANDWIDTH, crossing, oscillation_delay
 from analysis.measure.scoring import ended_runs
-from analysis.measure.side_by_side import carried_forward, column
+from analysis.measure.side_by_side import column
+from analysis.measure.together import carried_forward
+from analysis.measure.variances import OSCILLATION, variance_series
 from analysis.read import (
     MAIN_FLOW,
     REFERENCE_FLOW,
@@ -152,7 +154,8 @@ def _onset(trace: Trace) -> tuple[float, float]:
         return np.inf, np.inf
     if MAIN_FLOW not in trace.processes or not set(OSCILLATION) <= set(trace.scored(MAIN_FLOW)):
         return onset, onset
-    found = oscillation_delay(trace.scored(MAIN_FLOW), onset)
+    columns = trace.scored(MAIN_FLOW)
+    found = oscillation_delay(columns["step"], *variance_series(columns, BANDWIDTH), onset)
     return onset, onset + found.steps if found.observed else np.inf
 
 

@@ -20,6 +20,7 @@ from analysis.measure.metric import Metric
 from analysis.measure.metrics import all_metrics
 from analysis.measure.scoring import score
 from analysis.measure.side_by_side import Scoring
+from analysis.measure.together import Together, together
 from analysis.measure.variances import variance_points
 from analysis.read import Trace, common_steps
 
@@ -83,8 +84,8 @@ def score_runs(traces: Iterable[Trace], plan: Plan, sampled: Collection[str]) ->
     metrics = all_metrics()
     rows = [
         {"run_id": trace.run_id, "is_sampled": trace.run_id in sampled} | row
-        for trace in traces
-        for row in _rows(trace, plan, metrics, trace.run_id in sampled)
+        for trace, among in together(traces)
+        for row in _rows(trace, among, plan, metrics, trace.run_id in sampled)
     ]
     columns = []
     for field in schema:
@@ -94,9 +95,9 @@ def score_runs(traces: Iterable[Trace], plan: Plan, sampled: Collection[str]) ->
 
 
 def _rows(
-    trace: Trace, plan: Plan, metrics: Sequence[Metric], is_sampled: bool
+    trace: Trace, among: Together, plan: Plan, metrics: Sequence[Metric], is_sampled: bool
 ) -> Iterator[dict[str, Any]]:
-    rows = list(score(trace, plan.scoring, metrics))
+    rows = list(score(trace, plan.scoring, metrics, among))
     if not rows:
         yield {}
         return
@@ -106,10 +107,10 @@ def _rows(
     more: dict[str, dict[str, Any]] = {str(row["flow"]): {} for row in rows}
     smoothed = [m for m in metrics if m.smoothed]
     for bandwidth in plan.others:
-        for row in score(trace, Scoring(bandwidth=bandwidth), smoothed):
+        for row in score(trace, Scoring(bandwidth=bandwidth), smoothed, among):
             values = {at(m, bandwidth): row[m.name] for m in smoothed}
             more.setdefault(str(row["flow"]), {}).update(values)
-    for point in variance_points(trace, plan.scoring.bandwidth):
+    for point in variance_points(trace, plan.scoring.bandwidth, among):
         mine = more[str(point["flow"])]
         for name in POINTS:
             mine.setdefault(name, []).append(point[name])

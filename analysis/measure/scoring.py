@@ -12,7 +12,8 @@ import pyarrow as pa
 from analysis.measure.frames import Tables
 from analysis.measure.metric import Metric
 from analysis.measure.metrics import all_metrics
-from analysis.measure.side_by_side import OptimizerSeries, Scoring, SideBySide
+from analysis.measure.side_by_side import Scoring, SideBySide
+from analysis.measure.together import Together
 from analysis.read import (
     CONFIGURATION,
     ResultsError,
@@ -30,26 +31,34 @@ def columns_read(results: Tables, metrics: Iterable[Metric] | None = None) -> li
 
 
 def score(
-    trace: Trace, scoring: Scoring, metrics: Sequence[Metric] | None = None
+    trace: Trace,
+    scoring: Scoring,
+    metrics: Sequence[Metric] | None = None,
+    among: Together | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Metrics (all by default) of every flow of one run."""
+    """Metrics (all by default) of every flow of one run, computed among others or by itself."""
     if "discrete" not in trace.processes:
         return
     wanted = all_metrics() if metrics is None else metrics
     readable = frozenset(name for m in wanted for name in m.reads)
-    optimizer = OptimizerSeries(trace.scored("discrete"), scoring.bandwidth)
+    among = Together([trace]) if among is None else among
+    of_run: dict[str, float | bool] = {}
     for flow in sorted(trace.flows if scoring.flows is None else scoring.flows):
         if flow not in trace.processes:
             continue
-        run = SideBySide(flow, trace, optimizer, scoring, readable)
+        run = SideBySide(flow, trace, among, scoring, readable)
         row: dict[str, Any] = {
             "flow": flow,
             "flow_status": trace.flow_ending(flow) or ("ok" if len(run.step) else "no_data"),
             "last_step": float(run.step[-1]) if len(run.step) else np.nan,
         }
         for one in wanted:
-            row |= one.values(run)
-        yield row
+            if one.name not in of_run:
+                values = one.values(run)
+                row |= values
+                if one.per_run:
+                    of_run |= values
+        yield row | of_run
 
 
 def check_optimizer(results: Tables) -> None:

@@ -10,10 +10,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.measure.smoothing import DEFAULT_BANDWIDTH, time_average, window_records
+from analysis.measure.together import Together
 from analysis.read import Floats, Source, Trace, configuration_of, declare_like, opened
 
 NEGLIGIBLE = 1e-6  # of the largest variance of a run
-VARIANCE_COLUMNS = ("sigma_eigs", "displacement_sq", "status")
+OSCILLATION = ("sigma_eigs", "displacement_sq")
+VARIANCE_COLUMNS = (*OSCILLATION, "status")
 
 
 def variance_series(columns: Mapping[str, NDArray], bandwidth: float) -> tuple[Floats, Floats]:
@@ -22,11 +24,15 @@ def variance_series(columns: Mapping[str, NDArray], bandwidth: float) -> tuple[F
     Both (n, k), in the unit of the loss (P's metric), NaN where there is no such direction or no
     time average.
     """
-    variances, displacement = columns["sigma_eigs"], columns["displacement_sq"]
-    k = min(variances.shape[1], displacement.shape[1])
-    variances, displacement = variances[:, :k], displacement[:, :k]
-    measured = time_average(columns["step"], displacement, bandwidth)
-    predicted = time_average(columns["step"], variances, bandwidth)
+    return directions(
+        *(time_average(columns["step"], columns[name], bandwidth) for name in OSCILLATION)
+    )
+
+
+def directions(predicted: Floats, measured: Floats) -> tuple[Floats, Floats]:
+    """Keep the directions that two time averages (n, k) share, as `variance_series` does."""
+    k = min(predicted.shape[1], measured.shape[1])
+    predicted, measured = predicted[:, :k], measured[:, :k]
     known = np.isfinite(measured) & np.isfinite(predicted)
     return np.where(known, predicted, np.nan), measured
 
@@ -50,17 +56,21 @@ def total(values: Floats) -> Floats:
     return np.where(some, np.nansum(values, axis=1), np.nan)
 
 
-def variance_points(trace: Trace, bandwidth: float) -> list[dict[str, Any]]:
+def variance_points(
+    trace: Trace, bandwidth: float, among: Together | None = None
+) -> list[dict[str, Any]]:
     """Predicted and measured variances of one run: rows of flow, step, direction, both variances.
 
     Only steps whose averaging windows do not overlap are taken, so that points are nearly
     independent; directions are those of Σ's eigenvectors, the largest variance first.
     """
     rows = []
+    among = Together([trace]) if among is None else among
+    row = among.row(trace)
     for flow in trace.flows:
-        columns = trace.scored(flow)
-        predicted, measured = variance_series(columns, bandwidth)
-        every = window_records(columns["step"], bandwidth)
+        averages = (among.average(flow, name, bandwidth)[row] for name in OSCILLATION)
+        predicted, measured = directions(*averages)
+        every = window_records(among.step(flow), bandwidth)
         few, seen = independent(predicted, measured, every)
         for i, j in np.argwhere((few > 0) & (seen > 0)):
             rows.append(

@@ -2,7 +2,8 @@
 
 Hands out `load` and `Results`, its `StepReader`, a run's `Trace`, and names: `CONFIGURATION`
 (columns of old files that configure a run), `MAIN_FLOW` and `REFERENCE_FLOW` (whose accuracy is
-asked for, and against what); as types, `Source` (what can be opened) and `Floats`.
+asked for, and against what); as types, `Source` (what can be opened) `Floats` and
+`Rows` (what `common_steps` finds).
 """
 
 from analysis.read.declared import (
@@ -19,7 +20,7 @@ from analysis.read.folders import BadFileError, ResultsError, is_part
 from analysis.read.loading import Source, load, opened
 from analysis.read.results import Results
 from analysis.read.steps import StepReader, check_columns
-from analysis.read.trace import Floats, Trace, common_steps, run_trace, traces_from_table
+from analysis.read.trace import Floats, Rows, Trace, common_steps, run_trace, traces_from_table
 
 __all__ = [
     "CONFIGURATION",
@@ -29,6 +30,7 @@ __all__ = [
     "Floats",
     "Results",
     "ResultsError",
+    "Rows",
     "Source",
     "StepReader",
     "Trace",

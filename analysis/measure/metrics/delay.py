@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from numpy.typing import NDArray
 
 from analysis.measure.formulas import EDGE, Horizon
 from analysis.measure.metric import metric
 from analysis.measure.side_by_side import SideBySide
-from analysis.measure.variances import total, variance_series
-from analysis.read import MAIN_FLOW
+from analysis.measure.variances import OSCILLATION, directions, total
+from analysis.read import MAIN_FLOW, Floats
 
 BANDWIDTH = 5.0  # steps: narrower than a delay, wider than the oscillation's period of two
 FLOOR = 0.05  # of the median predicted variance; below, Σ has only begun and any drift exceeds it
-OSCILLATION = ("sigma_eigs", "displacement_sq")
 
 
 def crossing(step: NDArray, sharpness: NDArray[np.float64]) -> float:
@@ -46,18 +43,22 @@ def delay(run: SideBySide) -> Horizon:
     columns = run.columns_of(MAIN_FLOW, OSCILLATION)
     if np.isnan(start) or columns is None:
         return Horizon(np.nan, False)
-    return oscillation_delay(columns, start)
+    averages = (run.average_of(MAIN_FLOW, name, BANDWIDTH) for name in OSCILLATION)
+    return oscillation_delay(columns["step"], *directions(*averages), start)
 
 
-def oscillation_delay(columns: Mapping[str, NDArray], start: float) -> Horizon:
+def oscillation_delay(step: NDArray, variances: Floats, squares: Floats, start: float) -> Horizon:
     """Count the steps from `start` until the squared displacement is as large as predicted.
 
-    `columns`: of a flow with `step`, `sigma_eigs` and `displacement_sq`.
+    Args:
+        step: of the flow (n,).
+        variances: along the eigenvectors of Σ (n, k), from `variance_series`.
+        squares: of the displacement along them (n, k), averaged over `BANDWIDTH` steps.
+        start: step from which on it is counted.
     """
-    step = columns["step"]
     if not (step >= start).any():
         return Horizon(np.nan, False)
-    predicted, measured = map(total, variance_series(columns, BANDWIDTH))
+    predicted, measured = total(variances), total(squares)
     some = (step >= start) & (predicted > 0)
     enough = FLOOR * float(np.median(predicted[some])) if some.any() else np.inf
     reached = np.flatnonzero(some & (predicted >= enough) & (measured >= predicted))
