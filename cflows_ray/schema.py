@@ -262,6 +262,13 @@ STEPS: tuple[Column, ...] = (
         "T = 2π/√(2gr), period of self-stabilisation loops; g = 1 without momentum",
     ),
     Column("status", _S, "", f"of this row: {', '.join(STEP_STATUSES)}"),
+    Column(
+        "flow_error",
+        _F,
+        "param",
+        "estimated local errors of the flow's integration since it began, added up (L2): compare "
+        "with distance_to_discrete; null where a flow has no estimate",
+    ),
 )
 
 TABLES = {"runs": RUNS, "steps": STEPS}

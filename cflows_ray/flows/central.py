@@ -50,11 +50,12 @@ from cflows_ray.flows.spectrum import (
     tracking_row_status,
     worst_required_residual,
 )
+from cflows_ray.flows.trust import Passed
 from cflows_ray.schema import StepStatus
 
 
 class CentralState(NamedTuple):
-    """w(t), the rule's state s(t), and the warm starts of both solvers.
+    """w(t), the rule's state s(t), the warm starts of both solvers, and what estimates the error.
 
     `covariance` is the last X in the basis of the tracked eigenvectors, float64.
     """
@@ -63,6 +64,7 @@ class CentralState(NamedTuple):
     rule_state: PyTree
     tracked: Tracked
     covariance: SquareInBasis
+    passed: Passed
 
 
 class _Progress(NamedTuple):
@@ -93,6 +95,7 @@ def init(context: FlowContext, start: Start) -> CentralState:
         rule_state=start.absorbed,
         tracked=Tracked.begin(start.basis),
         covariance=SquareInBasis(jnp.zeros((k, k), jnp.float64)),
+        passed=Passed.begin(start.params, start.absorbed),
     )
 
 
@@ -155,21 +158,27 @@ def _substep(
         lambda: no_covariances(point, len(lengths)),
     )
     here = Place(state.params, state.rule_state, progress.t)
-    moves = tuple(
-        euler_move(context.rule, here, covariances.of(i).moments(point.linear.grad), length)
-        for i, length in enumerate(lengths)
+    seen = tuple(covariances.of(i).moments(point.linear.grad) for i in range(len(lengths)))
+    passed = state.passed.arrive(
+        context.rule, here.t, here.params, here.state, seen[0], integrator.is_whole(j)
     )
-    place, kept = integrator.combine(context.rule, j, moves, progress.kept)
+    moves = tuple(
+        euler_move(context.rule, here, moments, length)
+        for moments, length in zip(seen, lengths, strict=True)
+    )
+    place, kept = integrator.combine(context.rule, j, tuple(m.place for m in moves), progress.kept)
+    velocity = integrator.velocity(j, tuple(m.velocity for m in moves))
     moved = CentralState(
         params=place.params,
         rule_state=place.state,
         tracked=Tracked(point.eig.eigvecs, point.eig.eigvals, jnp.zeros((), bool)),
         covariance=SquareInBasis(covariances.X[0]),
+        passed=passed.leave(velocity, lengths[0]),
     )
     return _Progress(
         state=moved,
         t=place.t,
-        said=_say(context, reference, point, covariances, is_first, progress.said),
+        said=_say(context, reference, point, covariances, passed.error, is_first, progress.said),
         counts=progress.counts.plus(Counts.of(1, point.eig.num_products, num_third)),
         needs_more_eigs=progress.needs_more_eigs | too_few_tracked(point.eig, options),
         kept=kept,
@@ -237,6 +246,7 @@ NUMBERS = (
     "sdcp_residual",
     "growth_rate",
     "loop_period",
+    "flow_error",
 )
 LISTS = ("effective_eigs", "sigma_eigs", "displacement_sq")
 
@@ -246,6 +256,7 @@ def _say(
     reference: Reference,
     point: Point,
     covariances: Covariance,
+    error: Float[Array, ""],
     is_first: Bool[Array, ""],
     said: _Said,
 ) -> _Said:
@@ -261,6 +272,7 @@ def _say(
     record |= {
         "eig_residual": jnp.fmax(record["eig_residual"], eig_residual),
         "sdcp_residual": jnp.fmax(record["sdcp_residual"], sdcp_residual),
+        "flow_error": jnp.where(is_first, error, said.record["flow_error"]),
     }
     status = jnp.maximum(said.status, _status(point, covariances, options))
     return _Said(record, oscillation, status)
@@ -300,6 +312,7 @@ def _predict(
         "sigma_trace": trace,
         "eig_residual": jnp.full((), jnp.nan, dtype),
         "sdcp_residual": jnp.full((), jnp.nan, dtype),
+        "flow_error": jnp.full((), jnp.nan, dtype),
         **spectrum_columns(point.eig.eigvals, context.options.critical_threshold),
         **loop_columns(
             covariance.stable_rate, directions, ~inactive, context.rule.growth_gain(point.t)

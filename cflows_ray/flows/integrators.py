@@ -6,7 +6,10 @@ moves of several lengths. An integrator says of which lengths, and what becomes 
 - `Euler`: one move a substep; first order.
 - `Extrapolated`: from where every other substep starts, a move of twice the length is made as well,
   with the same derivatives; after both short ones the flow goes on from 2 (two short) - (one long),
-  Richardson's extrapolation; second order, with as many derivatives.
+  Richardson's extrapolation; second order, with as many derivatives. (Where w' = f(w) it is the
+  midpoint rule.)
+
+For an estimate of its error (`trust.py`) it says what it moves by, and where it has its full order.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from cflows_ray.rules import AveragedRule, Moments
 
@@ -29,17 +32,25 @@ class Place(NamedTuple):
     t: Float[Array, ""]
 
 
+class Move(NamedTuple):
+    """Where an Euler substep leads, and the velocity dw/dt with which, shape (d,)."""
+
+    place: Place
+    velocity: Float[Array, " d"]
+
+
 def euler_move(
     rule: AveragedRule, here: Place, seen: Moments, length: float | Float[Array, ""]
-) -> Place:
+) -> Move:
     """Return where an Euler substep leads: w + h dw/dt, s + h ds/dt, t + h."""
     rate = rule.motion(here.t, here.params, here.state, seen, length)
     move = lambda x, dx: x + length * dx  # noqa: E731
-    return Place(
+    place = Place(
         move(here.params, rate.params),
         jax.tree.map(move, here.state, rate.state),
         here.t + length,
     )
+    return Move(place, rate.params)
 
 
 class Integrator(Protocol):
@@ -59,6 +70,17 @@ class Integrator(Protocol):
         self, rule: AveragedRule, j: Int[Array, ""], moves: tuple[Place, ...], kept: Any
     ) -> tuple[Place, Any]:
         """Return where the j-th substep leads, by its moves, and what is kept."""
+
+    def velocity(
+        self, j: Int[Array, ""], velocities: tuple[Float[Array, " d"], ...]
+    ) -> Float[Array, " d"]:
+        """Return by what w moves in the j-th substep of a step, over its length.
+
+        Where substeps are combined, only the sum over them is right.
+        """
+
+    def is_whole(self, j: Int[Array, ""]) -> Bool[Array, ""]:
+        """Return whether the scheme has its full order where the j-th substep of a step begins."""
 
 
 class Euler(NamedTuple):
@@ -80,6 +102,17 @@ class Euler(NamedTuple):
         """Return the move."""
         del rule, j
         return moves[0], kept
+
+    def velocity(
+        self, j: Int[Array, ""], velocities: tuple[Float[Array, " d"], ...]
+    ) -> Float[Array, " d"]:
+        """Return the velocity."""
+        del j
+        return velocities[0]
+
+    def is_whole(self, j: Int[Array, ""]) -> Bool[Array, ""]:
+        """Return True."""
+        return jnp.ones_like(j, bool)
 
 
 class Extrapolated(NamedTuple):
@@ -104,6 +137,17 @@ class Extrapolated(NamedTuple):
         ahead = jax.tree.map(lambda s, far: 2.0 * s - far, short, long)
         ahead = ahead._replace(state=rule.admissible(ahead.state, short.state))
         return _where(begins, short, ahead), long
+
+    def velocity(
+        self, j: Int[Array, ""], velocities: tuple[Float[Array, " d"], ...]
+    ) -> Float[Array, " d"]:
+        """Return 2 (short - long) where a pair begins, 2 short where it ends."""
+        short, long = velocities
+        return 2.0 * jnp.where(j % 2 == 0, short - long, short)
+
+    def is_whole(self, j: Int[Array, ""]) -> Bool[Array, ""]:
+        """Return whether a pair begins."""
+        return j % 2 == 0
 
 
 def _where(condition: Array, first: Place, second: Place) -> Place:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from cflows_ray.curvature import linearize_gradient, value_and_grad
 from cflows_ray.flows.integrators import Place, euler_move
@@ -34,6 +34,7 @@ from cflows_ray.flows.spectrum import (
     eig_row_status,
     worst_required_residual,
 )
+from cflows_ray.flows.trust import Passed
 from cflows_ray.rules import Moments
 from cflows_ray.schema import StepStatus
 
@@ -41,17 +42,23 @@ MIN_SUBSTEPS = 4
 
 
 class StableState(NamedTuple):
-    """w(t), the rule's state s(t), and the eigensolver's warm start."""
+    """w(t), the rule's state s(t), the eigensolver's warm start, and what estimates the error."""
 
     params: Float[Array, " d"]
     rule_state: PyTree
     tracked: Tracked
+    passed: Passed
 
 
 def init(context: FlowContext, start: Start) -> StableState:
     """Start at (w_0, U(s_0, g_0))."""
     del context
-    return StableState(start.params, start.absorbed, Tracked.begin(start.basis))
+    return StableState(
+        params=start.params,
+        rule_state=start.absorbed,
+        tracked=Tracked.begin(start.basis),
+        passed=Passed.begin(start.params, start.absorbed),
+    )
 
 
 def step(context: FlowContext, state: StableState, reference: Reference, ask: Ask) -> Step:
@@ -77,14 +84,15 @@ def step(context: FlowContext, state: StableState, reference: Reference, ask: As
     fastest = rule.fastest_rate(here.t, sharpness)
     substeps = jnp.maximum(least, jnp.ceil(2.0 * fastest)).astype(jnp.int32)
     substeps = jnp.where((status == StepStatus.OK) & ~ask.is_last, substeps, 1)
-    moved = _follow(context, here, point.grad, substeps)
+    moved = _follow(context, here, point.grad, state.passed, substeps)
 
     norm_sq = jnp.vdot(point.grad, point.grad)
     return Step(
         state=StableState(
-            moved.params,
-            moved.state,
+            moved.place.params,
+            moved.place.state,
             Tracked(eig.eigvecs, eig.eigvals, jnp.zeros((), bool)),
+            moved.passed,
         ),
         params=state.params,
         observed=rule.observed(state.rule_state),
@@ -94,6 +102,7 @@ def step(context: FlowContext, state: StableState, reference: Reference, ask: As
             "grad_norm_sq": norm_sq,
             "grad_norm_sq_predicted": norm_sq,
             "eig_residual": worst_required_residual(eig, jnp.inf),
+            "flow_error": moved.error_here,
             **spectrum_columns(eig.eigvals, options.critical_threshold),
         },
         status=jnp.maximum(status, eig_row_status(eig)),
@@ -101,16 +110,37 @@ def step(context: FlowContext, state: StableState, reference: Reference, ask: As
     )
 
 
-def _follow(context: FlowContext, here: Place, grad: Float[Array, " d"], substeps: Array) -> Place:
+class _Followed(NamedTuple):
+    """Where a step leads, and the estimated error where it began."""
+
+    place: Place
+    passed: Passed
+    error_here: Float[Array, ""]
+
+
+def _follow(
+    context: FlowContext,
+    here: Place,
+    grad: Float[Array, " d"],
+    passed: Passed,
+    substeps: Int[Array, ""],
+) -> _Followed:
     """Return where so many Euler substeps lead in one optimizer step; `grad` is that at `here`."""
-    length = 1.0 / substeps.astype(here.params.dtype)
+    rule, length = context.rule, 1.0 / substeps.astype(here.params.dtype)
 
-    def substep(_: Array, place: Place) -> Place:
-        grad = value_and_grad(context.loss, place.params)[1]
-        return euler_move(context.rule, place, Moments.still(grad), length)
+    def move(place: Place, passed: Passed, grad: Array) -> tuple[Place, Passed]:
+        seen = Moments.still(grad)
+        arrived = passed.arrive(rule, place.t, place.params, place.state, seen)
+        ahead, velocity = euler_move(rule, place, seen, length)
+        return ahead, arrived.leave(velocity, length)
 
-    first = euler_move(context.rule, here, Moments.still(grad), length)
-    return jax.lax.fori_loop(1, substeps, substep, first)
+    def substep(_: Array, carry: tuple[Place, Passed]) -> tuple[Place, Passed]:
+        place, passed = carry
+        return move(place, passed, value_and_grad(context.loss, place.params)[1])
+
+    first = move(here, passed, grad)
+    # a substep's error is known where the next begins
+    return _Followed(*jax.lax.fori_loop(1, substeps, substep, first), first[1].error)
 
 
 STABLE = Process(name="stable", label="stable flow", init=init, step=step)

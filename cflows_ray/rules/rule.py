@@ -177,7 +177,7 @@ class AveragedRule(UpdateRule):
 
         `length` is that of the explicit substep to be made. A rule with momentum moves the filter's
         memory before the parameters within a substep (see docs/theory.md, "Momentum"); others do
-        not look at it.
+        not look at it. At 0 these are the rates themselves.
         """
 
     @abc.abstractmethod

@@ -32,7 +32,7 @@ def follow(rule, scheme, curvatures, substeps, steps):
         here, kept, largest = carry
         seen = Moments.still(curvatures * here.params)
         lengths = (length / substeps for length in integrator.lengths)
-        moves = tuple(euler_move(rule, here, seen, length) for length in lengths)
+        moves = tuple(euler_move(rule, here, seen, length).place for length in lengths)
         place, kept = integrator.combine(rule, i % substeps, moves, kept)
         return place, kept, jnp.maximum(largest, jnp.max(jnp.abs(place.params)))
 

@@ -1,0 +1,86 @@
+"""Whether to believe a flow's numbers: its own estimate of what its integration got wrong.
+
+An embedded pair without a further derivative: beside the flow's scheme, the rule's state s goes
+along by Heun's second-order one with the moments that the flow sees anyway, and the trapezoidal
+rule over its velocities says where a substep would have led. How far the scheme's own displacement
+is from that is an estimate of the local error; they are added up as norms. See docs/theory.md,
+"Whether to believe a flow".
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PyTree
+
+from cflows_ray.rules import AveragedRule, Moments, Motion
+
+
+class Passed(NamedTuple):
+    """What a flow keeps of its substeps so far, to estimate the error of its integration.
+
+    Attributes:
+        error: estimated local errors added up, L2, in the unit of parameters.
+        owed: by how much the scheme fell short of the trapezoidal rule since it last was at a
+            point of its full order, shape (d,).
+        state: the rule's state, by Heun's scheme.
+        rate: dw/dt and ds/dt with that state, where the last substep began.
+        length: of the last substep; 0 before the first.
+    """
+
+    error: Float[Array, ""]
+    owed: Float[Array, " d"]
+    state: PyTree
+    rate: Motion
+    length: Float[Array, ""]
+
+    @classmethod
+    def begin(cls, params: Float[Array, " d"], state: PyTree) -> Passed:
+        """Return what a flow keeps that starts at w and s."""
+        zero = jnp.zeros((), params.dtype)
+        rate = Motion(jnp.zeros_like(params), jax.tree.map(jnp.zeros_like, state))
+        return cls(zero, jnp.zeros_like(params), state, rate, zero)
+
+    def arrive(
+        self,
+        rule: AveragedRule,
+        t: Float[Array, ""],
+        params: Float[Array, " d"],
+        state: PyTree,
+        seen: Moments,
+        is_whole: Bool[Array, ""] | bool = True,
+    ) -> Passed:
+        """Return it at the start of a substep, whose moments say how the last one ended.
+
+        Args:
+            rule: the averaged rule.
+            t: time.
+            params: where the flow is.
+            state: of the rule, there.
+            seen: moments there.
+            is_whole: whether the scheme has its full order here, and is not half-way through a
+                pair.
+        """
+        ahead = _add(self.state, self.rate.state, self.length)
+        rate = rule.motion(t, params, rule.admissible(ahead, state), seen, 0.0)
+        mean = jax.tree.map(lambda a, b: 0.5 * (a + b), self.rate, rate)
+        arrived = _add(self.state, mean.state, self.length)
+        owed = self.owed + self.length * mean.params
+        return Passed(
+            error=self.error + jnp.where(is_whole, jnp.linalg.norm(owed), 0.0),
+            owed=jnp.where(is_whole, 0.0, owed),
+            state=rule.admissible(arrived, state),
+            rate=rate,
+            length=self.length,
+        )
+
+    def leave(self, velocity: Float[Array, " d"], length: float | Float[Array, ""]) -> Passed:
+        """Return it after a substep of some length with a velocity."""
+        length = jnp.asarray(length, self.length.dtype)
+        return self._replace(owed=self.owed - length * velocity, length=length)
+
+
+def _add(state: PyTree, rate: PyTree, length: Float[Array, ""]) -> PyTree:
+    return jax.tree.map(lambda s, ds: s + length * ds, state, rate)
