@@ -272,7 +272,7 @@ def _say(
     record |= {
         "eig_residual": jnp.fmax(record["eig_residual"], eig_residual),
         "sdcp_residual": jnp.fmax(record["sdcp_residual"], sdcp_residual),
-        "flow_error": jnp.where(is_first, error, said.record["flow_error"]),
+        "flow_error": jnp.fmax(record["flow_error"], jnp.where(is_first, error, jnp.nan)),
     }
     status = jnp.maximum(said.status, _status(point, covariances, options))
     return _Said(record, oscillation, status)

@@ -140,7 +140,8 @@ def _follow(
 
     first = move(here, passed, grad)
     # a substep's error is known where the next begins
-    return _Followed(*jax.lax.fori_loop(1, substeps, substep, first), first[1].error)
+    place, end = jax.lax.fori_loop(1, substeps, substep, first)
+    return _Followed(place, end, first[1].error)
 
 
 STABLE = Process(name="stable", label="stable flow", init=init, step=step)
