@@ -63,7 +63,7 @@ def keep(frame: pd.DataFrame, name: str) -> Path:
     """Write a table beside the page: the same table is the same bytes."""
     DATA.mkdir(exist_ok=True)
     file = DATA / f"{name}.csv.gz"
-    order = [n for n in ("run_id", "flow") if n in frame] or list(frame)
+    order = [n for n in ("run_id", "flow") if n in frame] or [str(name) for name in frame]
     ordered = frame.sort_values(order) if "run_id" in frame else frame
     ordered.to_csv(
         file, index=False, float_format="%.4g", compression={"method": "gzip", "mtime": 1}
@@ -182,14 +182,12 @@ def write(page: str, scores: pd.DataFrame, forecasts: pd.DataFrame | None = None
 
     def made(place: re.Match[str]) -> str:
         what, of = place[1], place[2]
-        if what in FORECASTS and forecasts is None:
-            raise ValueError(f"{what} needs forecasts, which are not beside the page")
-        if what == "rank":
+        if what in FORECASTS:
+            if forecasts is None:
+                raise ValueError(f"{what} needs forecasts, which are not beside the page")
+            text = targets(forecasts) if what == "targets" else skill(forecasts, of)
+        elif what == "rank":
             text = ranks(scores, of)
-        elif what == "targets":
-            text = targets(forecasts)
-        elif what == "skill":
-            text = skill(forecasts, of)
         else:
             text = table(scores, what)
         return f"<!-- study: {what}{f' {of}' if of else ''} -->\n{text}\n<!-- end of table -->"
