@@ -223,7 +223,7 @@ class PairedRun:
     def _use_program(self, structure: ParamStructure) -> PairedProgram:
         functions, captured = _trace(self.problem, structure, self.inputs)
         _check_loss(functions["loss"])
-        _warn_of_size(captured)
+        _warn_of_size(functions)
         self._computes_in = functions["loss"].computes_in
         options = self.options.for_loss_in(self._computes_in)
         program = _program(tuple(functions.items()), structure, options)
@@ -348,10 +348,10 @@ def _check_loss(loss: Traced) -> None:
         )
 
 
-def _warn_of_size(captured: Mapping[str, list]) -> None:
+def _warn_of_size(functions: Mapping[str, Traced]) -> None:
     """Warn of functions that captured large arrays."""
-    for name, arrays in captured.items():
-        size = sum(x.nbytes for x in arrays)
+    for name, function in functions.items():
+        size = function.captured_bytes
         if size >= LARGE_CAPTURE:
             words = "loss_fn" if name == "loss" else name
             warnings.warn(

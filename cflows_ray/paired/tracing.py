@@ -2,7 +2,8 @@
 
 Programs are kept by what was traced, not by the function object. So a function whose captured data
 changed gets its own numbers, and one made anew (a lambda, a bound method, a partial) that computes
-the same compiles nothing. Captured arrays become arguments of the compiled program.
+the same compiles nothing. Captured arrays become arguments of the compiled program, but for those
+that a jitted function inside captured, which are constants of it.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Traced:
         out_tree: structure of what it returns.
         out: shape and dtype of every array that it returns.
         computes_in: the coarsest floating-point type on the way from parameters to what it returns.
+        captured_bytes: size of what it captured, constants of jitted functions inside included.
     """
 
     key: tuple
@@ -44,6 +46,7 @@ class Traced:
     out_tree: Any
     out: tuple
     computes_in: str | None = None
+    captured_bytes: int = field(default=0, compare=False)
 
     def __call__(self, captured: list, params: PyTree, data: PyTree) -> Any:
         """Evaluate the function with the arrays it captured."""
@@ -59,7 +62,11 @@ def trace(
 
     Raises `ValueError` if the two traces differ: the function is not a pure one.
     """
+    anew = False
     (closed, out), (again, _) = (_jaxpr(function, structure, data) for _ in range(2))
+    if not _kept(closed.jaxpr).isdisjoint(_kept(again.jaxpr)):
+        anew = True
+        (closed, out), (again, _) = (_jaxpr(function, structure, data, anew) for _ in range(2))
     key = _key(closed.jaxpr)
     if key != _key(again.jaxpr) or _digest(closed.consts) != _digest(again.consts):
         raise ValueError(
@@ -71,24 +78,55 @@ def trace(
     if "callback" in text:
         key += (next(_UNIQUE),)  # Python code that a trace does not show
     elif "custom_" in text or _ADDRESS.search(text):
-        key += _rules_key(function, structure, data)
+        key += _rules_key(function, structure, data, anew)
     with float_mode(structure.dtype), standard_settings():
-        captured = [jax.device_put(x) for x in closed.consts]
+        # on a CPU a device array may share the memory of a NumPy array, which may change later
+        captured = [jax.device_put(x, may_alias=isinstance(x, jax.Array)) for x in closed.consts]
     computes_in = computing_dtype(closed.jaxpr, structure.treedef.num_leaves)
-    return Traced(key, closed.jaxpr, out_tree, shapes, computes_in), captured
+    size = sum(getattr(x, "nbytes", 0) for x in (*closed.consts, *_values(closed.jaxpr)))
+    return Traced(key, closed.jaxpr, out_tree, shapes, computes_in, size), captured
 
 
-def _jaxpr(function: Callable, structure: ParamStructure, data: PyTree) -> tuple[Any, Any]:
+def _jaxpr(
+    function: Callable, structure: ParamStructure, data: PyTree, anew: bool = False
+) -> tuple[Any, Any]:
+    """Trace a function; `anew` if functions that it calls are to be traced anew as well.
+
+    JAX keeps traces of functions inside by the function and by what surrounds it, names of mapped
+    axes included: one that nobody else has does nothing else.
+    """
+    surroundings = [(f"trace {next(_UNIQUE)}", 1)] if anew else None
     # a new function each time, and without the user's own jit: JAX keeps traces by function
     is_jitted = type(function).__name__ == "PjitFunction"
     inner = getattr(function, "__wrapped__", function) if is_jitted else function
     flat = jax.ShapeDtypeStruct((structure.size,), structure.dtype)
     with float_mode(structure.dtype), jax.disable_jit(False):
         tree = jax.eval_shape(structure.unflatten, flat)
-        return jax.make_jaxpr(lambda p, d: inner(p, d), return_shape=True)(tree, data)
+        return jax.make_jaxpr(
+            lambda p, d: inner(p, d), axis_env=surroundings, return_shape=True
+        )(tree, data)
 
 
-def _rules_key(function: Callable, structure: ParamStructure, data: PyTree) -> tuple:
+def _kept(jaxpr: Any) -> set[int]:
+    """Return the ids of equations inside that JAX may have kept from an earlier trace.
+
+    Of functions of a user's own, jitted or the body of a loop or branch: JAX calls them once, so
+    that they compute with what they captured then. Two traces have such an equation in common only
+    if it was kept. JAX's own functions, kept as well, capture nothing.
+    """
+    found = set()
+    for equation in jaxpr.eqns:
+        for inner in core.jaxprs_in_params(equation.params):
+            source = str(getattr(inner.debug_info, "func_src_info", ""))
+            if equation.primitive.name not in ("jit", "pjit") or "/jax/" not in source:
+                found |= {id(x) for x in inner.eqns}
+            found |= _kept(inner)
+    return found
+
+
+def _rules_key(
+    function: Callable, structure: ParamStructure, data: PyTree, anew: bool
+) -> tuple:
     """Identify the functions' own derivative rules, which a trace does not show."""
 
     def third(params: PyTree, data: PyTree) -> Any:
@@ -103,7 +141,7 @@ def _rules_key(function: Callable, structure: ParamStructure, data: PyTree) -> t
             return value(params)  # never differentiated here
         return tangent(tangent(jax.grad(value)))(params)
 
-    closed, _ = _jaxpr(third, structure, data)
+    closed, _ = _jaxpr(third, structure, data, anew)
     return (*_key(closed.jaxpr), _digest(closed.consts))
 
 

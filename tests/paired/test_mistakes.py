@@ -103,6 +103,68 @@ class TestWhatWasCaptured:
             found = rows[rows.process == "discrete"].train_loss
             np.testing.assert_allclose(found, descend(np.full(3, float(factor))), rtol=1e-5)
 
+    def test_by_a_function_inside_that_jax_keeps(self):
+        """A jitted function, the body of a loop, a branch: traced once by JAX, as it was then."""
+        captured = {}
+
+        def distance(w):
+            return jnp.sum((w - captured["y"]) ** 2)
+
+        def add(total, w):
+            return total + distance(w), None
+
+        def step(_, w):
+            return w + (w - captured["y"]) / w.size
+
+        inside = jax.jit(distance)
+        outside = jax.jit(lambda w: inside(w))
+        remembered = jax.checkpoint(distance)
+        losses = {
+            "jit": lambda w: inside(w),
+            "jit in jit": lambda w: outside(w),
+            "vmap of jit": lambda w: jax.vmap(inside)(w[None])[0],
+            "scan": lambda w: jax.lax.scan(add, 0.0, w[None])[0],
+            "checkpoint": lambda w: remembered(w),
+            "cond": lambda w: jax.lax.cond(w[0] > -1, distance, jnp.sum, w),
+            "fori_loop": lambda w: jnp.sum(jax.lax.fori_loop(0, 1, step, w - 2)),
+        }
+        structure = ParamStructure.of(np.zeros(3), "float32")
+        for y in (1.0, 5.0, 10.0):
+            # made anew, and changed in place
+            captured["y"] = captured["y"] * 0 + y if y == 5 else captured.get("y", np.zeros(3, "f"))
+            captured["y"][:] = y
+            for name, loss in losses.items():
+                traced, arrays = trace(lambda w, _, loss=loss: loss(w), "loss_fn", structure, ())
+                found = float(traced(arrays, jnp.zeros(3), ()))
+                right = -8 - y if name == "fori_loop" else 3 * y**2
+                assert found == right, (name, y)
+
+    def test_by_a_jitted_function_in_a_run(self):
+        captured = {"y": np.ones(3)}
+        inside = jax.jit(lambda w: jnp.sum((w - captured["y"]) ** 2))
+        for y in (1.0, 11.0):
+            captured["y"] = captured["y"] * y
+            result = run_paired(lambda w: inside(w) + 0.0, np.zeros(3), RULE, **QUICK)
+            np.testing.assert_allclose(losses(result), descend(np.full(3, y)), rtol=1e-5)
+
+    def test_later_changes_do_not_reach_what_was_traced(self):
+        """The device could otherwise share the memory of an array that lies well in it."""
+        whole = np.ones(64, np.float32)
+        y = whole[(-whole.ctypes.data % 64) // 4 :][:32]
+        structure = ParamStructure.of(np.ones(32), "float32")
+        _, (found,) = trace(lambda w, _: jnp.sum(w * y), "loss_fn", structure, ())
+        y *= 2
+        np.testing.assert_array_equal(found, np.ones(32))
+
+    def test_jax_functions_inside_are_not_traced_anew(self, monkeypatch):
+        """JAX would keep each of these traces for good."""
+        made = []
+        monkeypatch.setattr("cflows_ray.paired.tracing._UNIQUE", iter(lambda: made.append(1), 1))
+        structure = ParamStructure.of(np.zeros(3), "float32")
+        for _ in range(2):
+            trace(lambda w, _: jnp.mean(jnp.sort(jax.nn.gelu(w))), "loss_fn", structure, ())
+        assert not made
+
     def test_data_as_an_argument(self):
         result = run_paired(
             lambda w, y: jnp.sum((w - y) ** 2), np.zeros(3), RULE, data=np.full(3, 2.0), **QUICK
@@ -212,7 +274,12 @@ def test_large_arrays_that_were_captured(monkeypatch):
     monkeypatch.setattr("cflows_ray.paired.run.LARGE_CAPTURE", 4000)
     y = np.ones(1000, np.float32)
     run = PairedRun(Problem(lambda w, _: jnp.sum(w * y)), RULE, PairedOptions(flows=()))
-    with pytest.warns(UserWarning, match="loss_fn captured 0 MB of arrays, .* give them as data"):
+    words = "loss_fn captured 0 MB of arrays, .* give them as data"
+    with pytest.warns(UserWarning, match=words):
         run.start(np.ones(1000), steps=1, warmup=0, seed=0)
+    inside = jax.jit(lambda w: jnp.sum(w * y))
+    run = PairedRun(Problem(lambda w, _: inside(w)), RULE, PairedOptions(flows=()))
+    with pytest.warns(UserWarning, match=words):
+        run._use_program(ParamStructure.of(np.ones(1000), "float32"))
     given = PairedRun(Problem(lambda w, d: jnp.sum(w * d), y), RULE, PairedOptions(flows=()))
     given.start(np.ones(1000), steps=1, warmup=0, seed=0)
