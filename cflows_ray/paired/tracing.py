@@ -102,9 +102,9 @@ def _jaxpr(
     flat = jax.ShapeDtypeStruct((structure.size,), structure.dtype)
     with float_mode(structure.dtype), jax.disable_jit(False):
         tree = jax.eval_shape(structure.unflatten, flat)
-        return jax.make_jaxpr(
-            lambda p, d: inner(p, d), axis_env=surroundings, return_shape=True
-        )(tree, data)
+        return jax.make_jaxpr(lambda p, d: inner(p, d), axis_env=surroundings, return_shape=True)(
+            tree, data
+        )
 
 
 def _kept(jaxpr: Any) -> set[int]:
@@ -124,9 +124,7 @@ def _kept(jaxpr: Any) -> set[int]:
     return found
 
 
-def _rules_key(
-    function: Callable, structure: ParamStructure, data: PyTree, anew: bool
-) -> tuple:
+def _rules_key(function: Callable, structure: ParamStructure, data: PyTree, anew: bool) -> tuple:
     """Identify the functions' own derivative rules, which a trace does not show."""
 
     def third(params: PyTree, data: PyTree) -> Any:
