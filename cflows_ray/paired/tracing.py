@@ -81,7 +81,9 @@ def trace(
         key += _rules_key(function, structure, data, anew)
     with float_mode(structure.dtype), standard_settings():
         # on a CPU a device array may share the memory of a NumPy array, which may change later
-        captured = [jax.device_put(x, may_alias=isinstance(x, jax.Array)) for x in closed.consts]
+        captured = [
+            jax.device_put(x if isinstance(x, jax.Array) else np.array(x)) for x in closed.consts
+        ]
     computes_in = computing_dtype(closed.jaxpr, structure.treedef.num_leaves)
     size = sum(getattr(x, "nbytes", 0) for x in (*closed.consts, *_values(closed.jaxpr)))
     return Traced(key, closed.jaxpr, out_tree, shapes, computes_in, size), captured
