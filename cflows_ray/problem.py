@@ -16,6 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+# What JAX makes of integers of 64 bits where its 64-bit mode is off.
+_NARROWED = {np.dtype("int64"): "int32", np.dtype("uint64"): "uint32"}
+
 
 @dataclass(frozen=True, eq=False)
 class Problem:
@@ -116,10 +119,28 @@ class ParamStructure:
 
 
 def cast_floats(tree: PyTree, dtype: str) -> PyTree:
-    """Cast floating-point leaves to the run's dtype; leave integers alone."""
+    """Cast floating-point leaves to the run's dtype; leave integers alone.
 
-    def cast(leaf: Any) -> np.ndarray:
+    Raises `ValueError` for integers that a float32 run, in which JAX's integers have 32 bits, would
+    wrap around.
+
+    Example:
+        >>> cast_floats({"label": np.array([2**32 + 1])}, "float32")
+        Traceback (most recent call last):
+        ValueError: data must hold integers of 32 bits in a float32 run, got 4294967297 at ['label']
+    """
+
+    def cast(path: Any, leaf: Any) -> np.ndarray:
         array = np.asarray(leaf)
+        if dtype == "float32" and array.size and array.dtype in _NARROWED:
+            limits = np.iinfo(_NARROWED[array.dtype])
+            for extreme in (int(array.min()), int(array.max())):
+                if not limits.min <= extreme <= limits.max:
+                    where = jax.tree_util.keystr(path)
+                    raise ValueError(
+                        f"data must hold integers of 32 bits in a float32 run, got {extreme}"
+                        + (f" at {where}" if where else "")
+                    )
         return array.astype(dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
 
-    return jax.tree.map(cast, tree)
+    return jax.tree_util.tree_map_with_path(cast, tree)

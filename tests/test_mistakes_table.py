@@ -69,6 +69,18 @@ def test_parameters(params, words):
     said(words, lambda: run(loss, params))
 
 
+GIVEN = [
+    (np.array([2**32 + 1, 0]), "data must hold integers of 32 bits in a float32 run, got 429496"),
+    ({"y": np.array([-(2**31) - 1])}, "got -2147483649 at ['y']"),
+    ([np.array([2**32], np.uint64)], "got 4294967296 at [0]"),
+]
+
+
+@pytest.mark.parametrize(("data", "words"), GIVEN)
+def test_given_data(data, words):
+    said(words, lambda: run(lambda w, _: jnp.sum(w), data=data))
+
+
 RULES = [
     (lambda: GradientDescent(0), "lr must be > 0, got 0"),
     (lambda: GradientDescent(-0.1), "lr must be > 0, got -0.1"),

@@ -196,16 +196,15 @@ def _not_smooth(program: PairedProgram, inputs: Inputs, state: PairedState) -> l
         return []
     dtype = state.start.dtype
 
-    def jumps(u: Float[np.ndarray, " d"]) -> bool:
+    def jumps(through: Float[np.ndarray, " d"], u: Float[np.ndarray, " d"]) -> bool:
         def evaluate(places: np.ndarray) -> np.ndarray:
             assert len(places) == PIECES + 1
-            args = (jnp.asarray(x, dtype) for x in (start, u, places))
+            args = (jnp.asarray(x, dtype) for x in (through, u, places))
             return np.asarray(program.slopes(inputs, *args), np.float64)
 
         return has_jump(evaluate, float(jnp.finfo(dtype).eps))
 
-    start = np.asarray(state.start, np.float64)
-    if any(jumps(u) for u in _lines(start, np.asarray(state.optimizer.params, np.float64))):
+    if any(jumps(through, u) for through, u in _lines(state)):
         return [
             f"the loss is not smooth ({suspected}): its second and third derivatives, and so the "
             "flows, mean little"
@@ -214,14 +213,20 @@ def _not_smooth(program: PairedProgram, inputs: Inputs, state: PairedState) -> l
 
 
 def _lines(
-    start: Float[np.ndarray, " d"], end: Float[np.ndarray, " d"]
-) -> Iterator[Float[np.ndarray, " d"]]:
-    """Yield directions: where the optimizer went, and random ones."""
+    state: PairedState,
+) -> Iterator[tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"]]]:
+    """Yield points and directions: the optimizer's way, its last step, and random ones."""
+    optimizer = state.optimizer
+    points = (state.start, optimizer.previous, optimizer.params)
+    start, previous, end = (np.asarray(jax.device_get(x), np.float64) for x in points)
     if np.all(np.isfinite(end)) and np.any(end != start):
-        yield end - start
+        yield start, end - start
+        # an optimizer that oscillates over a kink may end on the side where it began
+        if np.all(np.isfinite(previous)) and np.any(previous != end):
+            yield end, end - previous
     size = np.linalg.norm(start) / np.sqrt(start.size)
     if not np.isfinite(size):
         return
     rng = np.random.default_rng(0)
     for _ in range(RANDOM_LINES):
-        yield REACH * (size or 1.0) * rng.standard_normal(start.size)
+        yield start, REACH * (size or 1.0) * rng.standard_normal(start.size)

@@ -12,7 +12,7 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -105,6 +105,24 @@ def cells_of(sweep: SweepConfig, found: Sequence[Mapping[str, Any]]) -> list[Cel
         added = tuple(range(start, seed))
         cells.append(Cell(first, added, seed, len(ended), entry["median"], halfwidth))
     return cells
+
+
+def with_added_seeds(sweep: SweepConfig, ended: Iterable[str]) -> SweepConfig:
+    """Return a study with the seeds that earlier launches have added, as far as these have ended.
+
+    Args:
+        sweep: the study itself.
+        ended: ids of all runs in its folder that have ended.
+    """
+    asked = {run.run_id for run in sweep.runs}
+    others = [run_id for run_id in ended if run_id not in asked]
+    kinds: dict[str, list[str]] = {}
+    for run in sweep.runs if others else ():
+        kinds.setdefault(run.with_seed(0).run_id, []).append(run.run_id)
+    unknown = {"halfwidth": None, "median": None}
+    found = [{"run_ids": [*ours, *others], **unknown} for ours in kinds.values()]
+    grids = (_grid(cell, 0) for cell in cells_of(sweep, found))
+    return replace(sweep, grids=(*sweep.grids, *filter(None, grids)))
 
 
 def next_round(sweep: SweepConfig, cells: Sequence[Cell], halfwidth: float, budget: int) -> Round:

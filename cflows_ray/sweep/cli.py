@@ -25,7 +25,7 @@ from cflows_ray.declare import Declared, declared
 from cflows_ray.flows import Settings
 from cflows_ray.rules import RULES, hyperparameters
 from cflows_ray.store import OtherSchema, Results, Storage, StorageError, SweepLocked
-from cflows_ray.sweep.adaptive import cells_of, measured, next_round, share
+from cflows_ray.sweep.adaptive import cells_of, measured, next_round, share, with_added_seeds
 from cflows_ray.sweep.config import Grid, SweepConfig
 from cflows_ray.sweep.data import check_all_data
 from cflows_ray.sweep.display import Display, print_whole, say
@@ -356,9 +356,9 @@ def launch(sweep: SweepConfig, options: Options, console: Console) -> int:
     say(console, f"{sweep.name} in {storage.location}")
     with contextlib.ExitStack() as cluster:
         sweep = _with_pilots(sweep, storage, options, console, cluster)
-        if options.until_halfwidth is not None and not options.dry_run:
-            return _until_precise(sweep, storage, options, console)
-        return _carry_out(sweep, storage, options, console)
+        if options.until_halfwidth is None:
+            return _carry_out(sweep, storage, options, console)
+        return _until_precise(sweep, storage, options, console)
 
 
 def _check_budget(options: Options) -> None:
@@ -376,8 +376,9 @@ def _check_budget(options: Options) -> None:
 def _until_precise(sweep: SweepConfig, storage: Storage, options: Options, console: Console) -> int:
     """Carry out a sweep, then more seeds of its wide cells until all are known or all is spent."""
     halfwidth = share("until_halfwidth", str(options.until_halfwidth))
-    code, before = _carry_out(sweep, storage, options, console), -1
-    while code != INTERRUPTED:
+    known = with_added_seeds(sweep, Results(storage).finished(("run_id",)))
+    code, before = _carry_out(known, storage, options, console), -1
+    while code != INTERRUPTED and not options.dry_run:
         cells = cells_of(sweep, measured(storage.location))
         following = next_round(sweep, cells, halfwidth, options.budget or 0)
         say(console, following.words)

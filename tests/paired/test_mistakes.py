@@ -40,6 +40,14 @@ def test_a_loss_that_is_not_finite_has_diverged(loss, at_step):
     assert not np.isfinite(losses(result)[-1])
 
 
+@pytest.mark.parametrize("value", [1.0, np.float32(1.0)])
+def test_a_constant_loss_is_a_loss(value):
+    result = run_paired(lambda _: value, np.ones(2), RULE, steps=2, flows=())
+    assert result.status == "finished"
+    np.testing.assert_array_equal(losses(result), np.ones(3))
+    np.testing.assert_array_equal(result.final["discrete"], np.ones(2))
+
+
 def descend(y, steps=3):
     """Return the losses of gradient descent on |w - y|², by NumPy, from w = 0."""
     w, found = np.zeros(3), []

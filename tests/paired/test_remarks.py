@@ -89,6 +89,22 @@ def test_where_a_flow_ended():
     assert "the gradient is not finite where the midpoint flow ended though the loss is" in detail
 
 
+@pytest.mark.parametrize(
+    ("before", "last", "says"),
+    [(0.2, -0.1, True), (-0.1, 0.2, True), (0.3, 0.2, False)],
+    ids=["on the other side", "back again", "never there"],
+)
+def test_a_kink_that_the_optimizer_oscillates_over(before, last, says):
+    run, state = started(lambda w: jnp.sum(jnp.abs(w) + w**2), np.array([0.5]))
+    assert run.outcome(state)[1] is None
+    points = {"previous": jnp.array([before], "f"), "params": jnp.array([last], "f")}
+    state = state._replace(
+        outcome=jnp.asarray(FINISHED, jnp.int32), optimizer=state.optimizer._replace(**points)
+    )
+    detail = run.outcome(state)[1]
+    assert (detail is not None and "the loss is not smooth (abs at" in detail) == says
+
+
 @pytest.mark.parametrize(("doubtful", "says"), [(5, False), (6, True)])
 def test_mostly_unconverged_rows(doubtful, says):
     run, state = started(lambda w: jnp.sum(w**2), np.ones(2), max_eigs=2)

@@ -88,6 +88,14 @@ def test_the_end() -> None:
     )
 
 
+def test_a_further_launch_asks_for_the_seeds_added_before() -> None:
+    """Or its plan would say that they are no longer asked for."""
+    ended = [KINDS[0].with_seed(s).run_id for s in (0, 1, 2, 3, 7)] + [KINDS[2].run_id, "0" * 16]
+    assert seeds_of(with_added_seeds(SWEEP, ended)) == [[0, 1, 2, 3], [0, 1], [0, 1]]
+    mine = [run.run_id for run in SWEEP.runs]
+    assert with_added_seeds(SWEEP, mine) == with_added_seeds(SWEEP, ()) == SWEEP
+
+
 def test_cells_of_another_study_do_not_matter() -> None:
     other = {"run_ids": ["0" * 16], "halfwidth": None, "median": 0.1, "runs": 1}
     assert cells_of(SWEEP, [other]) == []
