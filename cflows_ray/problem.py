@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 # What JAX makes of integers of 64 bits where its 64-bit mode is off.
-_NARROWED = {np.dtype("int64"): "int32", np.dtype("uint64"): "uint32"}
+_NARROWED: dict[np.dtype, str] = {np.dtype("int64"): "int32", np.dtype("uint64"): "uint32"}
 
 
 @dataclass(frozen=True, eq=False)

@@ -119,7 +119,7 @@ def with_added_seeds(sweep: SweepConfig, ended: Iterable[str]) -> SweepConfig:
     kinds: dict[str, list[str]] = {}
     for run in sweep.runs if others else ():
         kinds.setdefault(run.with_seed(0).run_id, []).append(run.run_id)
-    unknown = {"halfwidth": None, "median": None}
+    unknown: dict[str, Any] = {"halfwidth": None, "median": None}
     found = [{"run_ids": [*ours, *others], **unknown} for ours in kinds.values()]
     grids = (_grid(cell, 0) for cell in cells_of(sweep, found))
     return replace(sweep, grids=(*sweep.grids, *filter(None, grids)))
