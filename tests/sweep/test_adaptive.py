@@ -13,7 +13,14 @@ from rich.console import Console
 from cflows_ray.checks import ConfigError
 from cflows_ray.store import Storage
 from cflows_ray.sweep import Grid, SweepConfig, cli
-from cflows_ray.sweep.adaptive import FEWEST, cells_of, measured, next_round, share
+from cflows_ray.sweep.adaptive import (
+    FEWEST,
+    cells_of,
+    measured,
+    next_round,
+    share,
+    with_added_seeds,
+)
 from cflows_ray.sweep.cli import Options
 
 SWEEP = SweepConfig(
