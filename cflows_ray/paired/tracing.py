@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 from jaxtyping import PyTree
@@ -52,7 +53,8 @@ class Traced:
         """Evaluate the function with the arrays it captured."""
         closed = core.ClosedJaxpr(self.jaxpr, captured)
         found = core.jaxpr_as_fun(closed)(*jax.tree.leaves((params, data)))
-        return jax.tree.unflatten(self.out_tree, found)
+        # a constant comes back as a number of JAX's own, without an array's methods
+        return jax.tree.unflatten(self.out_tree, [jnp.asarray(x) for x in found])
 
 
 def trace(
