@@ -67,7 +67,8 @@ def run_paired(
         loss_fn: `loss_fn(params) -> scalar`, three times differentiable; with `data`,
             `loss_fn(params, data)`. A pure function; it is traced at each call, so that captured
             data count as they are then. A second call that computes the same, whatever learning
-            rate, β₂, ε, seed or values of captured arrays, compiles nothing.
+            rate, β₂, ε, seed or values of captured arrays, compiles nothing (but for arrays that a
+            jitted function inside the loss has captured).
         params: any pytree of floating-point arrays.
         rule: an update rule of `cflows_ray`, such as `Adam(lr=1e-3)`, or `from_optax(...)`, which
             has midpoints only.

@@ -43,8 +43,8 @@ class PairedRun:
     A problem's functions are traced at each start, and compiled programs are shared between runs
     whose functions compute the same, on parameters and data of the same shapes, with the same
     options: a run that differs only in learning rate, β₂, ε, seed, starting point or the values of
-    data, captured ones too, compiles nothing. Eight programs are kept; `forget_programs` frees
-    them.
+    data compiles nothing; of captured data too, but for what a jitted function inside the loss has
+    captured. Eight programs are kept; `forget_programs` frees them.
 
     Args:
         problem: the loss with its data.
