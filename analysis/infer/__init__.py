@@ -1,8 +1,8 @@
 """Over runs: confidence intervals, survival curves, summaries, comparisons, trends and fits.
 
 Hands out these functions and what they go by unless told: `LEVEL` (of intervals), `RESAMPLES` and
-`DEFAULT_SEED` (of the bootstrap), `PLACE`, the columns that say where a cell is, and
-`MOST_VALUES` of a hyperparameter before they are grouped.
+`DEFAULT_SEED` (of the bootstrap), `PLACE`, the columns that say where a cell is, `RANKED_BY`, the
+errors that a report ranks by, and `MOST_VALUES` of a hyperparameter before they are grouped.
 """
 
 from analysis.infer.cells import (
@@ -19,7 +19,7 @@ from analysis.infer.comparison import compare
 from analysis.infer.covariance import covariance_fit
 from analysis.infer.grouping import MOST_VALUES, Grouping, grouped
 from analysis.infer.intervals import LEVEL, RESAMPLES, mean_interval, median_interval, wilson
-from analysis.infer.ranking import Ranking, rank
+from analysis.infer.ranking import RANKED_BY, Ranking, rank
 from analysis.infer.sequential import median_sequence, ratio_precision
 from analysis.infer.skill import skill
 from analysis.infer.summary import DEFAULT_SEED, summarize
@@ -31,6 +31,7 @@ __all__ = [
     "LEVEL",
     "MOST_VALUES",
     "PLACE",
+    "RANKED_BY",
     "RESAMPLES",
     "Grouping",
     "Ranking",

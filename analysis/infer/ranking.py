@@ -14,9 +14,12 @@ from analysis.infer.cells import cell_keys, check_accuracy, check_by, without_at
 from analysis.infer.intervals import LEVEL, RESAMPLES, holm
 from analysis.infer.order import Scores, order, scores_of, signed_rank_p
 from analysis.infer.variance_shares import variance_shares
-from analysis.measure import find_metric
+from analysis.measure import Frames, accuracy, find_metric
+from analysis.read import Source
 
 PROFILE_POINTS = 200
+RANKED_BY = ("final_distance", "log_loss_error")
+"""Errors that a report ranks by."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +31,9 @@ class Ranking:
         cells: mean rank of each flow in each cell, 1 the nearest: the keys of the cell, `flow`,
             `n_runs`, `mean_rank`, `rank_low`, `rank_high` and `nearest` (whether no other flow of
             the cell has a smaller one).
-        overall: the same over all cells, each of the same weight; and `cells_nearest` of `n_cells`.
+        overall: the same over the `cells_ranked` of `n_cells` in which a flow has a rank, each of
+            the same weight; and `cells_nearest`. Mean ranks of flows that are not ranked in the
+            same cells are of different fields: compare them by `pairs`.
         pairs: of every two flows: `first`, `second`, `n`, `wins`, `ties`, `improvement`, the
             probability that the first is nearer in a run of a cell, ties a half, with its limits;
             `p_value`, `p_holm`; `cells_for`, `cells_against`: cells in which it is above, below ½.
@@ -51,11 +56,13 @@ class Ranking:
         """One sentence: which flow is nearest, or that cells disagree."""
         if self.cells.empty:
             return "No run in which two flows can be compared."
-        first = str(self.overall["flow"].iloc[0])
         total = int(self.overall["n_cells"].iloc[0])
         if self.agree:
             where = "the only cell" if total == 1 else f"all {total} cells"
-            return f"{first} is nearest in {where}."
+            best = self.overall.loc[self.overall["cells_nearest"] == total, "flow"].tolist()
+            if len(best) > 1:
+                return f"{', '.join(best[:-1])} and {best[-1]} are equally near in {where}."
+            return f"{best[0]} is nearest in {where}."
         won = self.overall[self.overall["cells_nearest"] > 0]
         counts = ", ".join(
             f"{flow} in {n}" for flow, n in zip(won["flow"], won["cells_nearest"], strict=True)
@@ -64,7 +71,7 @@ class Ranking:
 
 
 def rank(
-    accuracy: pd.DataFrame,
+    frame: pd.DataFrame | Source | Frames,
     metric: str = "final_distance",
     by: str | Sequence[str] | None = None,
     *,
@@ -78,7 +85,8 @@ def rank(
     they are too narrow, and of one run there are none.
 
     Args:
-        accuracy: from `analysis.accuracy`.
+        frame: from `analysis.accuracy`; or what it takes: results from `load`, the path of a
+            folder, frames of `run_paired`, one or several, with or without labels.
         metric: an error of it.
         by: columns that make a cell; by default those of `cell_keys`.
         seed: of the bootstrap.
@@ -93,11 +101,11 @@ def rank(
     >>> found.pairs[["first", "second", "improvement"]].to_numpy().tolist()
     [['central', 'stable', 1.0]]
     """
-    check_accuracy(accuracy)
     if not find_metric(metric).is_error:
         raise ValueError(f"metric must be an error, got {metric!r}")
-    keys = cell_keys(accuracy) if by is None else check_by(accuracy, by)
-    finished = without_attrs(accuracy[accuracy["run_status"].astype("str") == "finished"])
+    scored = _scored(frame)
+    keys = cell_keys(scored) if by is None else check_by(scored, by)
+    finished = without_attrs(scored[scored["run_status"].astype("str") == "finished"])
     tables = [_Cell(cell, rows, metric) for cell, rows in _groups(finished, keys)]
     tables = [table for table in tables if len(table.flows) > 1 and table.runs]
     draws = _draws(tables, seed)
@@ -113,6 +121,14 @@ def rank(
         shares=variance_shares(finished, metric),
         agree=bool(len(tables)) and int(shared) == len(tables),
     )
+
+
+def _scored(given: pd.DataFrame | Source | Frames) -> pd.DataFrame:
+    """Return a frame of accuracy as it is, and score anything else."""
+    if isinstance(given, pd.DataFrame) and "process" not in given:
+        check_accuracy(given)
+        return given
+    return accuracy(given)
 
 
 class _Cell:
@@ -205,9 +221,12 @@ def _overall(
             "flow": flow, "n_runs": sum(len(ranks) for ranks, _ in mine),
             "mean_rank": float(np.mean([ranks.mean() for ranks, _ in mine])),
             "rank_low": low, "rank_high": high, "cells_nearest": int(nearest.sum()),
-            "n_cells": len(tables),
+            "cells_ranked": len(mine), "n_cells": len(tables),
         })  # fmt: skip
-    names = ["flow", "n_runs", "mean_rank", "rank_low", "rank_high", "cells_nearest", "n_cells"]
+    names = [
+        "flow", "n_runs", "mean_rank", "rank_low", "rank_high", "cells_nearest", "cells_ranked",
+        "n_cells",
+    ]  # fmt: skip
     frame = pd.DataFrame(rows, columns=names)
     order_by = ["cells_nearest", "mean_rank"]
     return frame.sort_values(order_by, ascending=[False, True], ignore_index=True)

@@ -7,9 +7,9 @@ forecast.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -177,19 +177,40 @@ def _errors(
     trace: Trace, flow: str, target: str, forecasts: Sequence[_Forecast], leads: NDArray[np.int64]
 ) -> dict[tuple[str, int], list[tuple[float, float, float]]]:
     """List by phase and lead, for each forecast: error, distance travelled, whether it ended."""
-    columns: Mapping[str, NDArray] = trace.processes[flow]
-    lost = np.isin(columns["status"], ("stopped", "diverged"))
-    values = np.where(lost, np.nan, column(columns, _PREFIX + target))
-    begun = np.nan_to_num(column(columns, "start_step"))
+    rows = _rows(trace, flow, target)
     found: dict[tuple[str, int], list[tuple[float, float, float]]] = {}
     for forecast in forecasts:
-        mine = begun == forecast.start
-        _, here, there = common_steps(columns["step"][mine], forecast.step)
-        error = np.full(len(forecast.step), np.nan)
-        error[there] = values[mine][here]
+        error, is_gone = _of_forecast(rows, forecast)
+        if is_gone.all():  # it has stayed where it began, and is as far off as persistence
+            every = [_of_forecast(_rows(trace, f, target), forecast)[0] for f in trace.flows]
+            is_measured = np.any(np.isfinite(every), axis=0)
+            error = np.where(is_measured, forecast.travelled, np.nan)
         whole = carried_forward(error)
         at = forecast.step - forecast.start
         for place in np.flatnonzero(np.isin(at, leads)):
-            entry = (whole[place], forecast.travelled[place], float(np.isnan(error[place])))
+            entry = (whole[place], forecast.travelled[place], float(is_gone[place]))
             found.setdefault((forecast.phase, int(at[place])), []).append(entry)
     return found
+
+
+class _Rows(NamedTuple):
+    """Rows of a flow, without those with which it ended: (n,) each."""
+
+    step: NDArray[np.int64]
+    start: Floats
+    error: Floats
+
+
+def _rows(trace: Trace, flow: str, target: str) -> _Rows:
+    columns = trace.scored(flow)
+    start = np.nan_to_num(column(columns, "start_step"))
+    return _Rows(columns["step"], start, column(columns, _PREFIX + target))
+
+
+def _of_forecast(rows: _Rows, forecast: _Forecast) -> tuple[Floats, NDArray[np.bool_]]:
+    """Take a flow's errors at the steps of a forecast, NaN for none, and where it had ended."""
+    mine = rows.start == forecast.start
+    step, here, there = common_steps(rows.step[mine], forecast.step)
+    error = np.full(len(forecast.step), np.nan)
+    error[there] = rows.error[mine][here]
+    return error, forecast.step > step.max(initial=forecast.start)

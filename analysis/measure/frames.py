@@ -8,7 +8,7 @@ from typing import Protocol
 
 import pandas as pd
 
-from analysis.read import CONFIGURATION, Source, Trace, opened, run_trace
+from analysis.read import CONFIGURATION, Source, Trace, declared_processes, opened, run_trace
 
 Frames = pd.DataFrame | Sequence[pd.DataFrame] | Mapping[str, pd.DataFrame | Sequence[pd.DataFrame]]
 """One frame `result.steps`; several, of one configuration; or either by label, one cell each."""
@@ -98,4 +98,7 @@ def _paired(labelled: Mapping[str, Sequence[pd.DataFrame]]) -> PairedFrames:
     names = ["run_id", "sweep", *CONFIGURATION, "seed", "status"]
     runs = pd.DataFrame(rows, columns=names)
     empty = [name for name in names if name not in _TEXTS and runs[name].isna().all()]
-    return PairedFrames(runs.astype(dict.fromkeys(empty, "float64")), steps)
+    runs = runs.astype(dict.fromkeys(empty, "float64"))
+    listed = {str(name) for frame in steps.values() for name in frame["process"].unique()}
+    runs.attrs["processes"] = declared_processes([], listed)
+    return PairedFrames(runs, steps)

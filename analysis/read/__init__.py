@@ -2,7 +2,7 @@
 
 Hands out `load` and `Results`, its `StepReader`, a run's `Trace`, and names: `CONFIGURATION`
 (columns of old files that configure a run), `MAIN_FLOW` and `REFERENCE_FLOW` (whose accuracy is
-asked for, and against what); as types, `Source` (what can be opened) `Floats` and
+asked for, and against what); as types, `Source` (what can be opened), `Floats` and
 `Rows` (what `common_steps` finds).
 """
 
@@ -12,6 +12,7 @@ from analysis.read.declared import (
     REFERENCE_FLOW,
     configuration_of,
     declare_like,
+    declared_processes,
     hyperparameters_of,
     processes_of,
     references,
@@ -38,6 +39,7 @@ __all__ = [
     "common_steps",
     "configuration_of",
     "declare_like",
+    "declared_processes",
     "hyperparameters_of",
     "is_part",
     "load",

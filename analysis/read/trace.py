@@ -54,16 +54,20 @@ class Trace:
         return ending or ("stopped" if early else None)
 
     def scored(self, process: str) -> dict[str, NDArray]:
-        """Return the columns of a process without the row with which it stopped or diverged.
+        """Return the columns of a process without the rows with which it stopped or diverged.
 
-        That row records the state that was given up on, so its values are no prediction.
+        Such a row records the state that was given up on, so its values are no prediction. There is
+        one at the end, or where flows begin anew one in each forecast.
         """
         if process not in self._scored:
             columns = self.processes[process]
-            ended = self.ending(process) is not None
-            self._scored[process] = {
-                name: values[:-1] if ended else values for name, values in columns.items()
-            }
+            lost = np.isin(columns["status"], _ENDED)
+            keep: Rows | NDArray[np.bool_] = slice(None)
+            if lost[:-1].any():
+                keep = ~lost
+            elif lost.any():
+                keep = slice(-1)  # nearly always, if at all; slices copy nothing
+            self._scored[process] = {name: values[keep] for name, values in columns.items()}
         return self._scored[process]
 
 

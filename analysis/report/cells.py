@@ -36,6 +36,12 @@ def records(frame: pd.DataFrame) -> Iterator[Any]:
     yield from frame.itertuples(index=False)
 
 
+def has_forecasts(runs: pd.DataFrame) -> bool:
+    """Say whether in any run flows began anew at the optimizer (`restart_every`)."""
+    every = runs.get("restart_every")
+    return every is not None and bool((pd.to_numeric(every, errors="coerce") > 0).any())
+
+
 def key_columns(row: Any, keys: Sequence[str]) -> dict[str, str]:
     """Text of the keys of a record, by their names."""
     return {key: key_text(getattr(row, key)) for key in keys}

@@ -11,17 +11,22 @@ import pyarrow.parquet as pq
 
 from analysis.infer import (
     PLACE,
+    RANKED_BY,
     compare,
     covariance_fit,
+    grouped,
     lr_trend,
     main_flow,
     panel_keys,
+    rank,
+    skill,
     summarize,
     swept,
     trends,
 )
 from analysis.measure import Study
 from analysis.read import REFERENCE_FLOW, configuration_of
+from analysis.report.cells import has_forecasts
 
 FORMATS = ("csv", "parquet", "latex", "markdown")
 _ENDINGS = {"csv": "csv", "parquet": "parquet", "latex": "tex", "markdown": "md"}
@@ -31,17 +36,21 @@ def study_tables(found: Study) -> dict[str, pd.DataFrame]:
     """All tables of a study by name: accuracy, summary, comparison, trend, variance, ...
 
     `comparison` is of the main flow (central, if there) with the reference flow; one with another
-    flow is called `comparison_<flow>`, a trend with another hyperparameter `trend_<name>`.
+    flow is called `comparison_<flow>`, a trend with another hyperparameter `trend_<name>`. `rank`,
+    `rank_cells`, `rank_pairs`, `rank_profiles` and `rank_shares` are the parts of `rank` for the
+    errors that the report ranks by; `skill` is there where flows began anew. `accuracy` has every
+    run and flow; where a hyperparameter has many values, the others have groups of them.
 
-    >>> sorted(study_tables(study(load(example_sweep))))
-    ['accuracy', 'comparison', 'lr_trend', 'problems', 'sensitivity', 'summary', 'variance']
+    >>> sorted(study_tables(study(load(example_sweep))))[:6]
+    ['accuracy', 'comparison', 'lr_trend', 'problems', 'rank', 'rank_cells']
     """
     accuracy = found.accuracy
+    shown = grouped(accuracy).frame
     flows, first = sorted(accuracy["flow"].astype("str").unique()), main_flow(accuracy)
     tables = {
         "accuracy": accuracy,
-        "summary": summarize(accuracy),
-        "lr_trend": lr_trend(accuracy),
+        "summary": summarize(shown),
+        "lr_trend": lr_trend(grouped(accuracy, keep=["lr"]).frame),
         "variance": covariance_fit(found.points, panel_keys(accuracy)),
         "sensitivity": found.sensitivity.rename(columns=str).reset_index(),
         "problems": found.results.problems,
@@ -49,11 +58,29 @@ def study_tables(found: Study) -> dict[str, pd.DataFrame]:
     for other in flows:
         if other != first:
             name = "comparison" if other == REFERENCE_FLOW else f"comparison_{other}"
-            tables[name] = compare(accuracy, first, other)
+            tables[name] = compare(shown, first, other)
     for x in swept(accuracy):
         if x != "lr" and is_measurable(accuracy[x]):
-            tables[f"trend_{x}"] = trends(accuracy, x)
+            tables[f"trend_{x}"] = trends(grouped(accuracy, keep=[x]).frame, x)
+    if len(flows) > 1:
+        tables |= _rank_tables(shown)
+    if has_forecasts(found.results.runs):
+        tables["skill"] = skill(found.results, targets=None)
     return tables
+
+
+def _rank_tables(accuracy: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Parts of `rank` by name, with the error that was ranked by in the column `metric`."""
+    found = [rank(accuracy, metric) for metric in RANKED_BY]
+    parts = {"rank": "overall"} | {
+        f"rank_{name}": name for name in ("cells", "pairs", "profiles", "shares")
+    }
+    return {
+        table: pd.concat(
+            [getattr(one, part).assign(metric=one.metric) for one in found], ignore_index=True
+        )
+        for table, part in parts.items()
+    }
 
 
 def is_measurable(values: pd.Series) -> bool:

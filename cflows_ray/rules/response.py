@@ -77,11 +77,11 @@ def respond(
     info = jnp.finfo(grad.dtype)
     least = 100 * info.eps * largest + jnp.sqrt(info.tiny)
     grad = jnp.where(jnp.abs(grad) < least, least, grad)
-    still = jnp.zeros((_num_memories(filtering, state, grad.size), grad.size), grad.dtype)
+    still = jnp.zeros_like(_memories(filtering, state, grad))
 
     def made(memory: Array, grad: Array, params: Array) -> tuple[Array, Array]:
         u, following = update(grad, _remembering(filtering, state, memory), params)
-        return _memories(filtering, following, grad.size), u
+        return _memories(filtering, following, grad), u
 
     def one_memory(which: Array) -> tuple[Array, Array]:
         along = which[:, None] * jnp.ones_like(still)
@@ -113,15 +113,11 @@ def _solve(kept: Float[Array, "n n d"], taken: Float[Array, "n d"]) -> Float[Arr
     return jnp.linalg.solve(matrices, taken.T[..., None])[..., 0].T
 
 
-def _num_memories(filtering: Filtering, state: PyTree, num_params: int) -> int:
-    return _memories(filtering, state, num_params).shape[0]
-
-
-def _memories(filtering: Filtering, state: PyTree, num_params: int) -> Float[Array, "n d"]:
-    """Return the memories of a state as rows."""
+def _memories(filtering: Filtering, state: PyTree, grad: Float[Array, " d"]) -> Float[Array, "n d"]:
+    """Return the memories of a state as rows, of the gradient's dtype; there may be none."""
     leaves = zip(jax.tree.leaves(state), filtering.memories, strict=True)
-    rows = [jnp.ravel(leaf) for leaf, is_memory in leaves if is_memory]
-    return (jnp.concatenate(rows) if rows else jnp.zeros(0)).reshape(-1, num_params)
+    rows = [jnp.ravel(leaf).astype(grad.dtype) for leaf, is_memory in leaves if is_memory]
+    return jnp.concatenate([jnp.zeros(0, grad.dtype), *rows]).reshape(-1, grad.size)
 
 
 def _remembering(filtering: Filtering, state: PyTree, memory: Float[Array, "n d"]) -> PyTree:
@@ -217,7 +213,7 @@ def _is_settled(
     for sign in (1.0, -1.0):
         entering = _remembering(filtering, state, -sign * found.memory)
         u, following = update(sign * grad, entering, params)
-        ends.append((_memories(filtering, following, grad.size), u))
+        ends.append((_memories(filtering, following, grad), u))
     memory, u = (0.5 * (there - back) for there, back in zip(*ends, strict=True))
     return _agree(memory, found.memory) & _agree(-u, found.to_gradient * grad)
 

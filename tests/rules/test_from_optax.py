@@ -148,6 +148,22 @@ def test_runs_as_discrete_and_midpoint():
     assert theirs.steps.effective_sharpness.notna().sum() == 7
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("transformation", [optax.sgd(0.1), optax.adam(0.1)], ids=["sgd", "adam"])
+def test_parameters_may_be_of_numpys_float64(transformation, dtype):
+    """A run has one dtype, that of its options: also where the transformation keeps nothing."""
+    result = run_paired(
+        lambda w: jnp.sum(w**2),
+        np.ones(3),
+        from_optax(transformation),
+        steps=2,
+        flows=("midpoint",),
+        dtype=dtype,
+    )
+    assert result.steps.effective_sharpness.notna().sum() == 3
+    assert result.final["discrete"].dtype == dtype
+
+
 def test_without_an_edge_its_columns_are_null():
     loss, params = NETWORKS["tanh_regression"]()
     result = run_paired(loss, params, from_optax(optax.lion(0.001)), flows=("midpoint",), steps=4)

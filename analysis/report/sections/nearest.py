@@ -8,13 +8,12 @@ import numpy as np
 import pandas as pd
 
 from analysis.draw import FigureSet, flow_styles, key_text, words_for
-from analysis.infer import Ranking, cell_keys, cells, rank, skill
+from analysis.infer import RANKED_BY, Ranking, cell_keys, cells, rank, skill
 from analysis.measure import CLAIMS, PHASES, Study, find_metric
 from analysis.report import page
-from analysis.report.cells import cell_table, records
+from analysis.report.cells import cell_table, has_forecasts, records
 from analysis.report.numbers import DASH, p_text, percent, significant, with_limits
 
-_METRICS = ("final_distance", "log_loss_error")
 _TARGETS = {
     "discrete": "iterates", "midpoint": "midpoints", "half": "half-way points",
     "mean_5": "mean of 5", "mean_20": "mean of 20", "mean_50": "mean of 50",
@@ -32,7 +31,7 @@ def nearest(found: Study, figures: FigureSet) -> str:
         "that ended before the run is behind all that lasted. Limits: 95%, runs drawn anew within "
         "cells."
     )
-    for metric in _METRICS:
+    for metric in RANKED_BY:
         ranking = rank(found.accuracy, metric)
         body += f"<h3>By {find_metric(metric).label}</h3>"
         body += page.paragraph(ranking.verdict, "" if ranking.agree else "warn")
@@ -53,13 +52,13 @@ def _ranks(ranking: Ranking) -> str:
         {
             "flow": looks[row.flow].label,
             "mean rank": with_limits(row.mean_rank, row.rank_low, row.rank_high),
-            "nearest in cells": f"{row.cells_nearest} of {row.n_cells}",
+            "nearest in cells": f"{row.cells_nearest} of {row.cells_ranked}",
             "runs": f"{row.n_runs}",
             "what it predicts": words_for(row.flow),
         }
         for row in records(ranking.overall)
     ]
-    caption = "All cells with the same weight"
+    caption = "All cells with the same weight, of those in which a flow is defined"
     return page.table(
         pd.DataFrame(rows, dtype=object), caption=caption, text=["flow"], wrap=["what it predicts"]
     )
@@ -135,8 +134,7 @@ def _targets(found: Study, flows: list[str]) -> str:
 
 
 def _forecasts(found: Study, figures: FigureSet) -> str:
-    every = found.results.runs.get("restart_every")
-    if every is None or not (pd.to_numeric(every, errors="coerce") > 0).any():
+    if not has_forecasts(found.results.runs):
         return ""
     body = "<h3>How far ahead</h3>"
     for cell, table in cells(skill(found.results, by=["workload", "criterion", "rule"]),

@@ -59,6 +59,54 @@ def test_cells_that_disagree_are_told() -> None:
     assert only.pairs.empty
 
 
+def test_flows_that_are_equally_near_are_not_told_apart() -> None:
+    same = [[0.1, 0.11], [0.2, 0.22]]
+    found = analysis.rank(frame_of({"a": same, "b": same, "c": [[0.5, 0.5], [0.5, 0.5]]}))
+    assert found.verdict == "a and b are equally near in all 2 cells."
+    pair = found.pairs.set_index(["first", "second"]).loc[("a", "b")]
+    assert (pair["improvement"], pair["p_value"], pair["ties"]) == (0.5, 1.0, 4)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 4])
+def test_few_seeds_prove_nothing(seeds: int) -> None:
+    """Though one flow is nearer in every run: of n runs a signed rank has p of at least 2^(1-n)."""
+    errors = {"a": [[0.1] * seeds], "b": [[0.2] * seeds], "c": [[0.3] * seeds]}
+    found = analysis.rank(frame_of(errors))
+    assert found.pairs["improvement"].tolist() == [1.0, 1.0, 1.0]
+    assert (found.pairs["p_holm"] > 0.05).all()
+    assert (found.cells["n_runs"] == seeds).all()
+
+
+def test_a_flow_that_is_not_defined_everywhere_says_so() -> None:
+    both = [[0.1, 0.2], [0.1, 0.2]]
+    undefined = [[0.05, 0.05], [np.nan, np.nan]]
+    overall = analysis.rank(frame_of({"a": both, "b": both, "some": undefined})).overall
+    found = overall.set_index("flow")
+    assert found["cells_ranked"].to_dict() == {"a": 2, "b": 2, "some": 1}
+    assert found["n_cells"].tolist() == [2, 2, 2]
+
+
+def test_frames_of_run_paired_are_scored_first() -> None:
+    """One, several, or by label, a cell for each."""
+
+    def steps(near: float, far: float) -> pd.DataFrame:
+        step = np.arange(41)
+        base = {"step": step, "status": "ok", "distance_from_start": 0.1 * step}
+        base |= {name: [[0.0]] * len(step) for name in ("sigma_eigs", "displacement_sq")}
+        parts = [pd.DataFrame(base | {"process": "discrete"})] + [
+            pd.DataFrame(base | {"process": name, "distance_to_discrete": error * step})
+            for name, error in (("rod", near), ("stable", far))
+        ]
+        return pd.concat(parts, ignore_index=True)
+
+    one, other = steps(0.01, 0.02), steps(0.03, 0.02)
+    assert analysis.rank(one).verdict == "rod is nearest in the only cell."
+    assert analysis.rank([one, one]).cells["n_runs"].tolist() == [2, 2]
+    labelled = analysis.rank({"first": [one, one], "second": other})
+    assert labelled.verdict.startswith("Cells disagree")
+    assert labelled.cells["workload"].unique().tolist() == ["first", "second"]
+
+
 def test_what_ended_is_behind_and_never_below_an_error() -> None:
     found = analysis.rank(
         frame_of({"lasts": [[0.14] * 3], "tiny": [[0.001] * 3], "gone": [[np.nan] * 3]},

@@ -23,9 +23,11 @@ def steps_of(
     lead = step - start
     base = {"step": step, "start_step": start, "status": "ok", "distance_from_start": SPEED * lead}
     sharpness = np.where(step < crossed, 1.5, 2.05)
+    window = (lead % 20 == 0) & (lead > 0)
     frames = [pd.DataFrame(base | {"process": "discrete", "effective_sharpness": sharpness})]
     for place, (name, factor) in enumerate(flows.items()):
         frame = pd.DataFrame(base | {"process": name, "distance_to_discrete": factor * lead})
+        frame["distance_to_mean_20"] = np.where(window, factor * lead, np.nan)
         if name == "central":
             frame["sigma_eigs"] = [[0.01 * (s >= crossed)] for s in step]
             frame["displacement_sq"] = [[0.02 * (s >= grown)] for s in step]
@@ -67,6 +69,26 @@ def test_a_forecast_that_stops_keeps_its_last_error() -> None:
     assert (row["n_forecasts"], row["n_ended"]) == (3, 1)
     assert row["error"] == pytest.approx((0.5 + 0.5 + 0.1) / (3 * SPEED * EVERY))
     assert whole["n_ended"].sum() == 0
+
+
+def test_a_forecast_that_stops_at_once_is_not_left_out() -> None:
+    """The flow stays where the forecast began: it is as far off as persistence there."""
+    lost = analysis.skill([steps_of({"central": 0.01, "stable": 0.04}, stop=0)], by=[])
+    keys = ["flow", "phase", "lead"]
+    for lead in (1, EVERY):
+        row = lost.set_index(keys).loc[("central", "before the edge", lead)]
+        assert (row["n_forecasts"], row["n_ended"]) == (3, 1)
+        assert row["error"] == pytest.approx((2 * 0.01 + SPEED) / (3 * SPEED))
+        assert row["skill_stable"] == pytest.approx(1 - (2 * 0.01 + SPEED) / (3 * 0.04))
+
+
+def test_between_the_ends_of_windows_no_flow_has_ended() -> None:
+    given = [steps_of({"central": 0.01, "stable": 0.04})]
+    table = analysis.skill(given, by=[], targets="mean_20")
+    assert table["n_ended"].sum() == 0
+    assert table["error"].notna().all()
+    lost = analysis.skill([steps_of({"central": 0.01}, stop=0)], by=[], targets="mean_20")
+    assert lost["n_ended"].sum() == 0  # of one flow nothing says where a window ended
 
 
 def test_a_run_without_restarts_is_one_forecast() -> None:

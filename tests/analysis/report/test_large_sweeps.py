@@ -13,7 +13,7 @@ from synthetic import CENTRAL, STABLE, RunTruth, write_sweep
 
 import analysis
 from analysis.__main__ import main
-from analysis.report import page
+from analysis.report import page, study_tables
 from analysis.report.fitting import fitted, worst_cells
 
 RATES = 64
@@ -54,6 +54,17 @@ def test_terminal_and_page_fit(large: Path, capsys: pytest.CaptureFixture[str]) 
     every = pd.read_parquet(large / "report" / "tables" / "accuracy.parquet")
     assert len(every) == 2 * 2 * RATES  # what is pooled above is told apart in the file
     assert every["lr"].nunique() == RATES
+
+
+def test_exported_tables_fit_as_well(large: Path) -> None:
+    """A group a row, and every run and flow in one table beside them."""
+    tables = study_tables(analysis.study(large, bandwidth=2))
+    assert len(tables["accuracy"]) == 2 * 2 * RATES
+    assert len(tables["summary"].query("metric == 'final_distance'")) == 2 * 2 * 10
+    assert len(tables["comparison"]) == 2  # pools the rates
+    assert len(tables["rank_cells"].query("metric == 'final_distance'")) == 2 * 2 * 10
+    assert tables["rank"].groupby("metric")["n_cells"].max().to_dict()["final_distance"] == 20
+    assert tables["lr_trend"]["n"].max() > 10  # over the rates themselves
 
 
 @pytest.mark.parametrize(("most", "groups"), [(100, 10), (40, 10), (39, 3), (11, 1), (3, 1)])

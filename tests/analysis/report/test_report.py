@@ -184,7 +184,10 @@ def test_every_format_is_written(example_sweep: Path, tmp_path: Path) -> None:
     endings = {"csv": "csv", "parquet": "parquet", "latex": "tex", "markdown": "md"}
     formats = [text for kind in endings for text in ("--format", kind)]
     assert main([str(example_sweep), "--out", str(tmp_path), *formats]) == 0
-    names = ("accuracy", "comparison", "lr_trend", "problems", "sensitivity", "summary", "variance")
+    names = (
+        "accuracy", "comparison", "lr_trend", "problems", "sensitivity", "summary", "variance",
+        "rank", "rank_cells", "rank_pairs", "rank_profiles", "rank_shares",
+    )  # fmt: skip
     files = {f.name for f in (tmp_path / "tables").iterdir()}
     assert files == {f"{name}.{ending}" for name in names for ending in endings.values()}
 
