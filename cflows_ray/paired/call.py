@@ -74,7 +74,9 @@ def run_paired(
             has midpoints only.
         data: pytree of arrays given to `loss_fn`, if any.
         steps: optimizer steps after the common starting point.
-        flows: processes beside the optimizer: "stable", "central", "midpoint".
+        flows: processes beside the optimizer: "stable", "central", "midpoint", and the rivals of
+            docs/rivals-theory.md: "alternating", "edge", "rod", "covariance", "corrected",
+            "central_unforced", "persistence", with their default settings (others: `PairedRun`).
         warmup: optimizer steps before the common starting point.
         num_eigs: tracked directions at the start; their number doubles, up to 64, so that every
             effective eigenvalue of the central flow above 1.5 is tracked, and of the optimizer

@@ -113,6 +113,11 @@ class PairedProgram:
         return self._options.most_eigs
 
     @property
+    def restart_every(self) -> int:
+        """Steps after which flows begin anew; 0 for never."""
+        return self._options.restart_every
+
+    @property
     def suspects(self) -> str:
         """The operations of the loss that may not be smooth, in words; empty for none."""
         return suspects(self._functions["loss"].jaxpr, len(self.structure.shapes))

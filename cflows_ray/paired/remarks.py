@@ -42,7 +42,7 @@ def remarks_on(
         state: where it stands.
         initial: parameters before the warm-up, where they are known.
     """
-    found = list(_endings(state))
+    found = list(_endings(state, program.restart_every))
     causes = []
     try:
         if int(state.outcome) != RUNNING:
@@ -57,8 +57,8 @@ def remarks_on(
     return found
 
 
-def _endings(state: PairedState) -> Iterator[str]:
-    """Say where the run diverged, and which flows ended early."""
+def _endings(state: PairedState, restart_every: int) -> Iterator[str]:
+    """Say where the run diverged, and which flows ended early, in how many of their forecasts."""
     step = int(state.step)
     if int(state.outcome) == RUN_DIVERGED:
         limit = float(state.limits.diverged)
@@ -69,8 +69,16 @@ def _endings(state: PairedState) -> Iterator[str]:
             where = "during the warm-up" if warm else "at the starting point"
         yield f"{what} {where}"
     for name, process in state.processes.items():
-        if int(process.status) in ENDED and step > 0:
-            yield f"{name} flow {ENDED[int(process.status)]}"
+        now = int(process.status) if step > 0 else int(StepStatus.OK)
+        if not restart_every:
+            if now in ENDED:
+                yield f"{name} flow {ENDED[now]}"
+            continue
+        of = int(state.start_step) // restart_every + 1
+        for (status, word), before in zip(ENDED.items(), np.asarray(process.ends), strict=True):
+            number = int(before) + (now == status)
+            if number:
+                yield f"{name} flow {word} in {number} of {of} forecasts"
 
 
 def _not_finite(

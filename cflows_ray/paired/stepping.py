@@ -76,6 +76,8 @@ class ProcessState(NamedTuple):
         status: OK, or how it ended (STOPPED, DIVERGED).
         counts: derivatives since it started.
         rows: rows so far, and how many of them a solver left unconverged, shape (2,).
+        ends: in how many earlier forecasts it stopped, and diverged, shape (2,); kept only where
+            flows begin anew.
     """
 
     own: Any
@@ -83,6 +85,7 @@ class ProcessState(NamedTuple):
     status: Int[Array, ""]
     counts: Counts
     rows: Int[Array, "2"]
+    ends: Int[Array, "2"] | None
 
 
 class PairedState(NamedTuple):
@@ -181,15 +184,26 @@ def begin(
         start_step=jnp.zeros((), jnp.int32),
         is_again=jnp.zeros((), bool),
         optimizer=optimizer,
-        processes={name: _started(context, process_named(name), start) for name in names},
+        processes={name: _started(context, options, process_named(name), start) for name in names},
         windows=_windows(options, current),
     )
 
 
-def _started(context: FlowContext, process: Process, start: Start) -> ProcessState:
+def _started(
+    context: FlowContext, options: PairedOptions, process: Process, start: Start
+) -> ProcessState:
     ok = jnp.full((), StepStatus.OK, jnp.int32)
     none = jnp.zeros(2, jnp.int32)
-    return ProcessState(process.init(context, start), start.params, ok, Counts.of(), none)
+    ends = none if options.restart_every else None
+    return ProcessState(process.init(context, start), start.params, ok, Counts.of(), none, ends)
+
+
+def _ends(process: ProcessState) -> Int[Array, "2"] | None:
+    """Count how a process's forecasts ended, the present one among them."""
+    if process.ends is None:
+        return None
+    ended = [process.status == status for status in (StepStatus.STOPPED, StepStatus.DIVERGED)]
+    return process.ends + jnp.stack(ended).astype(jnp.int32)
 
 
 def _windows(options: PairedOptions, like: Float[Array, " d"]) -> Windows | None:
@@ -260,8 +274,9 @@ def _begin_anew(context: FlowContext, options: PairedOptions, state: PairedState
     start = start_at(context, t, state.optimizer, discrete.own.basis)
     flows = {}
     for name in options.flows:
-        anew = _started(context, process_named(name), start)
-        flows[name] = anew._replace(rows=state.processes[name].rows)
+        before = state.processes[name]
+        anew = _started(context, options, process_named(name), start)
+        flows[name] = anew._replace(rows=before.rows, ends=_ends(before))
     return state._replace(
         start=start.params,
         start_step=state.step,
@@ -346,6 +361,7 @@ def _after(before: ProcessState, step: Step, ask: Ask, is_said: Array) -> Proces
         status=jnp.where(ended & is_said, step.status, before.status).astype(jnp.int32),
         counts=before.counts.plus(step.counts),
         rows=before.rows + rows.astype(jnp.int32),
+        ends=before.ends,
     )
 
 

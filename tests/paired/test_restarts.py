@@ -9,6 +9,7 @@ import pytest
 
 from cflows_ray import GradientDescent, PairedOptions, PairedPack, PairedRun, Problem, RMSProp
 from cflows_ray.checks import ConfigError
+from cflows_ray.schema import StepStatus
 from tests.networks import NETWORKS
 
 LOSS, PARAMS = NETWORKS["tanh_regression"]()
@@ -111,13 +112,28 @@ def test_persistence_is_off_by_what_the_optimizer_went():
 
 
 def test_a_flow_that_stopped_begins_anew():
-    rows = whole(make(EVERY, ("corrected",), corrected_sharpness_limit=1.7))[1]
+    run = make(EVERY, ("corrected",), corrected_sharpness_limit=1.7)
+    state, rows = whole(run)
     found = rows[rows.process == "corrected"]
     ended = found[found.status == "stopped"]
     # the first on its way, others where they begin, past the limit: that is said one step later
     assert 1 < ended.step.iloc[0] < EVERY
     assert list(ended.step.iloc[1:]) == [EVERY + 1, 2 * EVERY + 1]
     assert (ended.groupby("start_step").size() == 1).all()  # no row after it
+    assert run.outcome(state) == ("finished", "corrected flow stopped in 3 of 3 forecasts")
+
+
+def test_what_stopped_in_an_earlier_forecast_alone_is_said():
+    run = make(EVERY, CHEAP)
+    state = run.start(PARAMS, steps=STEPS, warmup=WARMUP, seed=0)
+    state, _ = run.advance(state, EVERY)
+    stopped = np.asarray(StepStatus.STOPPED, state.processes["persistence"].status.dtype)
+    process = state.processes["persistence"]._replace(status=stopped)
+    state = state._replace(processes=state.processes | {"persistence": process})
+    assert run.outcome(state) == ("running", "persistence flow stopped in 1 of 1 forecasts")
+    state, rows = run.advance(state, STEPS)
+    assert rows.status.eq("ok").all()
+    assert run.outcome(state) == ("finished", "persistence flow stopped in 1 of 3 forecasts")
     last = found.groupby("start_step").step.max()
     assert (last[ended.start_step].to_numpy() == ended.step.to_numpy()).all()
     assert found.start_step.nunique() == 3
