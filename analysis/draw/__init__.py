@@ -12,7 +12,7 @@ from analysis.draw.many_runs import (
 )
 from analysis.draw.one_run import plot_distance, plot_loss, plot_sharpness, plot_variance
 from analysis.draw.panels import Panel, all_rows, batches, key_text, panels, titles, with_keys
-from analysis.draw.style import flow_styles, words_for
+from analysis.draw.style import flow_styles
 
 __all__ = [
     "FigureSet",
@@ -37,5 +37,4 @@ __all__ = [
     "run_title",
     "titles",
     "with_keys",
-    "words_for",
 ]

@@ -42,18 +42,6 @@ _LABELS = {  # where the files say none
     "covariance": "covariance flow", "corrected": "corrected gradient flow",
     "central_unforced": "central flow without force",
 }  # fmt: skip
-PREDICTS = {
-    "central": "the average over the oscillation, midpoints, and the oscillation's covariance",
-    "central_unforced": "as the central flow, without the oscillation's force on the weights",
-    "stable": "the path without any oscillation",
-    "corrected": "the path without oscillation, corrected for the size of the step",
-    "persistence": "that nothing changes: what any forecast must beat",
-    "alternating": "both sides of the oscillation (iterates) and the midpoints between them",
-    "edge": "as the alternating flow, to first order in the step",
-    "rod": "half-way points of two iterates, and the oscillation's covariance",
-    "covariance": "the average over the oscillation, with a covariance that takes time to follow",
-}
-"""What each flow claims, in words."""
 # Of Tol's muted scheme, so that no direction has the colour of a flow.
 DIRECTIONS = ("#882255", "#999933", "#332288", "#AA4499", "#661100")
 MIN_BAND = 3  # runs that a band needs; of two it would be as wide as the axes
@@ -67,15 +55,6 @@ class FlowStyle(NamedTuple):
     colour: str
     marker: str
     line: Any = "-"
-
-
-def words_for(flow: str) -> str:
-    """Say what a flow claims; nothing of one that is not known here.
-
-    >>> words_for("rod"), words_for("my own")
-    ("half-way points of two iterates, and the oscillation's covariance", '')
-    """
-    return PREDICTS.get(flow, "")
 
 
 def flow_styles(frame: pd.DataFrame) -> dict[str, FlowStyle]:

@@ -3,12 +3,13 @@
 Hands out these functions and what they go by unless told: `EDGE` and `EDGE_THRESHOLD` (effective
 sharpness at the edge, and from which on it counts as there), `DEFAULT_TOLERANCE` (of horizons),
 `DEFAULT_BANDWIDTH` and `TRUNCATE` (of time averages), `SAMPLED_RUNS` (of which a study has more
-than metrics), `PHASES` of training and `CLAIMS` of flows' authors (of forecasts), and `Frames`,
-what is scored where there is no folder.
+than metrics), `PHASES` of training (of forecasts), `CLAIMS` of flows' authors and `NO_CLAIM`, that of
+any other flow, and `Frames`, what is scored where there is no folder.
 """
 
 from analysis.measure.accuracy import accuracy, bandwidth_sensitivity, smoothed_metrics
-from analysis.measure.forecasts import CLAIMS, PHASES, forecast_errors
+from analysis.measure.claims import CLAIMS, NO_CLAIM
+from analysis.measure.forecasts import PHASES, forecast_errors
 from analysis.measure.formulas import (
     DEFAULT_TOLERANCE,
     EDGE,
@@ -37,6 +38,7 @@ __all__ = [
     "DEFAULT_TOLERANCE",
     "EDGE",
     "EDGE_THRESHOLD",
+    "NO_CLAIM",
     "PHASES",
     "SAMPLED_RUNS",
     "TRUNCATE",

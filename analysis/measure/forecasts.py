@@ -38,18 +38,6 @@ MOST_LEADS = 24
 _PREFIX = "distance_to_"
 _ALWAYS = ("start_step", "distance_from_start", "effective_sharpness", *OSCILLATION)
 
-CLAIMS = {
-    "central": ("mean_50", "mean_20", "mean_loop", "midpoint"),
-    "central_unforced": ("mean_50", "mean_20", "mean_loop", "midpoint"),
-    "covariance": ("mean_50", "mean_20", "mean_loop", "midpoint"),
-    "rod": ("half",),
-    "alternating": ("discrete", "midpoint"),
-    "edge": ("discrete", "midpoint"),
-    "stable": ("discrete",),
-    "corrected": ("discrete",),
-}
-"""Targets that the authors of a flow claim it follows; as columns `distance_to_...`."""
-
 
 @dataclass(frozen=True)
 class _Forecast:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.draw import FigureSet, flow_styles, key_text, words_for
+from analysis.draw import FigureSet, flow_styles, key_text
 from analysis.infer import RANKED_BY, Ranking, cell_keys, cells, rank, skill
-from analysis.measure import CLAIMS, PHASES, Study, find_metric
+from analysis.measure import CLAIMS, NO_CLAIM, PHASES, Study, find_metric
 from analysis.report import page
 from analysis.report.cells import cell_table, has_forecasts, records
 from analysis.report.numbers import DASH, p_text, percent, significant, with_limits
@@ -54,7 +54,7 @@ def _ranks(ranking: Ranking) -> str:
             "mean rank": with_limits(row.mean_rank, row.rank_low, row.rank_high),
             "nearest in cells": f"{row.cells_nearest} of {row.cells_ranked}",
             "runs": f"{row.n_runs}",
-            "what it predicts": words_for(row.flow),
+            "what it predicts": CLAIMS.get(row.flow, NO_CLAIM).words,
         }
         for row in records(ranking.overall)
     ]
@@ -120,7 +120,7 @@ def _targets(found: Study, flows: list[str]) -> str:
         for name in names:
             value = float(values.get((flow, name), np.nan))
             text = significant(100 * value)
-            claimed = name in CLAIMS.get(flow, ())
+            claimed = name in CLAIMS.get(flow, NO_CLAIM).targets
             row[f"{_TARGETS[name]} %"] = page.Html(f"<b>{text}</b>") if claimed else text
         rows.append(row)
     caption = (

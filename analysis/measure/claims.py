@@ -1,0 +1,40 @@
+"""What the authors of each flow claim that it predicts, in words and as targets."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Claim(NamedTuple):
+    """A flow's claim: in words, and the targets it is meant to follow, of `distance_to_...`."""
+
+    words: str
+    targets: tuple[str, ...]
+
+
+NO_CLAIM = Claim("", ())
+_AVERAGES = ("mean_50", "mean_20", "mean_loop", "midpoint")
+_ITERATES = ("discrete", "midpoint")
+
+CLAIMS: dict[str, Claim] = {
+    "central": Claim(
+        "the average over the oscillation, midpoints, and the oscillation's covariance", _AVERAGES
+    ),
+    "central_unforced": Claim(
+        "as the central flow, without the oscillation's force on the weights", _AVERAGES
+    ),
+    "stable": Claim("the path without any oscillation", ("discrete",)),
+    "corrected": Claim(
+        "the path without oscillation, corrected for the size of the step", ("discrete",)
+    ),
+    "persistence": Claim("that nothing changes: what any forecast must beat", ()),
+    "alternating": Claim(
+        "both sides of the oscillation (iterates) and the midpoints between them", _ITERATES
+    ),
+    "edge": Claim("as the alternating flow, to first order in the step", _ITERATES),
+    "rod": Claim("half-way points of two iterates, and the oscillation's covariance", ("half",)),
+    "covariance": Claim(
+        "the average over the oscillation, with a covariance that takes time to follow", _AVERAGES
+    ),
+}
+"""Claims by flow; one that is not here claims nothing that is known."""
