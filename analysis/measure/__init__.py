@@ -3,8 +3,8 @@
 Hands out these functions and what they go by unless told: `EDGE` and `EDGE_THRESHOLD` (effective
 sharpness at the edge, and from which on it counts as there), `DEFAULT_TOLERANCE` (of horizons),
 `DEFAULT_BANDWIDTH` and `TRUNCATE` (of time averages), `SAMPLED_RUNS` (of which a study has more
-than metrics), `PHASES` of training (of forecasts), `CLAIMS` of flows' authors and `NO_CLAIM`, that of
-any other flow, and `Frames`, what is scored where there is no folder.
+than metrics), `PHASES` of training (of forecasts), `CLAIMS` of flows' authors and `NO_CLAIM`, that
+of any other flow, and `Frames`, what is scored where there is no folder.
 """
 
 from analysis.measure.accuracy import accuracy, bandwidth_sensitivity, smoothed_metrics
