@@ -121,6 +121,9 @@ def test_a_flow_that_stopped_begins_anew():
     assert list(ended.step.iloc[1:]) == [EVERY + 1, 2 * EVERY + 1]
     assert (ended.groupby("start_step").size() == 1).all()  # no row after it
     assert run.outcome(state) == ("finished", "corrected flow stopped in 3 of 3 forecasts")
+    last = found.groupby("start_step").step.max()
+    assert (last[ended.start_step].to_numpy() == ended.step.to_numpy()).all()
+    assert found.start_step.nunique() == 3
 
 
 def test_what_stopped_in_an_earlier_forecast_alone_is_said():
@@ -134,9 +137,6 @@ def test_what_stopped_in_an_earlier_forecast_alone_is_said():
     state, rows = run.advance(state, STEPS)
     assert rows.status.eq("ok").all()
     assert run.outcome(state) == ("finished", "persistence flow stopped in 1 of 3 forecasts")
-    last = found.groupby("start_step").step.max()
-    assert (last[ended.start_step].to_numpy() == ended.step.to_numpy()).all()
-    assert found.start_step.nunique() == 3
 
 
 def test_members_of_a_pack_begin_anew_each_for_itself():
