@@ -98,7 +98,9 @@ def table(frame: pd.DataFrame, metric: str) -> str:
     lines = [f"| {' | '.join(heads)} |", rule]
     for cell, rows in summary.groupby(keys, sort=False, observed=True):
         by_flow = rows.set_index("flow")
-        numbers = [_number(by_flow.loc[flow], shown.percent) for flow in flows or by_flow.index[:1]]
+        rows_shown = [by_flow.loc[flow] for flow in flows or by_flow.index[:1]]
+        is_share = metric.endswith("_fraction")
+        numbers = [_number(row, shown.percent, is_share) for row in rows_shown]
         runs = str(int(rows["n_runs"].max()))
         lines.append(f"| {' | '.join([*map(str, cell), runs, *numbers])} |")
     return "\n".join(lines)
@@ -111,13 +113,16 @@ def _text(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _number(row: pd.Series, percent: bool) -> str:
+def _number(row: pd.Series, percent: bool, is_share: bool) -> str:
     """Return a mean with its interval, and how many runs the flow left early."""
     factor = 100 if percent else 1
     centre = row["median"] if np.isnan(row["mean"]) else row["mean"]
     if np.isnan(centre):
         return "-"
-    limits = [significant(factor * row[end]) for end in ("ci_low", "ci_high")]
+    ends = (row["ci_low"], row["ci_high"])
+    if is_share:
+        ends = np.clip(ends, 0.0, 1.0)
+    limits = [significant(factor * end) for end in ends]
     text = f"{significant(factor * centre)} [{limits[0]}, {limits[1]}]"
     ended = int(row["n_stopped"] + row["n_flow_diverged"])
     return f"{text}, {ended} ended early" if ended else text
@@ -129,7 +134,7 @@ def ranks(frame: pd.DataFrame, metric: str) -> str:
     lines = ["| flow | mean rank | nearest in cells |", "| --- | ---: | ---: |"]
     for row in found.overall.itertuples():
         limits = f"{row.mean_rank:.1f} [{row.rank_low:.1f}, {row.rank_high:.1f}]"
-        lines.append(f"| {row.flow} | {limits} | {row.cells_nearest} of {row.n_cells} |")
+        lines.append(f"| {row.flow} | {limits} | {row.cells_nearest} of {row.cells_ranked} |")
     return "\n".join([*lines, "", found.verdict])
 
 

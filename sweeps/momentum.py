@@ -6,9 +6,9 @@
 
 Handwritten digits, three seeds, two learning rates a rule: the smaller one reaches the edge of
 stability gently, the larger one soon (found by runs of the optimizer alone). The first rate of
-heavy ball, Nesterov and Adam is run in float64 as well, because how long an oscillation takes to
-grow out of rounding noise depends on it. Then an MLP on CIFAR-10 and a transformer that sorts, at
-`cpu` scale, each a little beyond the rate at which a pilot reaches the edge.
+heavy ball, Nesterov, Adam and AdamW is run in float64 as well, because how long an oscillation
+takes to grow out of rounding noise depends on it. Then an MLP on CIFAR-10 and a transformer that
+sorts, at `cpu` scale, each a little beyond the rate at which a pilot reaches the edge.
 """
 
 from collections.abc import Iterator
@@ -31,8 +31,8 @@ RULES: tuple[tuple[str, tuple[float, float], dict[str, Any]], ...] = (
 )
 """Rule, learning rates on digits, other hyperparameters."""
 
-IN_FLOAT64 = (1, 2, 5)
-"""Of these, in float64 too: heavy ball (0.9), Nesterov, Adam (β₂ 0.999)."""
+IN_FLOAT64 = (1, 2, 5, 6)
+"""Of these, in float64 too: heavy ball (0.9), Nesterov, Adam (β₂ 0.999), AdamW."""
 
 NETWORKS: tuple[tuple[str, int, tuple[tuple[str, dict[str, Any]], ...]], ...] = (
     (
