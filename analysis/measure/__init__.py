@@ -26,7 +26,7 @@ from analysis.measure.frames import Frames
 from analysis.measure.metric import Metric, metric
 from analysis.measure.metrics import all_metrics, find_metric, register_metric
 from analysis.measure.metrics.distance import ratio_to
-from analysis.measure.one_pass import SAMPLED_RUNS, Study, study
+from analysis.measure.one_pass import SAMPLED_RUNS, Study, some_runs, study
 from analysis.measure.scoring import accuracy_frame
 from analysis.measure.side_by_side import SideBySide, predicted
 from analysis.measure.smoothing import DEFAULT_BANDWIDTH, TRUNCATE, half_window, time_average
@@ -66,6 +66,7 @@ __all__ = [
     "relative_distance",
     "relative_error",
     "smoothed_metrics",
+    "some_runs",
     "study",
     "time_average",
     "total",

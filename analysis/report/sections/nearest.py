@@ -9,11 +9,12 @@ import pandas as pd
 
 from analysis.draw import FigureSet, flow_styles, key_text
 from analysis.infer import RANKED_BY, Ranking, cell_keys, cells, rank, skill
-from analysis.measure import CLAIMS, NO_CLAIM, PHASES, Study, find_metric
+from analysis.measure import CLAIMS, NO_CLAIM, PHASES, Study, find_metric, some_runs
 from analysis.report import page
 from analysis.report.cells import cell_table, has_forecasts, records
 from analysis.report.numbers import DASH, p_text, percent, significant, with_limits
 
+FORECAST_RUNS = 100  # of a workload, criterion and rule whose steps are read for forecasts
 _TARGETS = {
     "discrete": "iterates", "midpoint": "midpoints", "half": "half-way points",
     "mean_5": "mean of 5", "mean_20": "mean of 20", "mean_50": "mean of 50",
@@ -109,7 +110,7 @@ def _shares(ranking: Ranking) -> str:
 
 
 def _targets(found: Study, flows: list[str]) -> str:
-    table = skill(found.results, by=[], targets=None)
+    table = skill(some_runs(found.results, FORECAST_RUNS), by=[], targets=None)
     if table.empty:
         return ""
     names = [t for t in _TARGETS if t in set(table["target"])]
@@ -125,7 +126,8 @@ def _targets(found: Study, flows: list[str]) -> str:
         rows.append(row)
     caption = (
         "Distance to each target, relative to how far the optimizer has come since the forecast "
-        "began, mean over lead times and phases, all runs; bold: the target that its authors claim"
+        f"began, mean over lead times and phases, all runs ({FORECAST_RUNS} at random of a rule's "
+        "that has more); bold: the target that its authors claim"
     )
     body = "<h3>To what</h3>" + page.table(
         pd.DataFrame(rows, dtype=object), caption=caption, text=["flow"]
@@ -137,7 +139,8 @@ def _forecasts(found: Study, figures: FigureSet) -> str:
     if not has_forecasts(found.results.runs):
         return ""
     body = "<h3>How far ahead</h3>"
-    for cell, table in cells(skill(found.results, by=["workload", "criterion", "rule"]),
+    for cell, table in cells(skill(some_runs(found.results, FORECAST_RUNS),
+                                   by=["workload", "criterion", "rule"]),
                              ["workload", "criterion", "rule"]):  # fmt: skip
         phases = [p for p in PHASES if (table["phase"] == p).any()]
         name = " · ".join(str(v) for v in cell.values())

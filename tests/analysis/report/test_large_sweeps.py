@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from synthetic import CENTRAL, STABLE, RunTruth, write_sweep
 
 import analysis
 from analysis.__main__ import main
+from analysis.measure import some_runs
+from analysis.read import StepReader
 from analysis.report import page, study_tables
 from analysis.report.fitting import fitted, worst_cells
 
 RATES = 64
+# the package hands out a function of this name
+nearest = importlib.import_module("analysis.report.sections.nearest")
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +116,25 @@ def test_a_heavy_page_refers_to_files(tmp_path: Path) -> None:
 def _single(folder: Path) -> Path:
     folder.mkdir()
     return write_sweep(folder, [RunTruth(run_id="a", steps=40)], parts=1)
+
+
+def test_forecasts_read_few_of_the_runs_of_a_rule(
+    large: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = analysis.study(large, bandwidth=2)
+    every = some_runs(found.results, RATES).runs
+    assert sorted(every["rule"].value_counts()) == [RATES - 1, RATES]  # one has failed
+    few = some_runs(found.results, 5)
+    assert few.runs["rule"].value_counts().to_dict() == {"gradient_descent": 5, "rmsprop": 5}
+    assert few.runs.attrs == found.results.runs.attrs
+    read: list[str] = []
+    original = StepReader.read_run
+
+    def noted(self: StepReader, run_id: str, columns: tuple[str, ...] | None) -> pa.Table:
+        read.append(run_id)
+        return original(self, run_id, columns)
+
+    monkeypatch.setattr(StepReader, "read_run", noted)
+    monkeypatch.setattr(nearest, "FORECAST_RUNS", 5)
+    assert "5 at random" in nearest._targets(found, ["central", "stable"])
+    assert sorted(read) == sorted(few.runs["run_id"])
