@@ -92,7 +92,8 @@ def table(frame: pd.DataFrame, metric: str) -> str:
     filled = frame.assign(**{key: frame[key].map(_text) for key in keys})
     shown = next(m for m in analysis.METRICS if m.name == metric)
     summary = analysis.summarize(filled, by=keys, metrics=[metric])
-    flows = [] if shown.per_run else sorted(summary["flow"].unique())
+    compared = summary["flow"] != metric.removeprefix("ratio_to_")
+    flows = [] if shown.per_run else sorted(summary.loc[compared, "flow"].unique())
     heads = [*keys, "runs", *(flows or [shown.name])]
     rule = "|" + " --- |" * len(keys) + " ---: |" * (len(heads) - len(keys))
     lines = [f"| {' | '.join(heads)} |", rule]
