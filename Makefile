@@ -41,7 +41,7 @@ types: install
 	$(BIN)/mypy
 
 test: lint types
-	$(BIN)/python -m pytest -m "not faults" -n $(TEST_PROCESSES) --dist loadgroup
+	$(BIN)/python -m pytest -m "not faults" -n $(TEST_PROCESSES)
 
 test-faults: install
 	$(BIN)/python -m pytest -m faults

@@ -4,6 +4,7 @@ import gc
 import os
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -16,15 +17,20 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("CFLOWS_PROGRESS", "0")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Keep a file's tests, which share fixtures and programs, in one process, and those of Ray too.
 
-    Only read where pytest runs in several processes (`make test`).
+    Of pytest-xdist, where tests run in several processes (`make test`).
     """
-    for item in items:
-        folder = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group("ray" if folder == "ray" else str(item.path)))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "ray" if file.startswith("tests/ray/") else file
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="module", autouse=True)

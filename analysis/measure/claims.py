@@ -6,7 +6,11 @@ from typing import NamedTuple
 
 
 class Claim(NamedTuple):
-    """A flow's claim: in words, and the targets it is meant to follow, of `distance_to_...`."""
+    """A flow's claim: in words, and the targets it is meant to follow, of `distance_to_...`.
+
+    >>> CLAIMS["rod"].targets
+    ('half',)
+    """
 
     words: str
     targets: tuple[str, ...]

@@ -20,7 +20,7 @@ from analysis.read import Floats, Rows, Trace, common_steps
 Flags = NDArray[np.bool_]
 T = TypeVar("T")
 
-_ROWS = 2**15  # of runs that are held at once: enough to share the cost of a call
+_ROWS = 2**14  # of runs that are held at once: enough to share the cost of a call
 
 
 class Together:
