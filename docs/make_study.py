@@ -94,7 +94,8 @@ def table(frame: pd.DataFrame, metric: str) -> str:
     summary = analysis.summarize(filled, by=keys, metrics=[metric])
     compared = summary["flow"] != metric.removeprefix("ratio_to_")
     flows = [] if shown.per_run else sorted(summary.loc[compared, "flow"].unique())
-    heads = [*keys, "runs", *(flows or [shown.name])]
+    unit = " %" if shown.percent else ""
+    heads = [*keys, "runs", *(flows or [f"{shown.label}{unit}"])]
     rule = "|" + " --- |" * len(keys) + " ---: |" * (len(heads) - len(keys))
     lines = [f"| {' | '.join(heads)} |", rule]
     for cell, rows in summary.groupby(keys, sort=False, observed=True):
