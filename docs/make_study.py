@@ -53,20 +53,13 @@ def score(folder: str) -> pd.DataFrame:
     return frame[[name for name in kept if name in frame]].reset_index(drop=True)
 
 
-def score_forecasts(folder: str) -> pd.DataFrame:
-    """Return what `analysis.skill` says of a results folder, to all targets, without its limits."""
-    frame = analysis.skill(folder, targets=None)
-    return frame[[name for name in frame if not str(name).startswith("skill_persistence_")]]
-
-
 def keep(frame: pd.DataFrame, name: str) -> Path:
     """Write a table beside the page: the same table is the same bytes."""
     DATA.mkdir(exist_ok=True)
     file = DATA / f"{name}.csv.gz"
-    order = [n for n in ("run_id", "flow") if n in frame] or [str(name) for name in frame]
-    ordered = frame.sort_values(order) if "run_id" in frame else frame
+    ordered = frame.sort_values(["run_id", "flow"]) if "run_id" in frame else frame
     ordered.to_csv(
-        file, index=False, float_format="%.4g", compression={"method": "gzip", "mtime": 1}
+        file, index=False, float_format="%.6g", compression={"method": "gzip", "mtime": 1}
     )
     return file
 
@@ -96,16 +89,20 @@ def table(frame: pd.DataFrame, metric: str) -> str:
     flows = [] if shown.per_run else sorted(summary.loc[compared, "flow"].unique())
     unit = " %" if shown.percent else ""
     heads = [*keys, "runs", *(flows or [f"{shown.label}{unit}"])]
-    rule = "|" + " --- |" * len(keys) + " ---: |" * (len(heads) - len(keys))
-    lines = [f"| {' | '.join(heads)} |", rule]
+    is_share = metric.endswith("_fraction")
+    lines = []
     for cell, rows in summary.groupby(keys, sort=False, observed=True):
         by_flow = rows.set_index("flow")
         rows_shown = [by_flow.loc[flow] for flow in flows or by_flow.index[:1]]
-        is_share = metric.endswith("_fraction")
         numbers = [_number(row, shown.percent, is_share) for row in rows_shown]
-        runs = str(int(rows["n_runs"].max()))
-        lines.append(f"| {' | '.join([*map(str, cell), runs, *numbers])} |")
-    return "\n".join(lines)
+        lines.append([*map(str, cell), str(int(rows["n_runs"].max())), *numbers])
+    return _markdown(heads, lines, len(keys))
+
+
+def _markdown(heads: list[str], rows: list[list[str]], num_words: int) -> str:
+    """Return a Markdown table, the first columns words and the others numbers."""
+    rule = [*["---"] * num_words, *["---:"] * (len(heads) - num_words)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (heads, rule, *rows))
 
 
 def _text(value: object) -> str:
@@ -133,11 +130,12 @@ def _number(row: pd.Series, percent: bool, is_share: bool) -> str:
 def ranks(frame: pd.DataFrame, metric: str) -> str:
     """Return the mean ranks of the flows over all cells, 1 the nearest, and the verdict."""
     found = analysis.rank(frame, metric, by=keys_of(frame))
-    lines = ["| flow | mean rank | nearest in cells |", "| --- | ---: | ---: |"]
+    rows = []
     for row in found.overall.itertuples():
         limits = f"{row.mean_rank:.1f} [{row.rank_low:.1f}, {row.rank_high:.1f}]"
-        lines.append(f"| {row.flow} | {limits} | {row.cells_nearest} of {row.cells_ranked} |")
-    return "\n".join([*lines, "", found.verdict])
+        rows.append([str(row.flow), limits, f"{row.cells_nearest} of {row.cells_ranked}"])
+    made = _markdown(["flow", "mean rank", "nearest in cells"], rows, 1)
+    return f"{made}\n\n{found.verdict}"
 
 
 def targets(forecasts: pd.DataFrame) -> str:
@@ -172,16 +170,15 @@ def _flows_across(frame: pd.DataFrame, keys: list[str]) -> str:
     """Return errors in per cent as a Markdown table, flows across, the least of a row in bold."""
     filled = frame.assign(**{key: frame[key].map(_text) for key in keys})
     wide = filled.pivot_table(index=keys, columns="flow", values="error", sort=False)
-    heads = [*keys, *map(str, wide.columns)]
-    lines = [f"| {' | '.join(heads)} |", "| --- " * len(keys) + "| ---: " * wide.shape[1] + "|"]
+    rows = []
     for cell, errors in wide.iterrows():
         least = errors.min()
         texts = [
             f"**{significant(100 * e)}**" if e == least else significant(100 * e) for e in errors
         ]
         names = cell if isinstance(cell, tuple) else (cell,)
-        lines.append(f"| {' | '.join([*map(str, names), *texts])} |")
-    return "\n".join(lines)
+        rows.append([*map(str, names), *texts])
+    return _markdown([*keys, *map(str, wide.columns)], rows, len(keys))
 
 
 def write(page: str, scores: pd.DataFrame, forecasts: pd.DataFrame | None = None) -> str:
@@ -215,7 +212,7 @@ def main() -> None:
     if options.results:
         print(keep(score(options.results), options.name))
         if asked:
-            print(keep(score_forecasts(options.results), f"{options.name}-skill"))
+            print(keep(analysis.skill(options.results, targets=None), f"{options.name}-skill"))
     page.write_text(write(text, *read(options.name)))
     print(page)
 
