@@ -14,8 +14,8 @@ sorts, at `cpu` scale, each a little beyond the rate at which a pilot reaches th
 from collections.abc import Iterator
 from typing import Any
 
-from cflows_ray.sweep import AroundEdge, Execution, Grid, SweepConfig, main
-from cflows_ray.workloads import full_options
+from cflows_ray.sweep import Execution, Grid, SweepConfig, main
+from sweeps.beyond_edge import beyond_edge
 
 NETWORK = {"num_examples": 300, "width": 16}
 
@@ -66,12 +66,8 @@ def grids() -> Iterator[Grid]:
                 more={**more, "dtype": dtype},
             )
     for workload, steps, rules in NETWORKS:
-        options = full_options(workload, {"scale": "cpu"})
-        around = AroundEdge(factors=(1.25,), steps=steps // 2)
         for rule, more in rules:
-            yield Grid(
-                workload, rule, around, workload_options=options, more={**more, "steps": steps}
-            )
+            yield beyond_edge(workload, rule, steps, more)
 
 
 SWEEP = SweepConfig(

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cflows_ray.sweep import AroundEdge, Execution, Grid, SweepConfig, main
-from cflows_ray.workloads import full_options
+from sweeps.beyond_edge import beyond_edge
 
 FLOWS = (
     "midpoint",
@@ -54,12 +54,8 @@ def grids() -> Iterator[Grid]:
         around = AroundEdge(factors=(1.25,), steps=150)
         yield Grid("digits_mlp", rule, around, "cross_entropy", DIGITS, more=more)
     for workload, steps, rules in NETWORKS:
-        options = full_options(workload, {"scale": "cpu"})
-        around = AroundEdge(factors=(1.25,), steps=steps // 2)
         for rule, _, more in rules:
-            yield Grid(
-                workload, rule, around, workload_options=options, more={**more, "steps": steps}
-            )
+            yield beyond_edge(workload, rule, steps, more)
     for rule, lrs, more in RULES:
         yield Grid("digits_mlp", rule, lrs[:1], workload_options=DIGITS, more={**more, **RESTARTS})
 
