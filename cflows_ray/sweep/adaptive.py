@@ -12,7 +12,7 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -97,14 +97,19 @@ def cells_of(sweep: SweepConfig, found: Sequence[Mapping[str, Any]]) -> list[Cel
         ours = [runs[run_id] for run_id in entry["run_ids"] if run_id in runs]
         if not ours:
             continue  # of another study in the same folder
-        first = min(ours, key=lambda run: run.seed)
-        seed = start = 1 + max(run.seed for run in ours)
-        while first.with_seed(seed).run_id in ended:
-            seed += 1
+        first, added, following = _added(ours, ended)
         halfwidth = math.inf if entry["halfwidth"] is None else entry["halfwidth"]
-        added = tuple(range(start, seed))
-        cells.append(Cell(first, added, seed, len(ended), entry["median"], halfwidth))
+        cells.append(Cell(first, added, following, len(ended), entry["median"], halfwidth))
     return cells
+
+
+def _added(ours: Sequence[RunConfig], ended: Set[str]) -> tuple[RunConfig, tuple[int, ...], int]:
+    """Return the first run of a cell, the seeds beyond its own that have ended, and the next."""
+    first = min(ours, key=lambda run: run.seed)
+    seed = start = 1 + max(run.seed for run in ours)
+    while first.with_seed(seed).run_id in ended:
+        seed += 1
+    return first, tuple(range(start, seed)), seed
 
 
 def with_added_seeds(sweep: SweepConfig, ended: Iterable[str]) -> SweepConfig:
@@ -114,15 +119,15 @@ def with_added_seeds(sweep: SweepConfig, ended: Iterable[str]) -> SweepConfig:
         sweep: the study itself.
         ended: ids of all runs in its folder that have ended.
     """
-    asked = {run.run_id for run in sweep.runs}
-    others = [run_id for run_id in ended if run_id not in asked]
-    kinds: dict[str, list[str]] = {}
-    for run in sweep.runs if others else ():
-        kinds.setdefault(run.with_seed(0).run_id, []).append(run.run_id)
-    unknown: dict[str, Any] = {"halfwidth": None, "median": None}
-    found = [{"run_ids": [*ours, *others], **unknown} for ours in kinds.values()]
-    grids = (_grid(cell, 0) for cell in cells_of(sweep, found))
-    return replace(sweep, grids=(*sweep.grids, *filter(None, grids)))
+    others = set(ended) - {run.run_id for run in sweep.runs}
+    if not others:
+        return sweep
+    kinds: dict[str, list[RunConfig]] = {}
+    for run in sweep.runs:
+        kinds.setdefault(run.with_seed(0).run_id, []).append(run)
+    added = (_added(ours, others) for ours in kinds.values())
+    grids = (_grid(first, seeds) for first, seeds, _ in added if seeds)
+    return replace(sweep, grids=(*sweep.grids, *grids))
 
 
 def next_round(sweep: SweepConfig, cells: Sequence[Cell], halfwidth: float, budget: int) -> Round:
@@ -150,17 +155,18 @@ def next_round(sweep: SweepConfig, cells: Sequence[Cell], halfwidth: float, budg
     if not total:
         words += f"; the budget of {budget} runs is spent" if open_cells else ""
         return Round(None, words)
-    grids = [_grid(cell, new.get(cell.run.run_id, 0)) for cell in cells]
-    more = replace(sweep, grids=(*sweep.grids, *filter(None, grids)))
+    grids = []
+    for cell in cells:
+        end = cell.next_seed + new.get(cell.run.run_id, 0)
+        seeds = (*cell.added, *range(cell.next_seed, end))
+        if seeds:
+            grids.append(_grid(cell.run, seeds))
+    more = replace(sweep, grids=(*sweep.grids, *grids))
     return Round(more, f"{words}; {total} more runs")
 
 
-def _grid(cell: Cell, num_new: int) -> Grid | None:
-    """Return the seeds of a cell beyond the study's, those that have ended included."""
-    run = cell.run
-    seeds = (*cell.added, *range(cell.next_seed, cell.next_seed + num_new))
-    if not seeds:
-        return None
+def _grid(run: RunConfig, seeds: tuple[int, ...]) -> Grid:
+    """Return a run with other seeds."""
     shared = {name: getattr(run, name) for name in SHARED}
     return Grid(
         run.workload,
