@@ -159,9 +159,7 @@ def _substep(
     )
     here = Place(state.params, state.rule_state, progress.t)
     seen = tuple(covariances.of(i).moments(point.linear.grad) for i in range(len(lengths)))
-    passed = state.passed.arrive(
-        context.rule, here.t, here.params, here.state, seen[0], integrator.is_whole(j)
-    )
+    passed = state.passed.arrive(context.rule, here, seen[0], integrator.is_whole(j))
     moves = tuple(
         euler_move(context.rule, here, moments, length)
         for moments, length in zip(seen, lengths, strict=True)

@@ -130,7 +130,7 @@ def _follow(
 
     def move(place: Place, passed: Passed, grad: Array) -> tuple[Place, Passed]:
         seen = Moments.still(grad)
-        arrived = passed.arrive(rule, place.t, place.params, place.state, seen)
+        arrived = passed.arrive(rule, place, seen)
         ahead, velocity = euler_move(rule, place, seen, length)
         return ahead, arrived.leave(velocity, length)
 

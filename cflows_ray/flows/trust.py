@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
+from cflows_ray.flows.integrators import Place
 from cflows_ray.rules import AveragedRule, Moments, Motion
 
 
@@ -46,9 +47,7 @@ class Passed(NamedTuple):
     def arrive(
         self,
         rule: AveragedRule,
-        t: Float[Array, ""],
-        params: Float[Array, " d"],
-        state: PyTree,
+        here: Place,
         seen: Moments,
         is_whole: Bool[Array, ""] | bool = True,
     ) -> Passed:
@@ -56,22 +55,20 @@ class Passed(NamedTuple):
 
         Args:
             rule: the averaged rule.
-            t: time.
-            params: where the flow is.
-            state: of the rule, there.
+            here: where the flow is.
             seen: moments there.
             is_whole: whether the scheme has its full order here, and is not half-way through a
                 pair.
         """
         ahead = _add(self.state, self.rate.state, self.length)
-        rate = rule.motion(t, params, rule.admissible(ahead, state), seen, 0.0)
+        rate = rule.motion(here.t, here.params, rule.admissible(ahead, here.state), seen, 0.0)
         mean = jax.tree.map(lambda a, b: 0.5 * (a + b), self.rate, rate)
         arrived = _add(self.state, mean.state, self.length)
         owed = self.owed + self.length * mean.params
         return Passed(
             error=self.error + jnp.where(is_whole, jnp.linalg.norm(owed), 0.0),
             owed=jnp.where(is_whole, 0.0, owed),
-            state=rule.admissible(arrived, state),
+            state=rule.admissible(arrived, here.state),
             rate=rate,
             length=self.length,
         )

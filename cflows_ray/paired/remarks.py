@@ -17,10 +17,10 @@ from jaxtyping import Array, Float
 from cflows_ray.curvature import Loss, float_mode
 from cflows_ray.paired.program import Inputs, PairedProgram
 from cflows_ray.paired.smoothness import PIECES, has_jump
-from cflows_ray.paired.stepping import RUN_DIVERGED, RUNNING, PairedState
+from cflows_ray.paired.stepping import ENDINGS, RUN_DIVERGED, RUNNING, PairedState
 from cflows_ray.schema import StepStatus
 
-ENDED = {int(s): s.word for s in (StepStatus.STOPPED, StepStatus.DIVERGED)}
+ENDED = {int(s): s.word for s in ENDINGS}
 # Lines on which jumps of the loss are looked for reach so far, relative to the parameters.
 REACH = 0.1
 RANDOM_LINES = 2

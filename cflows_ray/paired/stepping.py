@@ -39,6 +39,8 @@ from cflows_ray.paired.targets import (
 from cflows_ray.schema import StepStatus
 
 RUNNING, FINISHED, RUN_DIVERGED = range(3)
+# How a process ends, in the order in which they are counted.
+ENDINGS = (StepStatus.STOPPED, StepStatus.DIVERGED)
 # In place of a row's status: the process had ended before, and has no row.
 ABSENT = -1
 
@@ -76,8 +78,8 @@ class ProcessState(NamedTuple):
         status: OK, or how it ended (STOPPED, DIVERGED).
         counts: derivatives since it started.
         rows: rows so far, and how many of them a solver left unconverged, shape (2,).
-        ends: in how many earlier forecasts it stopped, and diverged, shape (2,); kept only where
-            flows begin anew.
+        ends: in how many earlier forecasts it ended in which of `ENDINGS`, shape (2,); kept only
+            where flows begin anew.
     """
 
     own: Any
@@ -202,7 +204,7 @@ def _ends(process: ProcessState) -> Int[Array, "2"] | None:
     """Count how a process's forecasts ended, the present one among them."""
     if process.ends is None:
         return None
-    ended = [process.status == status for status in (StepStatus.STOPPED, StepStatus.DIVERGED)]
+    ended = [process.status == status for status in ENDINGS]
     return process.ends + jnp.stack(ended).astype(jnp.int32)
 
 

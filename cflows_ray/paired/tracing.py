@@ -64,10 +64,9 @@ def trace(
 
     Raises `ValueError` if the two traces differ: the function is not a pure one.
     """
-    anew = False
     (closed, out), (again, _) = (_jaxpr(function, structure, data) for _ in range(2))
-    if not _kept(closed.jaxpr).isdisjoint(_kept(again.jaxpr)):
-        anew = True
+    anew = not _kept(closed.jaxpr).isdisjoint(_kept(again.jaxpr))
+    if anew:
         (closed, out), (again, _) = (_jaxpr(function, structure, data, anew) for _ in range(2))
     key = _key(closed.jaxpr)
     if key != _key(again.jaxpr) or _digest(closed.consts) != _digest(again.consts):

@@ -41,7 +41,7 @@ def follow(rule, scheme, loss, w, substeps, steps):
     def substep(i, carry):
         here, kept, passed = carry
         seen, j = Moments.still(grad(here.params)), i % substeps
-        passed = passed.arrive(rule, *at(here), seen, integrator.is_whole(j))
+        passed = passed.arrive(rule, here, seen, integrator.is_whole(j))
         moves = [euler_move(rule, here, seen, n * length) for n in integrator.lengths]
         place, kept = integrator.combine(rule, j, tuple(m.place for m in moves), kept)
         velocity = integrator.velocity(j, tuple(m.velocity for m in moves))
@@ -49,11 +49,7 @@ def follow(rule, scheme, loss, w, substeps, steps):
 
     carry = begin, integrator.begin(begin), Passed.begin(w, begin.state)
     here, _, passed = jax.lax.fori_loop(0, steps * substeps, substep, carry)
-    return here.params, passed.arrive(rule, *at(here), Moments.still(grad(here.params))).error
-
-
-def at(here):
-    return here.t, here.params, here.state
+    return here.params, passed.arrive(rule, here, Moments.still(grad(here.params))).error
 
 
 @pytest.mark.usefixtures("x64")
