@@ -91,7 +91,7 @@ def test_a_room_says_what_lives_there_and_hands_out_what_it_has(folder: Path) ->
     [
         ("ray", {"cflows_ray/sweep/tune.py"}),
         ("orbax", {"cflows_ray/store/checkpoint.py"}),
-        ("tyro", {"cflows_ray/sweep/cli.py", "sweeps/edge_table.py"}),
+        ("tyro", {"cflows_ray/sweep/options.py", "sweeps/edge_table.py"}),
     ],
 )
 def test_what_one_file_only_imports(package: str, only: set[str]) -> None:

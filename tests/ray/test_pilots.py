@@ -15,9 +15,9 @@ from cflows_ray.store.lock import SweepLock, SweepLocked
 from cflows_ray.store.storage import Storage
 from cflows_ray.store.tables import Results
 from cflows_ray.sweep import AroundEdge, Execution, Grid, SweepConfig
-from cflows_ray.sweep.cli import Options
 from cflows_ray.sweep.cli import launch as launch_study
 from cflows_ray.sweep.display import Display
+from cflows_ray.sweep.options import Options
 from cflows_ray.sweep.pilot import recorded
 
 pytestmark = [pytest.mark.ray]

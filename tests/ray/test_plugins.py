@@ -23,7 +23,7 @@ from analysis.report import accuracy_text, write_report
 from cflows_ray.flows import FLOWS
 from cflows_ray.rules import RULES
 from cflows_ray.sweep import Execution, Grid, RunConfig, SweepConfig
-from cflows_ray.sweep.cli import apply, parse
+from cflows_ray.sweep.options import apply, parse
 from cflows_ray.sweep.plugins import REGISTRIES, pickled
 from cflows_ray.workloads import WORKLOADS, data_fingerprint
 from tests.ray.conftest import Launched

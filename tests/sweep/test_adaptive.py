@@ -21,7 +21,7 @@ from cflows_ray.sweep.adaptive import (
     share,
     with_added_seeds,
 )
-from cflows_ray.sweep.cli import Options
+from cflows_ray.sweep.options import Options
 
 SWEEP = SweepConfig(
     "s",

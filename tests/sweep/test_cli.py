@@ -13,9 +13,9 @@ from rich.console import Console
 
 from cflows_ray.store.storage import Storage
 from cflows_ray.store.tables import Results
-from cflows_ray.sweep.cli import apply, parse
 from cflows_ray.sweep.config import Grid, SweepConfig
 from cflows_ray.sweep.display import Display
+from cflows_ray.sweep.options import apply, parse
 from cflows_ray.sweep.plan import make_plan
 from cflows_ray.sweep.session import RunSession
 from tests.sweep.fake_run import build_fake

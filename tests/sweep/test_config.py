@@ -14,9 +14,9 @@ import pytest
 
 from cflows_ray.checks import ConfigError
 from cflows_ray.store.tables import runs_schema
-from cflows_ray.sweep.cli import Options, apply, parse
 from cflows_ray.sweep.config import Grid, SweepConfig
 from cflows_ray.sweep.execution_settings import Execution
+from cflows_ray.sweep.options import Options, apply, parse
 from cflows_ray.sweep.placement import (
     autoscaling_nodes,
     check_fits,

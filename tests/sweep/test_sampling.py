@@ -11,7 +11,7 @@ import pytest
 
 from cflows_ray.checks import ConfigError
 from cflows_ray.sweep import Choice, Grid, LogUniform, SweepConfig, Uniform
-from cflows_ray.sweep.cli import apply, parse
+from cflows_ray.sweep.options import apply, parse
 from cflows_ray.sweep.sampling import as_distribution, points
 
 BOTH = {"lr": LogUniform(1e-4, 1e-2), "beta2": Uniform(0.9, 0.999)}
