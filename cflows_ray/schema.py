@@ -107,6 +107,7 @@ RUNS: tuple[Column, ...] = (
         "how the central flow makes its substeps: euler or extrapolated",
         absent="euler",
     ),
+    _setting("stable_scheme", _S, "", "how the stable flow is integrated", absent="euler"),
     _setting("num_eigs", _I, "", "tracked directions at the start"),
     _setting("record_every", _I, "steps", "distance between recorded steps"),
     _setting("dtype", _S, "", "floating-point type of parameters and derivatives"),

@@ -15,6 +15,7 @@ from cflows_ray.flows.registry import FLOWS
 from cflows_ray.schema import TARGET_WINDOWS
 
 SCHEMES: tuple[str, ...] = ("euler", "extrapolated")
+STABLE_SCHEMES: tuple[str, ...] = ("euler", "chebyshev")
 DTYPES: tuple[str, ...] = ("float32", "float64")
 SEED_FLOORS: tuple[str, ...] = ("rounding", "fraction", "none")
 MOST_RANK: Final = 64
@@ -89,6 +90,8 @@ class Settings:
             stable flow's.
         scheme: "euler", of first order, or "extrapolated", of second order with as many
             derivatives; the latter needs an even number of substeps (docs/theory.md).
+        stable_scheme: of the stable flow, "euler" or "chebyshev", of second order and with far
+            fewer gradients where it is stiff; rules with momentum keep Euler (docs/theory.md).
         record_every: optimizer steps between rows; the first and the last step always have one.
         dtype: "float32" or "float64", of parameters and derivatives.
         target_windows: steps over which a flow's point minus the iterate is averaged, of 5, 20, 50
@@ -128,6 +131,13 @@ class Settings:
         check=_word_of(SCHEMES),
         kind="text",
         meaning="how the central flow makes its substeps: euler or extrapolated",
+        absent="euler",
+    )
+    stable_scheme: str = declare(
+        "euler",
+        check=_word_of(STABLE_SCHEMES),
+        kind="text",
+        meaning="how the stable flow is integrated: euler or chebyshev (euler with momentum)",
         absent="euler",
     )
     record_every: int = declare(

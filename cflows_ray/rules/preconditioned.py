@@ -171,6 +171,10 @@ class PreconditionedRule(AveragedRule):
             return sharpness
         return passed.fastest_rate(jnp.abs(sharpness) / passed.fast_gain)
 
+    def relaxes(self, t: Float[Array, ""]) -> bool:
+        """Say whether there is no filter, which would make the flow oscillate."""
+        return self._filter(t) is None
+
     def growth_gain(self, t: Float[Array, ""]) -> Float[Array, ""]:
         """Return 1 without momentum, 1/(1 + 2Q'(-1)/Q(-1)) with it."""
         passed = self._filter(t)

@@ -197,6 +197,14 @@ class AveragedRule(UpdateRule):
         del t
         return sharpness
 
+    def relaxes(self, t: Float[Array, ""]) -> bool:
+        """Say whether the fast rates of the stable flow are real, and `motion` ignores `length`.
+
+        Its integration may then take a Chebyshev scheme (docs/theory.md, "Stable flow").
+        """
+        del t
+        return False
+
     def growth_gain(self, t: Float[Array, ""]) -> Float[Array, ""]:
         """Return g: just above the edge an oscillation grows at g (s - 2) a step."""
         return jnp.ones_like(t)

@@ -14,7 +14,7 @@ import tyro
 
 from tests.benchmarks.measuring import Clock, cached_by_jax, machine
 
-Name = Literal["reference", "steps", "memory", "precision", "sweep"]
+Name = Literal["reference", "steps", "memory", "precision", "stable", "sweep"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Options:
     sweep_steps: int = 1000
     """`sweep`: optimizer steps of a trial."""
     tiny: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """`precision`, `sweep`: as small as possible, to try the machinery."""
+    """`precision`, `stable`, `sweep`: as small as possible, to try the machinery."""
 
 
 def _reference(options: Options) -> Iterator[str]:
@@ -72,6 +72,12 @@ def _precision(options: Options) -> Iterator[str]:
     return precision(options.repetitions, options.clock, options.tiny)
 
 
+def _stable(options: Options) -> Iterator[str]:
+    from tests.benchmarks.table_stable import stable
+
+    return stable(options.tiny)
+
+
 def _sweep(options: Options) -> Iterator[str]:
     from tests.benchmarks.table_sweep import sweep
 
@@ -83,6 +89,7 @@ TABLES: dict[str, Callable[[Options], Iterator[str]]] = {
     "steps": _steps,
     "memory": _memory,
     "precision": _precision,
+    "stable": _stable,
     "sweep": _sweep,
 }
 

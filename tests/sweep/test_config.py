@@ -65,6 +65,7 @@ SWEEP = SweepConfig(name="example", grids=(GRID,), seeds=(0, 1), steps=50)
         ({"warmup": -1}, "warmup must be an integer >= 0, got -1"),
         ({"substeps": 0}, "substeps must be an integer >= 1, got 0"),
         ({"scheme": "heun"}, "scheme must be one of .*, got 'heun'"),
+        ({"stable_scheme": "rkc"}, "stable_scheme must be one of .*, got 'rkc'"),
         (
             {"scheme": "extrapolated", "substeps": 3},
             "substeps must be even for the scheme 'extrapolated', got 3",
@@ -135,6 +136,7 @@ def test_the_run_id_is_a_hash_of_the_whole_configuration() -> None:
         "steps": 51,
         "substeps": 2,
         "scheme": "extrapolated",
+        "stable_scheme": "chebyshev",
         "num_eigs": 2,
         "record_every": 2,
         "dtype": "float64",
