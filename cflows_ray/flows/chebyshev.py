@@ -35,15 +35,15 @@ TRUST = 0.8
 
 
 class Steps(NamedTuple):
-    """How an optimizer step is divided: `count` steps of `stages` gradients each."""
+    """How an optimizer step is divided: `number` steps of `stages` gradients each."""
 
-    count: Int[Array, ""]
+    number: Int[Array, ""]
     stages: Int[Array, ""]
 
     @property
     def gradients(self) -> Int[Array, ""]:
         """Gradients in all, the one where the optimizer step begins included."""
-        return self.count * self.stages
+        return self.number * self.stages
 
 
 def num_stages(reach: Float[Array, ""]) -> Int[Array, ""]:
@@ -146,7 +146,7 @@ def follow(
     passed: Passed,
     steps: Steps,
 ) -> Followed:
-    """Return where one optimizer step leads; it takes count × stages gradients, `grad` included.
+    """Return where one optimizer step leads; it takes number × stages gradients, `grad` included.
 
     Args:
         loss: of flat parameters.
@@ -156,18 +156,18 @@ def follow(
         passed: what it keeps for the estimate of its error.
         steps: how the step is divided.
     """
-    length = 1.0 / steps.count.astype(here.params.dtype)
+    length = 1.0 / steps.number.astype(here.params.dtype)
     coefficients = Coefficients.of(steps.stages)
 
     def step(i: Array, carry: tuple[Place, Array, Passed]) -> tuple[Place, Array, Passed]:
         place, grad, passed = carry
         arrived = arrive(passed, rule, place, grad)
-        goes_on = i + 1 < steps.count
+        goes_on = i + 1 < steps.number
         ahead, grad = _step(loss, rule, place, grad, length, coefficients, steps.stages, goes_on)
         moved = (ahead.params - place.params) / length
         return ahead, grad, arrived.leave(moved, length)
 
-    place, _, end = jax.lax.fori_loop(0, steps.count, step, (here, grad, passed))
+    place, _, end = jax.lax.fori_loop(0, steps.number, step, (here, grad, passed))
     return Followed(place, end, arrive(passed, rule, here, grad).error)
 
 
