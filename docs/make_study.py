@@ -11,14 +11,15 @@ comments is replaced:
 
 A table has a row for each cell (the runs that differ in their seed only) and a column for each
 flow: the mean over the runs and its 95% interval, in per cent where the metric is a ratio, and how
-many runs the flow did not finish. Other tables are
+many runs the flow did not finish; nothing where it is not defined. Other tables are
 
     <!-- study: rank final_distance -->   mean ranks of the flows, over all cells (`analysis.rank`)
-    <!-- study: targets -->               errors to every target at the last lead (`analysis.skill`)
+    <!-- study: targets -->               errors to every target over the stable flow's, at the end
     <!-- study: skill midpoint -->        errors to a target by lead time and phase of training
 
 `docs/data/NAME.csv.gz` has a row per run and flow, `docs/data/NAME-skill.csv.gz`, for a study whose
-page asks for it, what `analysis.skill` returns; pandas opens them as they are.
+page asks for it, what `analysis.skill` returns, at the leads that are shown; pandas opens them as
+they are.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ CONTEXT = ("run_id", "seed", "flow", "run_status", "flow_status", "last_step")
 PLACE = re.compile(r"(?s)<!-- study: (\w+)(?: (\w+))? -->\n(.*?)<!-- end of table -->")
 FORECASTS = ("targets", "skill")
 """Tables made from forecasts; any other is made from scores."""
-LEADS = (1, 5, 20, 50)
+TARGETS = ("discrete", "midpoint", "half", "mean_5", "mean_20", "mean_50", "mean_loop")
+LEADS = (1, 5, 21, 50)
+"""Lead times that are kept and shown, of those that `analysis.skill` has, beside the last."""
 
 
 def score(folder: str) -> pd.DataFrame:
@@ -51,6 +54,15 @@ def score(folder: str) -> pd.DataFrame:
     keys = cell_keys(frame)
     kept = [*CONTEXT[:1], *keys, *CONTEXT[1:], *metrics, *observed]
     return frame[[name for name in kept if name in frame]].reset_index(drop=True)
+
+
+def score_forecasts(folder: str) -> pd.DataFrame:
+    """Return what `analysis.skill` says of a results folder at some leads, to every target."""
+    frame = analysis.skill(folder, targets=None)
+    cell = [*keys_of(frame), "restart_every"] if "restart_every" in frame else keys_of(frame)
+    cell = [key for key in dict.fromkeys(cell) if key != "lead"]
+    last = frame.groupby(cell, dropna=False)["lead"].transform("max")
+    return frame[frame["lead"].isin(LEADS) | (frame["lead"] == last)].reset_index(drop=True)
 
 
 def keep(frame: pd.DataFrame, name: str) -> Path:
@@ -93,8 +105,10 @@ def table(frame: pd.DataFrame, metric: str) -> str:
     lines = []
     for cell, rows in summary.groupby(keys, sort=False, observed=True):
         by_flow = rows.set_index("flow")
-        rows_shown = [by_flow.loc[flow] for flow in flows or by_flow.index[:1]]
-        numbers = [_number(row, shown.percent, is_share) for row in rows_shown]
+        numbers = [
+            _number(by_flow.loc[flow], shown.percent, is_share) if flow in by_flow.index else ""
+            for flow in flows or by_flow.index[:1]
+        ]
         lines.append([*map(str, cell), str(int(rows["n_runs"].max())), *numbers])
     return _markdown(heads, lines, len(keys))
 
@@ -139,11 +153,22 @@ def ranks(frame: pd.DataFrame, metric: str) -> str:
 
 
 def targets(forecasts: pd.DataFrame) -> str:
-    """Return the errors of runs of one forecast, at their end, to every target, in per cent."""
+    """Return, for every target, how the flows' errors compare with the stable flow's.
+
+    Of runs of one forecast, at their end: medians over the cells in which all flows are defined,
+    or else flows would be compared over different cells.
+    """
     runs = forecasts[_restarts(forecasts) == 0]
-    keys = [*keys_of(runs), "target"]
+    keys = [*keys_of(runs.drop(columns=["target"])), "target"]
     last = runs["lead"] == runs.groupby(keys, dropna=False)["lead"].transform("max")
-    return _flows_across(runs[last], keys)
+    ends = runs[last].assign(**{key: runs[last][key].map(_text) for key in keys})
+    wide = ends.pivot_table(index=keys, columns="flow", values="error", sort=False)
+    whole = wide.dropna()
+    ratios = whole.div(whole["stable"], axis=0).groupby("target", sort=False)
+    sizes, medians = ratios.size(), ratios.median()
+    names = [name for name in TARGETS if name in medians.index]
+    rows = [[name, str(sizes[name]), *_least_in_bold(medians.loc[name])] for name in names]
+    return _markdown(["target", "cells", *map(str, medians.columns)], rows, 1)
 
 
 def skill(forecasts: pd.DataFrame, target: str) -> str:
@@ -172,13 +197,14 @@ def _flows_across(frame: pd.DataFrame, keys: list[str]) -> str:
     wide = filled.pivot_table(index=keys, columns="flow", values="error", sort=False)
     rows = []
     for cell, errors in wide.iterrows():
-        least = errors.min()
-        texts = [
-            f"**{significant(100 * e)}**" if e == least else significant(100 * e) for e in errors
-        ]
         names = cell if isinstance(cell, tuple) else (cell,)
-        rows.append([*map(str, names), *texts])
+        rows.append([*map(str, names), *_least_in_bold(100 * errors)])
     return _markdown([*keys, *map(str, wide.columns)], rows, len(keys))
+
+
+def _least_in_bold(numbers: pd.Series) -> list[str]:
+    least = numbers.min()
+    return [f"**{significant(x)}**" if x == least else significant(x) for x in numbers]
 
 
 def write(page: str, scores: pd.DataFrame, forecasts: pd.DataFrame | None = None) -> str:
@@ -212,7 +238,7 @@ def main() -> None:
     if options.results:
         print(keep(score(options.results), options.name))
         if asked:
-            print(keep(analysis.skill(options.results, targets=None), f"{options.name}-skill"))
+            print(keep(score_forecasts(options.results), f"{options.name}-skill"))
     page.write_text(write(text, *read(options.name)))
     print(page)
 

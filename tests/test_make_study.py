@@ -86,11 +86,17 @@ def test_errors_of_forecasts_are_shown_to_the_target_at_the_lead_that_is_asked(
     names = ["rule", "restart_every", "flow", "target", "phase", "lead", "error"]
     forecasts = pd.DataFrame(found, columns=names)
     assert make_study.targets(forecasts).splitlines() == [
-        "| target | central | stable |",
-        "| --- | ---: | ---: |",
-        "| midpoint | **1.2** | 20 |",
-        "| discrete | 4.0 | **3.0** |",
+        "| target | cells | central | stable |",
+        "| --- | ---: | ---: | ---: |",
+        "| discrete | 1 | 1.3 | **1.0** |",
+        "| midpoint | 1 | **0.060** | 1.0 |",
     ]
+    other = forecasts[forecasts["restart_every"] == 0].assign(rule="adam").replace(0.012, 0.1)
+    only_here = other[:1].assign(flow="covariance", lead=400, error=0.0, target="midpoint")
+    lines = make_study.targets(pd.concat([forecasts, other])).splitlines()
+    assert lines[-1] == "| midpoint | 2 | **0.28** | 1.0 |"
+    lines = make_study.targets(pd.concat([forecasts, other, only_here])).splitlines()
+    assert lines[-1] == "| midpoint | 1 | 0.50 | 1.0 | **0** |"
     assert make_study.skill(forecasts, "midpoint").splitlines()[2:] == [
         "| onset | 5 | **0.11** | 0.22 |"
     ]
