@@ -1,5 +1,6 @@
 """Figures: of one run, over many runs, and the whole figures of a report."""
 
+from analysis.draw.charts import chart_json
 from analysis.draw.figure_set import FigureSet, ranked_runs, run_title
 from analysis.draw.hyperparameter_axis import HyperparameterAxis
 from analysis.draw.many_runs import (
@@ -20,6 +21,7 @@ __all__ = [
     "Panel",
     "all_rows",
     "batches",
+    "chart_json",
     "flow_styles",
     "key_text",
     "panels",

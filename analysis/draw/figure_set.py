@@ -14,6 +14,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analysis.draw.charts import chart_json
 from analysis.draw.many_runs import (
     plot_accuracy,
     plot_covariance,
@@ -27,6 +28,8 @@ from analysis.draw.panels import Panel, key_text, symbols_of, titles
 from analysis.draw.style import put_title
 from analysis.infer import Ranking, main_flow, panel_keys
 from analysis.read import Results, run_trace
+
+MOST_CHART_BYTES = 900_000  # of the data of a report's charts, a third of what a page may have
 
 
 def ranked_runs(accuracy: pd.DataFrame, metric: str = "final_distance") -> pd.Series:
@@ -57,11 +60,16 @@ class FigureSet:
         folder: where the files go; names tell the figure and the cell.
         kind: "png", or "pdf" or "svg" for print.
         most_panels: of one figure; more of them make a further figure.
+        linked: runs that points of charts lead to, in the order of their table.
     """
 
-    def __init__(self, folder: Path, kind: str = "png", *, most_panels: int = 4) -> None:
+    def __init__(
+        self, folder: Path, kind: str = "png", *, most_panels: int = 4, linked: Sequence[str] = ()
+    ) -> None:
         self.folder, self.most_panels = folder, most_panels
         self.ending = f".{kind}"
+        self._linked = {run: place for place, run in enumerate(linked)}
+        self._left = MOST_CHART_BYTES
         self.files: list[Path] = []
         self._made: Counter[str] = Counter()
 
@@ -80,6 +88,15 @@ class FigureSet:
         number = f"-{self._made[name]}" if self._made[name] > 1 else ""
         self.files.append(self.folder / f"{name}{number}{self.ending}")
         return self.files[-1]
+
+    def chart(self, figure: Figure) -> str:
+        """Return a figure as data (`chart_json`); nothing once all of a report would be heavy."""
+        text = chart_json(figure, self._linked)
+        size = len(text.encode())
+        if size > self._left:
+            return ""
+        self._left -= size
+        return text
 
     def against(
         self, panels: Sequence[Panel], accuracy: pd.DataFrame, metrics: Sequence[str], x: str = "lr"

@@ -8,9 +8,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from analysis.draw import style
 from analysis.draw.hyperparameter_axis import HyperparameterAxis
+from analysis.draw.notes import note_band, note_runs
 from analysis.infer import (
     Ranking,
     cells,
@@ -66,15 +68,17 @@ def plot_accuracy(
         look = looks[flow]
         places = axis.places(rows[x] if middles is None else rows[x].astype("str").map(middles))
         middle = rows["median"] if chosen.censored else rows["mean"]
-        ax.plot(places, middle, marker=look.marker, color=look.colour, ls=look.line, lw=1.8, ms=5,
-                label=look.label)  # fmt: skip
+        (line,) = ax.plot(places, middle, marker=look.marker, color=look.colour, ls=look.line,
+                          lw=1.8, ms=5, label=look.label)  # fmt: skip
         low, high = (
             rows[name].where(rows["n"] >= style.MIN_BAND) for name in ("ci_low", "ci_high")
         )
         ax.fill_between(places, low, high, color=look.colour, alpha=0.15, lw=0)
+        note_band(line, low, high)
         some = _sample(values)
-        ax.plot(axis.places(some[x]), some[metric], ".", color=look.colour, ms=4, zorder=1.5,
-                alpha=0.5 if len(some) < _FEW_DOTS else 0.2)  # fmt: skip
+        (dots,) = ax.plot(axis.places(some[x]), some[metric], ".", color=look.colour, ms=4,
+                          zorder=1.5, alpha=0.5 if len(some) < _FEW_DOTS else 0.2)  # fmt: skip
+        note_runs(dots, some["run_id"])
     if finished.empty:
         style.note(ax, "no finished run has this metric")
     else:
@@ -104,8 +108,9 @@ def plot_distance_spread(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
         over = steps.quantile(np.array([cut, 0.5, 1 - cut])).unstack()
         over.columns = pd.Index(["min", "median", "max"])
         label = f"{look.label}, {_seeds(rows)}"
-        ax.plot(over.index, over["median"], color=look.colour, ls=look.line, lw=1.6, label=label)
-        _range(ax, rows, over, look.colour)
+        (line,) = ax.plot(over.index, over["median"], color=look.colour, ls=look.line, lw=1.6,
+                          label=label)  # fmt: skip
+        _range(line, rows, over, look.colour)
         drawn = drawn or bool((over["median"] > 0).any())
     if drawn:
         ax.set_yscale("log")
@@ -132,8 +137,10 @@ def plot_covariance(points: pd.DataFrame, ax: Axes | None = None) -> Axes:
     for key, rows in cells(points, ["flow"]):
         flow = str(key["flow"])
         some = _sample(rows)
-        ax.plot(some["predicted"], some["measured"], ".", color=looks[flow].colour, ms=5,
-                alpha=0.45 if len(some) < _FEW_DOTS else 0.2, label=looks[flow].label)  # fmt: skip
+        (dots,) = ax.plot(some["predicted"], some["measured"], ".", color=looks[flow].colour, ms=5,
+                          alpha=0.45 if len(some) < _FEW_DOTS else 0.2,
+                          label=looks[flow].label)  # fmt: skip
+        note_runs(dots, some["run_id"])
         fit = covariance_fit(rows, by=[]).iloc[0]
         slope = _with_limits(fit["slope"], fit["slope_low"], fit["slope_high"])
         r2 = _with_limits(fit["r2"], fit["r2_low"], fit["r2_high"])
@@ -180,9 +187,10 @@ def plot_horizons(
         high = np.where(np.isnan(curve.high), curve.share, curve.high)
         stretched = [np.append(v, v[-1]) for v in (curve.share, curve.low, high)]
         at = np.append(curve.time, end)
-        ax.step(at, stretched[0], where="post", color=look.colour, lw=width,
-                label=f"{look.label}, {len(rows)} runs")  # fmt: skip
+        (line,) = ax.step(at, stretched[0], where="post", color=look.colour, lw=width,
+                          label=f"{look.label}, {len(rows)} runs")  # fmt: skip
         if len(rows) >= style.MIN_BAND:
+            note_band(line, stretched[1], stretched[2])
             ax.fill_between(at, stretched[1], stretched[2], step="post", color=look.colour,
                             alpha=0.15, lw=0)  # fmt: skip
         cut = np.unique(time[~observed])
@@ -274,11 +282,13 @@ def plot_skill(
         if flow == reference:
             continue
         look, mine = looks[flow], mine.sort_values("lead")
-        ax.plot(mine["lead"], mine[name], color=look.colour, ls=look.line, lw=1.8, label=look.label)
+        (line,) = ax.plot(mine["lead"], mine[name], color=look.colour, ls=look.line, lw=1.8,
+                          label=look.label)  # fmt: skip
         low, high = (
             mine[f"{name}_{end}"].where(mine["n_runs"] >= style.MIN_BAND) for end in ("low", "high")
         )
         ax.fill_between(mine["lead"], low, high, color=look.colour, alpha=0.15, lw=0)
+        note_band(line, low, high)
     ax.axhline(0.0, color=style.INK, lw=1.0, ls="--")
     ax.set_xscale("log")
     style.plain_log_axis(ax.xaxis)
@@ -287,11 +297,13 @@ def plot_skill(
     return style.finish(ax, xlabel="lead time (steps)", ylabel=ylabel, title=str(phase))
 
 
-def _range(ax: Axes, rows: pd.DataFrame, over: pd.DataFrame, tint: str) -> None:
+def _range(middle: Line2D, rows: pd.DataFrame, over: pd.DataFrame, tint: str) -> None:
     """Draw the range of the curves, or the curves themselves if they are too few for a band."""
-    runs = list(rows.groupby("run_id", observed=True))
+    ax, runs = middle.axes, list(rows.groupby("run_id", observed=True))
+    assert ax is not None
     if len(runs) >= style.MIN_BAND:
         ax.fill_between(over.index, over["min"], over["max"], color=tint, alpha=0.2, lw=0)
+        note_band(middle, over["min"], over["max"])
         return
     for _, run in runs if len(runs) > 1 else []:
         ax.plot(run["step"], run["distance"], color=tint, lw=0.7, alpha=0.6)

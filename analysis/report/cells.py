@@ -24,7 +24,9 @@ def cell_table(
     changed = (stated != stated.shift()).any(axis=1)
     for i, key in enumerate(varying):
         outer = stated[varying[: i + 1]]
-        table[key] = stated[key].where((outer != outer.shift()).any(axis=1), "")
+        first = (outer != outer.shift()).any(axis=1)
+        texts = [t if new else page.Again(t) for t, new in zip(stated[key], first, strict=True)]
+        table[key] = pd.Series(texts, dtype=object, index=table.index)
     caption = f"{caption} ({shared})" if shared else caption
     shown = table.drop(columns=constant)
     left = [name for name in text if name in shown]

@@ -1,4 +1,9 @@
-"""Pieces of a self-contained HTML page: the shell, tables, figures. No network, no scripts."""
+"""Pieces of a self-contained HTML page: the shell, tables, figures. No network.
+
+Scripts and style are files of `assets/` and stand in the page itself. Charts are drawn by
+Observable Plot on D3 (490 kB), tables sorted by sortable-tablesort (3 kB); `assets/README.md` says
+why these. Without scripts the page shows its tables and pictures all the same.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,8 @@ import html
 import io
 import re
 from collections.abc import Sequence
+from functools import cache
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +25,25 @@ from PIL import Image
 DPI = 160
 MOST_BYTES = 2_800_000  # of a page: what is sent by mail, and opens at once
 _DATA = "data:image/png;base64,"
+_CHART = '<script type="application/json" class="chart">'
+# A licence asks to stand in every copy.
+_CHARTS = (("d3.licence.js", "d3.min.js"), ("plot.licence.js", "plot.umd.min.js"))
+_ALWAYS = (("sortable.min.js",), ("sortable.a11y.min.js",), ("report.js",))
+# The browser itself sees to it that nothing is loaded but pictures that lie beside the page.
+_ALLOWED = (
+    "default-src 'none'; img-src data: file: 'self'; style-src 'unsafe-inline'; "
+    "script-src 'unsafe-inline'"
+)
+_TAG = re.compile(r"<[^>]*>")
+_NUMBER = re.compile(r"[≥>≤<]?\s*([-+]?(?:\d+\.?\d*(?:e[-+]?\d+)?|inf\b))", re.IGNORECASE)
 
 
 class Html(str):
     """Text that is HTML already, and is not escaped again."""
+
+
+class Again(str):
+    """Text that the row above says too: it is shown once rows are sorted."""
 
 
 def with_small(text: str, small: str) -> Html:
@@ -33,48 +55,8 @@ def with_small(text: str, small: str) -> Html:
     return Html(f"{html.escape(text)}<small>{html.escape(small)}</small>")
 
 
-_STYLE = """
-:root { --ink: #222; --soft: #6b6b6b; --line: #dcdcdc; --accent: #0072B2; }
-* { box-sizing: border-box; }
-body { font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; color: var(--ink);
-  max-width: 1240px; margin: 0 auto; padding: 2rem 1.2rem 4rem; background: #fff; }
-h1 { font-size: 1.7rem; margin: 0 0 .3rem; }
-h2 { font-size: 1.25rem; margin: 2.6rem 0 .6rem; border-bottom: 1px solid var(--line);
-  padding-bottom: .25rem; }
-h3 { font-size: 1.02rem; margin: 1.5rem 0 .4rem; }
-p { max-width: 52rem; margin: .5rem 0; }
-.soft, caption { color: var(--soft); font-size: .88rem; }
-.warn { border-left: 4px solid #D55E00; background: #fdf3ec; padding: .5rem .9rem;
-  margin: .8rem 0; }
-nav { font-size: .9rem; margin: .8rem 0 1.4rem; }
-nav a { margin-right: 1rem; white-space: nowrap; }
-a { color: var(--accent); text-decoration: none; }
-a:hover { text-decoration: underline; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .84rem; font-variant-numeric: tabular-nums;
-  margin: .4rem 0; }
-caption { text-align: left; padding-bottom: .4rem; caption-side: top; }
-th { text-align: right; font-weight: 600; vertical-align: bottom;
-  border-bottom: 2px solid var(--ink);  padding: .25rem .45rem; }
-td { text-align: right; vertical-align: top; padding: .2rem .45rem; white-space: nowrap;
-  border-bottom: 1px solid var(--line); }
-th.text, td.text { text-align: left; }
-td.wrap { white-space: normal; min-width: 16rem; overflow-wrap: anywhere; }
-td small { color: var(--soft); font-size: .8em; display: block; line-height: 1.15; }
-tr.cell > td { border-top: 1px solid #999; }
-figure { margin: .8rem 0 1.4rem; }
-figure img { max-width: 100%; height: auto; display: block; }
-figcaption { color: var(--soft); font-size: .88rem; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.2rem; font-size: .9rem; }
-dt { font-weight: 600; } dd { margin: 0; overflow-wrap: anywhere; }
-code { font-size: .9em; background: #f4f4f4; padding: .05em .3em; border-radius: 3px; }
-@media print { nav { display: none; } h2 { break-after: avoid; }
-  figure, table { break-inside: avoid; } }
-"""
-
-
 def page(title: str, subtitle: str, sections: Sequence[tuple[str, str]]) -> str:
-    """Whole page from sections of heading and HTML body."""
+    """Whole page from sections of heading and HTML body, with the scripts that it uses."""
     anchors = [f"s{i}" for i in range(len(sections))]
     links = " ".join(
         f'<a href="#{a}">{html.escape(heading)}</a>'
@@ -84,12 +66,18 @@ def page(title: str, subtitle: str, sections: Sequence[tuple[str, str]]) -> str:
         f'<section><h2 id="{a}">{html.escape(heading)}</h2>{content}</section>'
         for a, (heading, content) in zip(anchors, sections, strict=True)
     )
+    scripts = [*(_CHARTS if _CHART in body else ()), *_ALWAYS]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>"
-        f"<h1>{html.escape(title)}</h1><p class='soft'>{html.escape(subtitle)}</p>"
-        f"<nav>{links}</nav>{body}</body></html>\n"
+        f'<meta http-equiv="Content-Security-Policy" content="{_ALLOWED}">'
+        '<meta name="color-scheme" content="light dark">'
+        f"<title>{html.escape(title)}</title><style>{_asset('report.css')}</style></head><body>"
+        f"<header><h1>{html.escape(title)}</h1></header>"
+        f"<p class='soft'>{html.escape(subtitle)}</p>"
+        f"<nav>{links}</nav><main>{body}</main>"
+        + "".join(f"<script>{''.join(map(_asset, names))}</script>" for names in scripts)
+        + "</body></html>\n"
     )
 
 
@@ -100,10 +88,12 @@ def table(
     text: Sequence[str] = (),
     wrap: Sequence[str] = (),
     new_cell: Sequence[bool] | None = None,
+    anchors: Sequence[str] | None = None,
 ) -> str:
     """HTML of a frame of ready-made strings; the columns named in `text` are set left.
 
-    Cells are escaped unless they are `Html`. `new_cell` marks rows that get a line above.
+    Cells are escaped unless they are `Html`. `new_cell` marks rows that get a line above;
+    `anchors` are the rows' ids. Headings sort: columns of numbers by what `sort_key` reads in them.
     """
     left = {*text, *wrap}
     head = "".join(
@@ -112,23 +102,44 @@ def table(
         else f"<th>{html.escape(str(c))}</th>"
         for c in frame.columns
     )
+    keys = [_column_keys(frame.iloc[:, i]) for i in range(frame.shape[1])]
     rows = []
     for number, row in enumerate(frame.itertuples(index=False)):
         cells = "".join(
-            f"<td{_class(name, text, wrap)}>{_escape(value)}</td>"
-            for name, value in zip(frame.columns, row, strict=True)
+            f"<td{_class(name, value, text, wrap)}{key[number]}>{_escape(value)}</td>"
+            for name, value, key in zip(frame.columns, row, keys, strict=True)
         )
         above = ' class="cell"' if new_cell is not None and new_cell[number] else ""
-        rows.append(f"<tr{above}>{cells}</tr>")
+        anchor = f' id="{html.escape(anchors[number])}"' if anchors is not None else ""
+        rows.append(f"<tr{above}{anchor}>{cells}</tr>")
     label = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+    name = html.escape(caption or "table")
     return (
-        f'<div class="scroll"><table>{label}<thead><tr>{head}</tr></thead>'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{name}">'
+        f'<table class="sortable n-last asc">{label}<thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 
-def figure(drawing: Figure, caption: str, file: Path | None = None) -> str:
-    """HTML of a figure, inline; also written to `file` if given: PNG, or vectors (pdf, svg)."""
+def sort_key(text: str) -> float | None:
+    """Read the number that a cell's text begins with; NaN of a dash, None of other text.
+
+    >>> [sort_key(t) for t in ("≥0.12<small>[0.1, 0.2]</small>", ">400", "12%", "-", "rmsprop")]
+    [0.12, 400.0, 12.0, nan, None]
+    """
+    plain = html.unescape(_TAG.sub("", text.partition("<small>")[0])).strip()
+    if plain in ("", "-"):
+        return float("nan")
+    found = _NUMBER.match(plain)
+    return float(found[1]) if found else None
+
+
+def figure(drawing: Figure, caption: str, file: Path | None = None, chart: str = "") -> str:
+    """HTML of a figure, inline; also written to `file` if given: PNG, or vectors (pdf, svg).
+
+    `chart`: the figure as data (`FigureSet.chart`); a browser that runs scripts shows it, and the
+    picture in print.
+    """
     data = png(drawing)
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -141,7 +152,8 @@ def figure(drawing: Figure, caption: str, file: Path | None = None) -> str:
     # In print size on the screen too, so that text is as large in narrow figures as in wide ones.
     width = round(96 * drawing.get_size_inches()[0])
     return (
-        f'<figure><img width="{width}" alt="{label}" '
+        f"<figure>{_CHART + chart + '</script>' if chart else ''}"
+        f'<img width="{width}" alt="{label}" '
         f'src="{_DATA}{code}"{_named(file)}>'
         f"<figcaption>{label}</figcaption></figure>"
     )
@@ -184,6 +196,11 @@ def png(drawing: Figure, dpi: int = DPI) -> bytes:
     return out.getvalue()
 
 
+def attribute(text: str) -> str:
+    """Escape a text, so that it can stand in an attribute or between tags."""
+    return html.escape(text)
+
+
 def paragraph(text: str, kind: str = "") -> str:
     """Make a paragraph; `kind` is a class such as `warn` or `soft`."""
     attribute = f' class="{kind}"' if kind else ""
@@ -196,10 +213,37 @@ def definitions(pairs: Sequence[tuple[str, str]]) -> str:
     return f"<dl>{inner}</dl>"
 
 
-def _class(name: str, text: Sequence[str], wrap: Sequence[str]) -> str:
-    if name in wrap:
-        return ' class="text wrap"'
-    return ' class="text"' if name in text else ""
+def _column_keys(column: pd.Series) -> list[str]:
+    """Attributes that sort a column by its numbers; none where it has other text."""
+    texts = [str(value) for value in column]
+    keys = [sort_key(text) for text in texts]
+    if any(key is None for key in keys):
+        return [""] * len(texts)
+    # Text that is a number as it stands needs no key beside it.
+    return [
+        "" if _is_number(text) else f' data-sort="{"" if key != key else _script_number(key)}"'
+        for key, text in zip(keys, texts, strict=True)
+    ]
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"-?\d+(\.\d*)?(e[-+]?\d+)?", text) is not None
+
+
+def _script_number(value: float | None) -> str:
+    return str(value).replace("inf", "Infinity")
+
+
+def _class(name: str, value: object, text: Sequence[str], wrap: Sequence[str]) -> str:
+    kinds = ["text"] if name in text or name in wrap else []
+    kinds += ["wrap"] if name in wrap else []
+    kinds += ["again"] if isinstance(value, Again) else []
+    return f' class="{" ".join(kinds)}"' if kinds else ""
+
+
+@cache
+def _asset(name: str) -> str:
+    return resources.files("analysis.report").joinpath("assets", name).read_text(encoding="utf-8")
 
 
 def _escape(value: object) -> str:

@@ -24,11 +24,13 @@ _PACKAGES = ("cflows-ray", "numpy", "pandas", "pyarrow", "scipy", "matplotlib")
 def write_report(found: Study, folder: Path, *, command: str, kind: str = "png") -> Path:
     """Write `report.html` and its figures (`figures/*.<kind>`) into a folder; returns the page.
 
-    The page needs no other file and no network. `command` is what the reader can type to make it
+    The page needs no other file and no network; charts, sorting and colours at night are its own
+    scripts. `command` is what the reader can type to make it
     again.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    figures = FigureSet(folder / "figures", kind)
+    shown = sections.shown_runs(found)
+    figures = FigureSet(folder / "figures", kind, linked=shown)
     accuracy = found.accuracy
     by_group = _in_groups(found)
     parts: list[tuple[str, str]] = []
@@ -46,7 +48,8 @@ def write_report(found: Study, folder: Path, *, command: str, kind: str = "png")
             ("Dependence on the bandwidth", sections.bandwidths(found)),
         ]
     parts += [
-        ("What failed and why", sections.failures(found)),
+        ("What failed and why", sections.failures(found, shown)),
+        ("Runs", sections.runs(found, shown)),
         ("How this was made", _provenance(found, command)),
     ]
     runs = found.results.runs
@@ -82,7 +85,8 @@ def _each(found: Study, section: sections.Section, figures: FigureSet) -> str:
     keys = ["workload", "criterion"]
     for cell, group in cells(found.accuracy, keys):
         workload, criterion = str(cell["workload"]), str(cell["criterion"])
-        blocks.append(f"<h3>{workload} · {criterion}</h3>" + section(found, group, figures))
+        name = page.attribute(f"{workload} · {criterion}")
+        blocks.append(f"<h3>{name}</h3>" + section(found, group, figures))
     return "".join(blocks)
 
 

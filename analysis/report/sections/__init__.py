@@ -16,6 +16,7 @@ from analysis.report.sections.figures import (
     variances,
 )
 from analysis.report.sections.nearest import nearest
+from analysis.report.sections.runs import runs, shown_runs
 from analysis.report.sections.summary import summary
 
 Section = Callable[[Study, pd.DataFrame, FigureSet], str]
@@ -30,6 +31,8 @@ __all__ = [
     "failures",
     "horizons",
     "nearest",
+    "runs",
+    "shown_runs",
     "single_runs",
     "summary",
     "variances",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from analysis.measure import SAMPLED_RUNS, Study, find_metric
 from analysis.report import page
 from analysis.report.cells import cell_table, records
 from analysis.report.numbers import percent, significant
+from analysis.report.sections.runs import run_link
 
 _MOST_ROWS = 40  # of a list of what failed
 
@@ -38,8 +40,12 @@ def bandwidths(found: Study) -> str:
     return cell_table(rows, ["flow"], caption, ["flow", "metric"])
 
 
-def failures(found: Study) -> str:
-    """Tabulate runs that did not finish or have a remark, flows that ended, and files left out."""
+def failures(found: Study, shown: Sequence[str] = ()) -> str:
+    """Tabulate runs that did not finish or have a remark, flows that ended, and files left out.
+
+    `shown`: the runs that have a row of their own, to which this leads.
+    """
+    linked = frozenset(shown)
     runs = found.results.runs
     status = runs["status"].astype("str")
     bad = runs[~status.isin(["finished", "running"])]
@@ -47,7 +53,8 @@ def failures(found: Study) -> str:
     if not bad.empty:
         rows = [
             {
-                "run": row.run_id, "rule": row.rule, "lr": f"{row.lr:g}", "seed": row.seed,
+                "run": run_link(str(row.run_id), linked),
+                "rule": row.rule, "lr": f"{row.lr:g}", "seed": row.seed,
                 "status": row.status,
                 "why": "" if pd.isna(row.status_detail) else row.status_detail,
             }
@@ -55,7 +62,7 @@ def failures(found: Study) -> str:
         ]  # fmt: skip
         caption = f"Runs that did not finish (counted, not averaged){_more(bad)}"
         body += page.table(
-            pd.DataFrame(rows), caption=caption,
+            pd.DataFrame(rows, dtype=object), caption=caption,
             text=["run", "rule", "status"], wrap=["why"],
         )  # fmt: skip
     body += _remarks(runs[status == "finished"])
@@ -63,14 +70,15 @@ def failures(found: Study) -> str:
     if not odd.empty:
         rows = [
             {
-                "run": row.run_id, "rule": row.rule, "lr": f"{row.lr:g}", "seed": row.seed,
+                "run": run_link(str(row.run_id), linked),
+                "rule": row.rule, "lr": f"{row.lr:g}", "seed": row.seed,
                 "flow": row.flow, "what": _flow_status(row),
             }
             for row in records(odd.head(_MOST_ROWS))
         ]  # fmt: skip
         caption = f"Flows that stopped, diverged or left no steps{_more(odd)}"
         body += page.table(
-            pd.DataFrame(rows), caption=caption,
+            pd.DataFrame(rows, dtype=object), caption=caption,
             text=["run", "rule", "flow", "what"],
         )  # fmt: skip
     problems = found.results.problems

@@ -23,6 +23,7 @@ from analysis.measure import SAMPLED_RUNS, Study, all_metrics, find_metric
 from analysis.read import declare_like
 from analysis.report import page
 from analysis.report.cells import cell_table, key_columns, records
+from analysis.report.drawn import drawn
 from analysis.report.export import is_measurable
 from analysis.report.fitting import PAGE_ROWS, fitted
 from analysis.report.numbers import p_text, significant, step_limits, with_limits
@@ -51,7 +52,7 @@ def against(found: Study, group: pd.DataFrame, figures: FigureSet, *, x: str) ->
     for some in batches(made, figures.most_panels):
         figure = figures.against(some, group, names, x)
         kind = "learning_rate" if x == "lr" else x
-        body += page.figure(figure, caption, figures.file(kind, all_rows(some)))
+        body += drawn(figures, figure, caption, kind, all_rows(some))
     if not is_measurable(group[x]):
         return body
     shown = [key for key in keys if key not in ("workload", "criterion")]
@@ -89,8 +90,8 @@ def distances(found: Study, group: pd.DataFrame, figures: FigureSet) -> str:
     curves = _with_groups(curves, group, [*keys, "lr"])
     body, made = _first(panels(curves, keys))
     for some in batches(made, figures.most_panels):
-        file = figures.file("distance", all_rows(some))
-        body += page.figure(figures.distances(some, _MAX_RATES), caption, file)
+        figure = figures.distances(some, _MAX_RATES)
+        body += drawn(figures, figure, caption, "distance", all_rows(some))
     return body
 
 
@@ -119,11 +120,11 @@ def single_runs(found: Study, group: pd.DataFrame, figures: FigureSet) -> str:
             which = "the only finished run"
         label = flow_styles(rows)[main_flow(rows)].label
         caption = f"{name}: {which}, by final distance of the {label}."
-        body += page.figure(figure, caption, figures.file("runs", rows))
+        body += drawn(figures, figure, caption, "runs", rows)
         middle = str(ranked.index[chosen["representative"]])
         figure = figures.one_run(found.results, middle, found.bandwidth)
         caption = f"{run_title(rows, middle)}: distance and variance of the representative run."
-        body += page.figure(figure, caption, figures.file("run", rows))
+        body += drawn(figures, figure, caption, "run", rows)
     return body
 
 
@@ -144,9 +145,8 @@ def variances(found: Study, figures: FigureSet) -> str:
         words, made = _first(panels(points, keys))
         body += words
         for some in batches(made, figures.most_panels):
-            file = figures.file("variance", all_rows(some))
-            figure = figures.covariances(some)
-            body += page.figure(figure, "Measured against predicted variance.", file)
+            figure, caption = figures.covariances(some), "Measured against predicted variance."
+            body += drawn(figures, figure, caption, "variance", all_rows(some))
     fit = covariance_fit(all_points, keys).head(PAGE_ROWS)
     rows = [
         key_columns(row, keys)
@@ -176,9 +176,8 @@ def horizons(found: Study, figures: FigureSet) -> str:
         words, made = _first(panels(group, keys))
         body += words
         for some in batches(made, figures.most_panels):
-            file = figures.file("horizon", all_rows(some))
             caption = "Share of runs before their lasting horizon, with a 95% band."
-            body += page.figure(figures.horizons(some), caption, file)
+            body += drawn(figures, figures.horizons(some), caption, "horizon", all_rows(some))
     longest = float(found.accuracy["last_step"].max())
     censored = [m.name for m in all_metrics() if m.censored and m.name in found.accuracy]
     shown, _ = fitted(found.accuracy, PAGE_ROWS // len(censored))

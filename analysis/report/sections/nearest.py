@@ -12,6 +12,7 @@ from analysis.infer import RANKED_BY, Ranking, cell_keys, cells, rank, skill
 from analysis.measure import CLAIMS, NO_CLAIM, PHASES, Study, find_metric, some_runs
 from analysis.report import page
 from analysis.report.cells import cell_table, has_forecasts, records
+from analysis.report.drawn import drawn
 from analysis.report.numbers import DASH, p_text, percent, significant, with_limits
 
 FORECAST_RUNS = 100  # of a workload, criterion and rule whose steps are read for forecasts
@@ -38,11 +39,11 @@ def nearest(found: Study, figures: FigureSet) -> str:
         body += page.paragraph(ranking.verdict, "" if ranking.agree else "warn")
         if not ranking.overall.empty:
             body += _ranks(ranking) + _cells(ranking, found.accuracy) + _pairs(ranking)
-            file = figures.file(f"profiles-{metric}", found.accuracy)
             caption = (
                 "Share of runs whose error is at most so large; a flow that ended is below none."
             )
-            body += page.figure(figures.profiles(ranking), caption, file)
+            figure, kind = figures.profiles(ranking), f"profiles-{metric}"
+            body += drawn(figures, figure, caption, kind, found.accuracy)
             body += _shares(ranking)
     return body + _targets(found, flows) + _forecasts(found, figures)
 
@@ -145,5 +146,5 @@ def _forecasts(found: Study, figures: FigureSet) -> str:
         phases = [p for p in PHASES if (table["phase"] == p).any()]
         name = " · ".join(str(v) for v in cell.values())
         caption = f"{name}: skill against lead time, over the stable flow and over persistence."
-        body += page.figure(figures.skills(table, phases), caption, figures.file("skill", table))
+        body += drawn(figures, figures.skills(table, phases), caption, "skill", table)
     return body

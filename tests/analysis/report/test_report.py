@@ -46,9 +46,9 @@ def html(made: Path) -> str:
 
 
 def test_the_page_needs_nothing_else(html: str) -> None:
-    assert not re.search(r"""(src|href)=["'](?!data:|#)""", html)
-    assert "<script" not in html
-    assert "url(" not in html
+    itself = re.sub(r"<script>.*?</script>", "", html, flags=re.DOTALL)
+    assert not re.search(r"""(src|href)=["'](?!data:|#)""", itself)
+    assert "url(" not in itself
     assert len(html) < 3_000_000
 
 
@@ -58,7 +58,7 @@ def test_the_page_has_every_section_in_order(html: str) -> None:
         "Which flow is nearest", "Summary", "Two flows compared", "Accuracy against learning rate",
         "Distance over time",
         "Single runs", "Predicted and measured variance", "Prediction horizons",
-        "Dependence on the bandwidth", "What failed and why", "How this was made",
+        "Dependence on the bandwidth", "What failed and why", "Runs", "How this was made",
     ]  # fmt: skip
 
 
