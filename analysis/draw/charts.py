@@ -52,7 +52,7 @@ def on_dark(colour: str) -> str:
     """Return a colour's variant for a dark page: the same hue, light enough; greys are mirrored.
 
     >>> on_dark("#222222"), on_dark("#D55E00"), on_dark("#332288")
-    ('#dddddd', '#d55e00', '#8a76e0')
+    ('#dddddd', '#d55e00', '#8372dc')
     """
     red, green, blue = to_rgb(colour)
     hue, light, saturation = colorsys.rgb_to_hls(red, green, blue)

@@ -79,8 +79,7 @@
     row.after(make("tr", { class: "card" }, cell));
     row.setAttribute("tabindex", "-1");
     row.focus({ preventScroll: true });
-    row.scrollIntoView({ block: "nearest" });
-    box.scrollIntoView({ block: "nearest" });
+    row.scrollIntoView({ block: "center" }); // clear of the heading that stays on top
   };
   box?.addEventListener("sort-start", close);
   box?.addEventListener("click", (event) => { // also where the address says this run already
