@@ -110,7 +110,7 @@ def plot_distance_spread(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
         label = f"{look.label}, {_seeds(rows)}"
         (line,) = ax.plot(over.index, over["median"], color=look.colour, ls=look.line, lw=1.6,
                           label=label)  # fmt: skip
-        _range(line, rows, over, look.colour)
+        _range(ax, line, rows, over)
         drawn = drawn or bool((over["median"] > 0).any())
     if drawn:
         ax.set_yscale("log")
@@ -297,10 +297,9 @@ def plot_skill(
     return style.finish(ax, xlabel="lead time (steps)", ylabel=ylabel, title=str(phase))
 
 
-def _range(middle: Line2D, rows: pd.DataFrame, over: pd.DataFrame, tint: str) -> None:
+def _range(ax: Axes, middle: Line2D, rows: pd.DataFrame, over: pd.DataFrame) -> None:
     """Draw the range of the curves, or the curves themselves if they are too few for a band."""
-    ax, runs = middle.axes, list(rows.groupby("run_id", observed=True))
-    assert ax is not None
+    tint, runs = middle.get_color(), list(rows.groupby("run_id", observed=True))
     if len(runs) >= style.MIN_BAND:
         ax.fill_between(over.index, over["min"], over["max"], color=tint, alpha=0.2, lw=0)
         note_band(middle, over["min"], over["max"])

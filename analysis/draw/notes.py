@@ -5,13 +5,13 @@ Matplotlib draws these and forgets them; a chart that says values on hover needs
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from matplotlib.lines import Line2D
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 
 class Notes(NamedTuple):
@@ -25,15 +25,15 @@ class Notes(NamedTuple):
 _NOTES: WeakKeyDictionary[Line2D, Notes] = WeakKeyDictionary()  # live as long as their figures
 
 
-def note_runs(line: Line2D, runs: Sequence[Any]) -> None:
+def note_runs(line: Line2D, runs: Iterable[Any]) -> None:
     """Note which run each point of a line is of."""
     _NOTES[line] = notes_of(line)._replace(runs=tuple(map(str, runs)))
 
 
-def note_band(line: Line2D, low: Sequence[Any], high: Sequence[Any]) -> None:
+def note_band(line: Line2D, low: ArrayLike, high: ArrayLike) -> None:
     """Note the lower and upper limit at each point of a line; NaN where there is none."""
-    ends = (np.asarray(end, dtype=np.float64) for end in (low, high))
-    _NOTES[line] = Notes(notes_of(line).runs, *ends)
+    ends = [np.asarray(end, dtype=np.float64) for end in (low, high)]
+    _NOTES[line] = notes_of(line)._replace(low=ends[0], high=ends[1])
 
 
 def notes_of(line: Line2D) -> Notes:

@@ -96,7 +96,11 @@
       context.moveTo(-r, -0.7 * r); context.lineTo(r, -0.7 * r); context.lineTo(0, r);
       context.closePath();
     } } };
-  const said = (value) => (value == null ? "-" : String(Number(value.toPrecision(4))));
+  const said = (value) => {
+    if (value == null) return "-";
+    const short = Number(value.toPrecision(4));
+    return short && Math.abs(short) < 1e-3 ? short.toExponential() : String(short);
+  };
   const colour = ([light, dark]) => { // a variable, so that a change of theme draws nothing anew
     const name = `--c${light.slice(1)}`;
     root.style.setProperty(name, `light-dark(${light}, ${dark})`);
