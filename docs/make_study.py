@@ -167,7 +167,7 @@ def targets(forecasts: pd.DataFrame) -> str:
     ratios = whole.div(whole["stable"], axis=0).groupby("target", sort=False)
     sizes, medians = ratios.size(), ratios.median()
     names = [name for name in TARGETS if name in medians.index]
-    rows = [[name, str(sizes[name]), *_least_in_bold(medians.loc[name])] for name in names]
+    rows = [[name, str(sizes[name]), *_least_in_bold(medians.T[name])] for name in names]
     return _markdown(["target", "cells", *map(str, medians.columns)], rows, 1)
 
 
