@@ -49,6 +49,7 @@ from analysis.measure import (
     ratio_to,
     register_metric,
     study,
+    without_doubtful,
 )
 from analysis.read import Results, ResultsError, load
 
@@ -88,6 +89,7 @@ __all__ = [
     "study",
     "summarize",
     "trends",
+    "without_doubtful",
 ]
 
 

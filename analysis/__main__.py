@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from analysis.infer import grouped
-from analysis.measure import DEFAULT_BANDWIDTH, DEFAULT_TOLERANCE, accuracy, study
+from analysis.measure import DEFAULT_BANDWIDTH, DEFAULT_TOLERANCE, accuracy, study, without_doubtful
 from analysis.read import load
 from analysis.report import (
     FORMATS,
@@ -28,7 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         results = load(options.results, sweep=options.sweep, on_bad_file="skip")
         if options.precision:
-            for line in precision_lines(accuracy(results, flows=("central", "stable"))):
+            frame = accuracy(results, flows=("central", "stable"))
+            for line in precision_lines(without_doubtful(frame) if options.trusted else frame):
                 print(line)
             return 0
         found = study(
@@ -38,6 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    if options.trusted:
+        found = replace(found, accuracy=without_doubtful(found.accuracy))
     print(
         accuracy_text(
             found.accuracy, results, bandwidth=options.bandwidth, tolerance=options.tolerance
@@ -82,6 +86,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--format", action="append", choices=FORMATS, default=[],
         help="also write the tables in this format; may be given several times",
+    )  # fmt: skip
+    parser.add_argument(
+        "--trusted", action="store_true",
+        help="leave out each flow of a run of which more than 5%% of the rows are doubtful",
     )  # fmt: skip
     parser.add_argument(
         "--precision", action="store_true",

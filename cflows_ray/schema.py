@@ -20,7 +20,7 @@ import pyarrow as pa
 
 SCHEMA_VERSION = "1"
 
-RUN_STATUSES = ("finished", "diverged", "failed")
+RUN_STATUSES = ("finished", "diverged", "undefined", "failed")
 
 
 class StepStatus(enum.IntEnum):
@@ -39,6 +39,37 @@ class StepStatus(enum.IntEnum):
 
 
 STEP_STATUSES = tuple(status.word for status in StepStatus)
+
+
+class Doubt(enum.IntFlag):
+    """Why the numbers of a row may mean nothing; several may hold.
+
+    What each goes by is in docs/theory.md, "Whether to believe a flow".
+    """
+
+    OFF_THE_EDGE = 1
+    STIFF = 2
+    UNCONVERGED = 4
+    CONTRADICTED = 8
+    NOT_FINITE = 16
+
+    @property
+    def words(self) -> str | None:
+        """As in the column `doubt`: comma-separated; None for no doubt.
+
+        Example:
+            >>> Doubt(3).words
+            'off_the_edge,stiff'
+        """
+        return ",".join(one.word for one in Doubt if one & self) or None
+
+    @property
+    def word(self) -> str:
+        """As in the column `doubt`, of one reason."""
+        return str(self.name).lower()
+
+
+DOUBTS = tuple(doubt.word for doubt in Doubt)
 
 
 @dataclass(frozen=True)
@@ -141,6 +172,7 @@ RUNS: tuple[Column, ...] = (
     Column("num_params", _I, "", "number of parameters d"),
     Column("status", _S, "", f"how the run ended: {', '.join(RUN_STATUSES)}"),
     Column("status_detail", _S, "", "why, in words; null if there is nothing to say"),
+    Column("doubts", _S, "", "rows with a doubt, by process and reason, in words; null for none"),
     Column("wall_s", _F, "s", "time spent computing, compilation included"),
     Column("compile_s", _F, "s", "part of wall_s spent compiling"),
     Column("device", _S, "", "device that computed the run"),
@@ -269,6 +301,12 @@ STEPS: tuple[Column, ...] = (
         "param",
         "estimated local errors of the flow's integration since it began, added up (L2): compare "
         "with distance_to_discrete; null where a flow has no estimate",
+    ),
+    Column(
+        "doubt",
+        _S,
+        "",
+        f"why the row may mean nothing, comma-separated, of {', '.join(DOUBTS)}; null for no doubt",
     ),
 )
 

@@ -24,7 +24,7 @@ from analysis.measure import find_metric
 _COMPARISON = (
     "metric", "n", "wins", "ties", "win_rate", "win_low", "win_high", "median_ratio", "ratio_low",
     "ratio_high", "ratio_method", "p_value", "p_holm", "n_runs", "n_diverged", "n_failed",
-    "n_undefined", "n_stopped", "n_flow_diverged",
+    "n_undefined", "n_loss_undefined", "n_stopped", "n_flow_diverged",
 )  # fmt: skip
 
 
@@ -57,8 +57,9 @@ def compare(
     below n = 6), a pair with one flow that ended counting as 1 at best for that one; `p_value` of
     Wilcoxon's signed-rank test on the log ratios (on the differences, if an error is zero; pairs
     that an early end decided have the largest ranks) and `p_holm`, corrected for all rows of this
-    table; and counts: `n_diverged`, `n_failed` and `n_undefined` of the `n_runs` runs are not in n,
-    `n_stopped` and `n_flow_diverged` are finished runs in which either flow ended.
+    table; and counts: `n_diverged`, `n_failed`, `n_loss_undefined` (its derivatives, at the start)
+    and `n_undefined` (the metric) of the `n_runs` runs are not in n, `n_stopped` and
+    `n_flow_diverged` are finished runs in which either flow ended.
 
     The p-values take runs as independent. Runs of one seed at several learning rates share their
     starting point, so treat p-values of cells that pool learning rates as optimistic.
@@ -125,6 +126,7 @@ def _compare_cell(pairs: pd.DataFrame, name: str, seed: int) -> dict[str, Any]:
         "n_runs": len(pairs),
         "n_diverged": int((status == "diverged").sum()),
         "n_failed": int((status == "failed").sum()),
+        "n_loss_undefined": int((status == "undefined").sum()),
         "n_undefined": int(len(finished) - n),
         "n_stopped": int((endings == "stopped").any(axis=1).sum()),
         "n_flow_diverged": int((endings == "diverged").any(axis=1).sum()),

@@ -20,12 +20,13 @@ from analysis.infer.cells import (
 from analysis.infer.intervals import mean_interval
 from analysis.infer.order import ENDED
 from analysis.infer.survival import median_horizon
-from analysis.measure import all_metrics, find_metric
+from analysis.measure import all_metrics, find_metric, is_doubtful
 
 DEFAULT_SEED = 0  # of the bootstrap
 _STATISTICS = (
     "n", "mean", "median", "sd", "q25", "q75", "ci_low", "ci_high", "ci_method",
-    "n_runs", "n_diverged", "n_failed", "n_stopped", "n_flow_diverged", "n_censored",
+    "n_runs", "n_diverged", "n_failed", "n_loss_undefined", "n_stopped", "n_flow_diverged",
+    "n_doubtful", "n_censored",
 )  # fmt: skip
 
 
@@ -48,12 +49,14 @@ def summarize(
     Returns columns `by`, `flow`, `metric`, `unit`; `n` (runs the statistics are of: finished, and
     the metric defined), `mean`, `median`, `sd`, `q25`, `q75`, `ci_low`, `ci_high` (95%, of the
     mean) and `ci_method` (`bca`, `t`, `exact`, `none`; see `intervals.mean_interval`); and the
-    counts `n_runs`, `n_diverged`, `n_failed` (of the runs), `n_stopped` and `n_flow_diverged` (of
-    the flow). Diverged and failed runs are counted but not averaged. Of errors, `n_censored` counts
-    finished runs in which the flow ended first: its last error stands for the steps that it lost,
-    so that the mean is a lower bound. Of horizons, `median` and its limits are Kaplan-Meier's,
-    `n_censored` counts runs that ended first, and what censoring leaves undefined (mean, sd,
-    quartiles) is NaN.
+    counts `n_runs`, `n_diverged`, `n_failed`, `n_loss_undefined` (of the runs), `n_stopped`,
+    `n_flow_diverged` and `n_doubtful` (of the flow; the last of finished runs, by `is_doubtful`).
+    Diverged and failed runs, and those of a loss without derivatives at the start, are counted but
+    not averaged; how flows ended in the latter is no failure of theirs and not counted. Of errors,
+    `n_censored` counts finished runs in which the flow ended first: its last error stands for the
+    steps that it lost, so that the mean is a lower bound. Of horizons, `median` and its limits are
+    Kaplan-Meier's, `n_censored` counts runs that ended first, and what censoring leaves undefined
+    (mean, sd, quartiles) is NaN.
 
     Raises `ValueError` for a column or metric that does not exist, or another kind of frame.
 
@@ -74,13 +77,15 @@ def summarize(
     # Columns as arrays, taken once: frames of single cells would cost more than their statistics.
     run_status = accuracy["run_status"].to_numpy(dtype=object)
     flow_status = accuracy["flow_status"].to_numpy(dtype=object)
+    doubtful = is_doubtful(accuracy).to_numpy()
     values = {m.name: accuracy[m.name].to_numpy(dtype=np.float64) for m in wanted}
     observed = {m.name: _observed(accuracy, m.name) for m in wanted if m.censored}
     rows = []
     for cell, group in cells(accuracy[[*keys, "flow"]].reset_index(drop=True), [*keys, "flow"]):
         here = group.index.to_numpy()
-        counts = _counts(run_status[here], flow_status[here])
         finished = here[run_status[here] == "finished"]
+        counts = _counts(run_status[here], flow_status[here])
+        counts["n_doubtful"] = int(doubtful[finished].sum())
         lost = int(np.isin(flow_status[finished], ENDED).sum())
         for m in wanted:
             data = values[m.name][finished]
@@ -102,10 +107,12 @@ def _observed(accuracy: pd.DataFrame, name: str) -> np.ndarray:
 
 
 def _counts(run_status: np.ndarray, flow_status: np.ndarray) -> dict[str, int]:
+    flow_status = flow_status[run_status != "undefined"]
     return {
         "n_runs": len(run_status),
         "n_diverged": int(np.sum(run_status == "diverged")),
         "n_failed": int(np.sum(run_status == "failed")),
+        "n_loss_undefined": int(np.sum(run_status == "undefined")),
         "n_stopped": int(np.sum(flow_status == "stopped")),
         "n_flow_diverged": int(np.sum(flow_status == "diverged")),
     }

@@ -3,12 +3,14 @@
 Hands out these functions and what they go by unless told: `EDGE` and `EDGE_THRESHOLD` (effective
 sharpness at the edge, and from which on it counts as there), `DEFAULT_TOLERANCE` (of horizons),
 `DEFAULT_BANDWIDTH` and `TRUNCATE` (of time averages), `SAMPLED_RUNS` (of which a study has more
-than metrics), `PHASES` of training (of forecasts), `CLAIMS` of flows' authors and `NO_CLAIM`, that
-of any other flow, and `Frames`, what is scored where there is no folder.
+than metrics), `DOUBTFUL_SHARE` (of rows, above which a run is doubtful), `PHASES` of training (of
+forecasts), `CLAIMS` of flows' authors and `NO_CLAIM`, that of any other flow, and `Frames`, what is
+scored where there is no folder.
 """
 
 from analysis.measure.accuracy import accuracy, bandwidth_sensitivity, smoothed_metrics
 from analysis.measure.claims import CLAIMS, NO_CLAIM
+from analysis.measure.doubt import DOUBTFUL_SHARE, is_doubtful, without_doubtful
 from analysis.measure.forecasts import PHASES, forecast_errors
 from analysis.measure.formulas import (
     DEFAULT_TOLERANCE,
@@ -36,6 +38,7 @@ __all__ = [
     "CLAIMS",
     "DEFAULT_BANDWIDTH",
     "DEFAULT_TOLERANCE",
+    "DOUBTFUL_SHARE",
     "EDGE",
     "EDGE_THRESHOLD",
     "NO_CLAIM",
@@ -57,6 +60,7 @@ __all__ = [
     "find_metric",
     "forecast_errors",
     "half_window",
+    "is_doubtful",
     "log_error",
     "mean_value",
     "metric",
@@ -71,4 +75,5 @@ __all__ = [
     "time_average",
     "total",
     "variance_series",
+    "without_doubtful",
 ]

@@ -8,26 +8,47 @@ import pandas as pd
 
 from analysis.draw import flow_styles
 from analysis.infer import cell_keys
-from analysis.measure import Metric, all_metrics
+from analysis.measure import DOUBTFUL_SHARE, Metric, all_metrics
 from analysis.read import Results
 
 _MOST_FILES = 10  # bad ones that are listed
 
 
 class RunCounts(NamedTuple):
-    """How many runs of a cell finished, diverged and failed."""
+    """How many runs of a cell finished, diverged and failed, or had no derivatives."""
 
     finished: int
     diverged: int
     failed: int
+    undefined: int
 
 
 def run_counts(statistics: pd.DataFrame) -> RunCounts:
     """Count the runs of a cell, from its rows of `summarize`."""
-    runs, diverged, failed = (
-        int(statistics[name].iloc[0]) for name in ("n_runs", "n_diverged", "n_failed")
+    runs, *others = (
+        int(statistics[name].iloc[0])
+        for name in ("n_runs", "n_diverged", "n_failed", "n_loss_undefined")
     )
-    return RunCounts(runs - diverged - failed, diverged, failed)
+    return RunCounts(runs - sum(others), *others)
+
+
+def doubt_mark(statistics: pd.DataFrame) -> str:
+    """Return the sign beside a flow's numbers in a cell with doubtful runs; else nothing.
+
+    Args:
+        statistics: the flow's rows of `summarize` in the cell.
+    """
+    return "!" if int(statistics["n_doubtful"].iloc[0]) else ""
+
+
+def doubt_legend(statistics: pd.DataFrame) -> list[str]:
+    """Say what the sign means, if it stands anywhere in a table of `summarize`."""
+    if not int(statistics["n_doubtful"].sum()):
+        return []
+    return [
+        f"!: in some run more than {100 * DOUBTFUL_SHARE:g}% of the flow's rows are doubtful; why, "
+        "says the column doubt of steps (docs/theory.md)."
+    ]
 
 
 def shown_metrics(section: str, accuracy: pd.DataFrame) -> list[Metric]:
@@ -46,8 +67,13 @@ def overview(results: Results, accuracy: pd.DataFrame) -> list[str]:
     parts += [f"{n} {name}" for name, n in sorted(status.items()) if name != "finished"]
     runs = "1 run" if len(results.runs) == 1 else f"{len(results.runs)} runs"
     lines = [f"{results.location}: {runs} ({', '.join(parts)})"]
+    if status.get("undefined", 0):
+        lines.append(
+            "  undefined: at the start a derivative of the loss is not finite; no failure of a flow"
+        )
+    of_flows = accuracy[accuracy["run_status"].astype("str") != "undefined"]
     for ending in ("stopped", "diverged"):
-        ended = accuracy[accuracy["flow_status"].astype("str") == ending]
+        ended = of_flows[of_flows["flow_status"].astype("str") == ending]
         for flow, rows in ended.groupby("flow", observed=True):
             label = flow_styles(accuracy)[str(flow)].label
             which = f"1 {label}" if len(rows) == 1 else f"{len(rows)} {label}s"

@@ -15,7 +15,14 @@ from analysis.measure import Metric
 from analysis.read import Results
 from analysis.report.fitting import SCREEN_ROWS, fitted, worst_cells
 from analysis.report.numbers import DASH, percent, significant
-from analysis.report.overview import overview, run_counts, shown_metrics, warnings_of
+from analysis.report.overview import (
+    doubt_legend,
+    doubt_mark,
+    overview,
+    run_counts,
+    shown_metrics,
+    warnings_of,
+)
 
 _WIDTH = 118  # of the legend's lines
 
@@ -56,7 +63,7 @@ def accuracy_text(
         lines += [title, *table, ""]
     if words:
         lines += [*words, *worst_cells(accuracy), ""]
-    lines += _legend(metrics, bandwidth, tolerance)
+    lines += [*_legend(metrics, bandwidth, tolerance), *doubt_legend(summary)]
     return "\n".join(lines + warnings_of(whole, bandwidth))
 
 
@@ -75,14 +82,16 @@ def _rows(
             ]
             if i > 0:
                 left = ["" for _ in left]
-            numbers = [_number(m, values, longest) for m in of_flow]
+            mark = doubt_mark(values)
+            texts = [_number(m, values, longest) for m in of_flow]
+            numbers = [text if text == DASH else text + mark for text in texts]
             body.append([*left, str(flow["flow"]), *numbers])
     return body
 
 
 def _runs(values: pd.DataFrame) -> str:
     counts = run_counts(values)
-    lost = counts.diverged + counts.failed
+    lost = counts.diverged + counts.failed + counts.undefined
     return f"{counts.finished}+{lost}x" if lost else f"{counts.finished}"
 
 
@@ -126,7 +135,12 @@ def _legend(metrics: Sequence[Metric], bandwidth: float, tolerance: float) -> li
     unlike = [m.short for m in metrics if not m.is_error and not m.per_run]
     but = f", but for {', '.join(unlike)}" if unlike else ""
     lines = [f"Means over the finished runs (seeds) of a cell; smaller is better{but}."]
-    names = [("runs", "Finished runs; +nx: n more that diverged or failed, not averaged.")]
+    names = [
+        (
+            "runs",
+            "Finished runs; +nx: n more that diverged, failed or are undefined, not averaged.",
+        )
+    ]
     names += [(m.short, m.meaning) for m in sorted(metrics, key=lambda m: not m.per_run)]
     width = max(len(name) for name, _ in names)
     for name, text in names:

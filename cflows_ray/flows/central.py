@@ -50,8 +50,8 @@ from cflows_ray.flows.spectrum import (
     tracking_row_status,
     worst_required_residual,
 )
-from cflows_ray.flows.trust import Passed
-from cflows_ray.schema import StepStatus
+from cflows_ray.flows.trust import Passed, edge_doubt
+from cflows_ray.schema import Doubt, StepStatus
 
 
 class CentralState(NamedTuple):
@@ -79,11 +79,12 @@ class _Progress(NamedTuple):
 
 
 class _Said(NamedTuple):
-    """What the row says: columns and Σ of the first substep, the worst status of all."""
+    """What the row says: columns and Σ of the first substep, the worst status, all doubts."""
 
     record: Recorded
     oscillation: Oscillation
     status: Int[Array, ""]
+    doubt: Int[Array, ""]
 
 
 def init(context: FlowContext, start: Start) -> CentralState:
@@ -134,6 +135,7 @@ def step(
         counts=moved.counts,
         needs_more_eigs=moved.needs_more_eigs,
         oscillation=moved.said.oscillation,
+        doubt=moved.said.doubt,
     )
 
 
@@ -173,10 +175,12 @@ def _substep(
         covariance=SquareInBasis(covariances.X[0]),
         passed=passed.leave(velocity, lengths[0]),
     )
+    said = _say(context, reference, point, covariances, passed.error, is_first, progress.said)
+    doubt = jnp.where(acts, _doubt(state, point, covariances, is_first), 0)
     return _Progress(
         state=moved,
         t=place.t,
-        said=_say(context, reference, point, covariances, passed.error, is_first, progress.said),
+        said=said._replace(doubt=progress.said.doubt | doubt),
         counts=progress.counts.plus(Counts.of(1, point.eig.num_products, num_third)),
         needs_more_eigs=progress.needs_more_eigs | too_few_tracked(point.eig, options),
         kept=kept,
@@ -230,7 +234,7 @@ def _nothing_said(state: CentralState) -> _Said:
     record |= {name: Listed(nans, undefined) for name in LISTS}
     record |= {"num_critical": undefined}
     none = Oscillation(jnp.zeros((k, d), dtype), jnp.zeros((), jnp.int32))
-    return _Said(record, none, jnp.full((), StepStatus.OK, jnp.int32))
+    return _Said(record, none, jnp.full((), StepStatus.OK, jnp.int32), jnp.zeros((), jnp.int32))
 
 
 NUMBERS = (
@@ -273,7 +277,20 @@ def _say(
         "flow_error": jnp.fmax(record["flow_error"], jnp.where(is_first, error, jnp.nan)),
     }
     status = jnp.maximum(said.status, _status(point, covariances, options))
-    return _Said(record, oscillation, status)
+    return _Said(record, oscillation, status, said.doubt)
+
+
+def _doubt(
+    state: CentralState, point: Point, covariances: Covariance, is_first: Bool[Array, ""]
+) -> Int[Array, ""]:
+    """Return what there is to doubt: a third derivative, and at a step's start the edge."""
+    eigvals, has_moved = point.eig.eigvals, state.passed.length > 0
+    edge = edge_doubt(eigvals[0], point.num_critical, state.covariance.values, has_moved)
+    # D enters A's rate; where the gradient is finite, nothing else in it may be infinite
+    is_asked = (point.num_critical > 0) & jnp.all(jnp.isfinite(point.linear.grad))
+    is_finite = jnp.all(jnp.isfinite(covariances.of(0).stable_rate))
+    third = jnp.where(is_asked & ~is_finite, int(Doubt.NOT_FINITE), 0)
+    return jnp.where(is_first, edge, 0) | third.astype(jnp.int32)
 
 
 def _status(point: Point, covariances: Covariance, options: FlowOptions) -> Int[Array, ""]:

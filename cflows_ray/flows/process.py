@@ -208,6 +208,7 @@ class Step(NamedTuple):
         counts: derivatives that the step took.
         needs_more_eigs: whether k was too small for the step: it is then made again with more.
         oscillation: Σ at t, where the process predicts one.
+        doubt: what it knows against its own row, a `schema.Doubt`; the harness adds what it knows.
         half: what it predicts of the half-way point ½(w_{t-1} + w_t), shape (d,); unless given, the
             mean of its points at t - 1 and t.
     """
@@ -220,6 +221,7 @@ class Step(NamedTuple):
     counts: Counts
     needs_more_eigs: Bool[Array, ""] | bool = False
     oscillation: Oscillation | None = None
+    doubt: Int[Array, ""] | int = 0
     half: Float[Array, " d"] | None = None
 
 

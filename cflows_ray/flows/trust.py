@@ -13,10 +13,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from cflows_ray.flows.integrators import Place
 from cflows_ray.rules import AveragedRule, Moments, Motion
+from cflows_ray.schema import Doubt
+
+# So far may an effective sharpness be from 2 that is held there: one per cent.
+EDGE_MARGIN = 0.02
 
 
 class Passed(NamedTuple):
@@ -77,6 +81,29 @@ class Passed(NamedTuple):
         """Return it after a substep of some length with a velocity."""
         length = jnp.asarray(length, self.length.dtype)
         return self._replace(owed=self.owed - length * velocity, length=length)
+
+
+def edge_doubt(
+    sharpness: Float[Array, ""],
+    num_critical: Int[Array, ""],
+    held: Float[Array, "k k"],
+    has_moved: Bool[Array, ""],
+) -> Int[Array, ""]:
+    """Return OFF_THE_EDGE where a flow that holds its effective sharpness at 2 has not.
+
+    Above, wherever it has critical directions and has moved (it begins where the optimizer is);
+    below only if Σ acted in the substep that led here, since an X that is not 0 promises 2 at its
+    end. (At an onset X acts a substep before the sharpness is 2.)
+
+    Args:
+        sharpness: top effective eigenvalue.
+        num_critical: critical directions.
+        held: X of the substep that led here; zero where there was none.
+        has_moved: whether there was one.
+    """
+    above = (num_critical > 0) & (sharpness > 2.0 + EDGE_MARGIN) & has_moved
+    below = (jnp.trace(held) > 0) & (sharpness < 2.0 - EDGE_MARGIN)
+    return jnp.where(above | below, int(Doubt.OFF_THE_EDGE), 0).astype(jnp.int32)
 
 
 def _add(state: PyTree, rate: PyTree, length: Float[Array, ""]) -> PyTree:

@@ -14,7 +14,7 @@ from cflows_ray.checks import boolean
 from cflows_ray.paired.options import PairedOptions
 from cflows_ray.paired.progress import ChunkLength, ProgressLine, is_wanted
 from cflows_ray.paired.run import PairedRun, as_one_frame
-from cflows_ray.paired.stepping import PairedState
+from cflows_ray.paired.state import PairedState
 from cflows_ray.problem import Problem
 from cflows_ray.rules import UpdateRule
 
@@ -28,9 +28,12 @@ class PairedResult:
     Attributes:
         steps: the `steps` table of `cflows_ray.schema` without `run_id`.
         final: parameters of every process at the last step, in the structure of `params`.
-        status: "finished", "diverged" or "interrupted".
+        status: "finished", "diverged", "undefined" (a derivative of the loss is not finite at the
+            start, and something came to nothing for it) or "interrupted".
         status_detail: why, which flows stopped, and why numbers may mean little (a loss that is not
             smooth, rows that are unconverged); None if there is nothing to say.
+        doubts: how many rows may mean nothing, by process and reason, or None; which rows, says
+            the column `doubt`.
         wall_s: seconds in all, of which `compile_s` were spent compiling.
     """
 
@@ -38,6 +41,7 @@ class PairedResult:
     final: dict[str, PyTree] = field(repr=False)
     status: str
     status_detail: str | None
+    doubts: str | None
     wall_s: float
     compile_s: float
 
@@ -133,7 +137,9 @@ def run_paired(
         words = f"interrupted after step {run.step(state) - 1} of {steps}"
         status, detail = INTERRUPTED, "; ".join(filter(None, (words, detail)))
     wall_s = time.perf_counter() - begin
-    return PairedResult(rows, run.final(state), status, detail, wall_s, run.compile_s)
+    return PairedResult(
+        rows, run.final(state), status, detail, run.doubts(state), wall_s, run.compile_s
+    )
 
 
 def _carry_out(

@@ -20,7 +20,7 @@ import pandas as pd
 from cflows_ray.checks import integer
 from cflows_ray.paired.rows import check_one_loss, steps_frame
 from cflows_ray.paired.run import PairedRun, as_one_frame
-from cflows_ray.paired.stepping import RUNNING, PairedState
+from cflows_ray.paired.state import RUNNING, PairedState
 
 # Share of a device's memory that a pack may take, by the compiler's own estimate.
 MEMORY_SHARE = 0.8

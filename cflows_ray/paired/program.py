@@ -21,7 +21,8 @@ from cflows_ray.flows import FlowContext, grow
 from cflows_ray.paired.measure import Evaluations
 from cflows_ray.paired.options import PairedOptions
 from cflows_ray.paired.smoothness import suspects
-from cflows_ray.paired.stepping import RUNNING, PairedState, Row, begin, step_all
+from cflows_ray.paired.state import RUNNING, PairedState, Row
+from cflows_ray.paired.stepping import begin, step_all
 from cflows_ray.paired.tracing import Traced
 from cflows_ray.problem import ParamStructure
 from cflows_ray.rules import UpdateRule

@@ -15,9 +15,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from cflows_ray.curvature import Loss, float_mode
+from cflows_ray.paired.differences import ORDERS, Checked, contradictions, first_not_finite
+from cflows_ray.paired.doubts import more_than_a_trifle
 from cflows_ray.paired.program import Inputs, PairedProgram
 from cflows_ray.paired.smoothness import PIECES, has_jump
-from cflows_ray.paired.stepping import ENDINGS, RUN_DIVERGED, RUNNING, PairedState
+from cflows_ray.paired.state import ENDINGS, RUN_DIVERGED, RUNNING, PairedState
 from cflows_ray.schema import StepStatus
 
 ENDED = {int(s): s.word for s in ENDINGS}
@@ -26,6 +28,46 @@ REACH = 0.1
 RANDOM_LINES = 2
 # A remark is no reason to lose a run: third derivatives may be undefined, or exceed the memory.
 LOOK_FAILED = (TypeError, ValueError, NotImplementedError, jax.errors.JaxRuntimeError)
+
+
+def check_loss(
+    program: PairedProgram,
+    inputs: Inputs,
+    start: Float[np.ndarray, " d"],
+    initial: Float[np.ndarray, " d"],
+    epsilon: float,
+) -> Checked:
+    """Look whether the loss's derivatives are finite where a run begins, and differences agree.
+
+    Where they can't be looked at, nothing is found.
+
+    Args:
+        program: the compiled program of the run.
+        inputs: its data.
+        start: the common starting point.
+        initial: parameters before the warm-up: looked at where that has led nowhere.
+        epsilon: distance from 1 to the next number of the type that the loss computes in.
+    """
+    u = _direction(start)
+    length = np.linalg.norm(initial) / np.sqrt(initial.size)
+    u = (u * (length or 1.0)).astype(start.dtype)
+
+    def at(point: Float[np.ndarray, " d"]) -> list[np.ndarray]:
+        found = program.derivatives(inputs, jnp.asarray(point), jnp.asarray(u))
+        return [np.asarray(x) for x in jax.device_get(found)]
+
+    try:
+        here = at(start)
+        broken = first_not_finite(here if np.isfinite(here[0]) else at(initial))
+        gaps = contradictions(lambda t: at(start + np.asarray(t, start.dtype) * u), u, epsilon)
+    except LOOK_FAILED:
+        return Checked.nothing()
+    return Checked(jnp.asarray(broken, jnp.int32), jnp.asarray(gaps, jnp.float64))
+
+
+def is_undefined(state: PairedState) -> bool:
+    """Say whether a run or a flow came to nothing for a derivative that the loss has not."""
+    return int(state.checked.not_finite) > 0 and _has_diverged(state)
 
 
 def remarks_on(
@@ -52,6 +94,12 @@ def remarks_on(
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         causes = [f"the loss's derivatives could not be looked at: {line}"]
     found += causes or _doubtful(state)
+    found += [
+        f"finite differences contradict the {name} at the start, by {_percent(gap)}"
+        for name, gap in zip(ORDERS, state.checked.gaps, strict=True)
+        if gap > 0
+    ]
+    found += more_than_a_trifle(state.processes)
     if program.most_eigs <= state.num_eigs < state.start.size and _unconverged(state):
         found.append(f"the limit of {program.most_eigs} tracked directions was reached")
     return found
@@ -132,7 +180,9 @@ def _slope(function: Loss, u: Float[Array, " d"]) -> Loss:
 
 def _has_diverged(state: PairedState) -> bool:
     statuses = [int(process.status) for process in state.processes.values()]
-    return int(state.outcome) == RUN_DIVERGED or int(StepStatus.DIVERGED) in statuses
+    before = [int(p.ends[1]) for p in state.processes.values() if p.ends is not None]
+    is_now = int(state.outcome) == RUN_DIVERGED or int(StepStatus.DIVERGED) in statuses
+    return is_now or any(before)
 
 
 def _points(
@@ -168,6 +218,10 @@ def _first_not_finite(
             return f"the {name} {where}is not finite {{where}} though the {before} is"
         before = name
     return None
+
+
+def _percent(share: Any) -> str:
+    return f"{100.0 * float(share):.0f}%"
 
 
 def _direction(point: Float[np.ndarray, " d"]) -> Float[np.ndarray, " d"]:

@@ -9,8 +9,8 @@ import pandas as pd
 import pyarrow as pa
 
 from cflows_ray.flows import Listed, steps_columns
-from cflows_ray.paired.stepping import ABSENT, Row
-from cflows_ray.schema import STEP_STATUSES, Column
+from cflows_ray.paired.state import ABSENT, Row
+from cflows_ray.schema import STEP_STATUSES, Column, Doubt
 
 # Losses are kept as they are, infinite ones too; other numbers that are not finite are missing.
 LOSS_TOLERANCE = 0.01
@@ -66,6 +66,7 @@ def _process_frame(
         "num_hvps": row.counts.hvps[present].astype(np.int64),
         "num_third_derivatives": row.counts.third_derivatives[present].astype(np.int64),
         "status": pd.array([STEP_STATUSES[s] for s in row.status[present]], dtype="str"),
+        "doubt": pd.array([Doubt(int(d)).words for d in row.doubt[present]], dtype="str"),
     }
     for column in columns:
         if column.name not in named:

@@ -22,11 +22,12 @@ from jaxtyping import Array, PyTree
 from cflows_ray.checks import integer, seed_number
 from cflows_ray.curvature import float_mode, standard_settings
 from cflows_ray.flows import DTYPES, check_defined
+from cflows_ray.paired.doubts import doubts_in_words
 from cflows_ray.paired.options import PairedOptions
 from cflows_ray.paired.program import Inputs, PairedProgram
-from cflows_ray.paired.remarks import find_for_debugger, remarks_on
+from cflows_ray.paired.remarks import check_loss, find_for_debugger, is_undefined, remarks_on
 from cflows_ray.paired.rows import check_one_loss, steps_frame
-from cflows_ray.paired.stepping import FINISHED, RUN_DIVERGED, RUNNING, PairedState
+from cflows_ray.paired.state import FINISHED, RUN_DIVERGED, RUNNING, PairedState
 from cflows_ray.paired.tracing import Traced, fingerprint, trace
 from cflows_ray.problem import ParamStructure, Problem, cast_floats
 from cflows_ray.rules import UpdateRule, check_range, traced
@@ -95,7 +96,13 @@ class PairedRun:
             self._initial = structure.flatten(params)
             flat = jnp.asarray(self._initial)
             k = min(self.options.num_eigs, structure.size)
-            return program.start(self.traced_rule(), self.inputs, flat, start_numbers, k)
+            state = program.start(self.traced_rule(), self.inputs, flat, start_numbers, k)
+            if not self.options.flows:
+                return state
+            start = np.asarray(jax.device_get(state.start))
+            epsilon = float(jnp.finfo(self._computes_in or self.options.dtype).eps)
+            checked = check_loss(program, self.inputs, start, self._initial, epsilon)
+            return state._replace(checked=checked)
 
     def advance(self, state: PairedState, num_steps: int) -> tuple[PairedState, pd.DataFrame]:
         """Make up to `num_steps` more optimizer steps; return the state and their rows.
@@ -135,6 +142,9 @@ class PairedRun:
     def outcome(self, state: PairedState) -> tuple[str, str | None]:
         """Return how the run ended, as in `runs.status`, and what there is to say of it.
 
+        A run that came to nothing, or one of its flows, because at its start a derivative of the
+        loss is not finite though the loss is, is "undefined": that is the loss's failure.
+
         An ended run is looked at once more: which derivative was not finite, where it diverged, and
         whether the loss is smooth, where it is made of operations that may not be.
 
@@ -142,6 +152,8 @@ class PairedRun:
         diverged and `jax_debug_nans` or `jax_debug_infs` is set.
         """
         word = {RUNNING: "running", FINISHED: "finished", RUN_DIVERGED: "diverged"}
+        is_ended = int(state.outcome) != RUNNING
+        status = "undefined" if is_ended and is_undefined(state) else word[int(state.outcome)]
         with self.mode():
             remarks = remarks_on(self.program, self.inputs, state, self._initial)
         if self._computes_in not in (None, self.options.dtype):
@@ -155,7 +167,14 @@ class PairedRun:
             find_for_debugger(
                 lambda w: self.problem.loss(structure.unflatten(w), data), state, self._initial
             )
-        return word[int(state.outcome)], "; ".join(remarks) or None
+        return status, "; ".join(remarks) or None
+
+    def doubts(self, state: PairedState) -> str | None:
+        """Return how many rows may mean nothing, by process and reason; None for no doubt.
+
+        As in `runs.doubts`: "central: 12 off the edge, 3 stiff; stable: 4 stiff".
+        """
+        return doubts_in_words(state.processes)
 
     def final(self, state: PairedState) -> dict[str, PyTree]:
         """Return the parameters of every process, as NumPy arrays in the structure given."""

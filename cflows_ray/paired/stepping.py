@@ -6,11 +6,11 @@ stopped, divergence of the run, the comparison with the optimizer.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Float, Int
 
 from cflows_ray.curvature import linearize_gradient, value_and_grad
 from cflows_ray.flows import (
@@ -19,15 +19,28 @@ from cflows_ray.flows import (
     Ask,
     Counts,
     FlowContext,
-    Listed,
     Process,
     Reference,
     Start,
     Step,
 )
+from cflows_ray.paired.differences import Checked
+from cflows_ray.paired.doubts import Doubts, doubt_of
 from cflows_ray.paired.measure import Evaluations, distances
 from cflows_ray.paired.options import PairedOptions
 from cflows_ray.paired.restarts import is_restart, start_at, where_due
+from cflows_ray.paired.state import (
+    ABSENT,
+    ENDINGS,
+    FINISHED,
+    RUN_DIVERGED,
+    RUNNING,
+    LossLimits,
+    Optimizer,
+    PairedState,
+    ProcessState,
+    Row,
+)
 from cflows_ray.paired.targets import (
     Windows,
     add_step,
@@ -37,103 +50,6 @@ from cflows_ray.paired.targets import (
     said,
 )
 from cflows_ray.schema import StepStatus
-
-RUNNING, FINISHED, RUN_DIVERGED = range(3)
-# How a process ends, in the order in which they are counted.
-ENDINGS = (StepStatus.STOPPED, StepStatus.DIVERGED)
-# In place of a row's status: the process had ended before, and has no row.
-ABSENT = -1
-
-
-class Optimizer(NamedTuple):
-    """The optimizer between two steps.
-
-    Attributes:
-        previous, previous_state: w_{t-1}, and s_{t-1} without g_{t-1}; the latter is kept only
-            where flows begin anew.
-        has_previous: whether they exist.
-        params, rule_state: w_t, and s_t without g_t.
-    """
-
-    previous: Float[Array, " d"]
-    previous_state: PyTree
-    has_previous: Bool[Array, ""]
-    params: Float[Array, " d"]
-    rule_state: PyTree
-
-
-class LossLimits(NamedTuple):
-    """Loss at the common start, and the loss above which the run counts as diverged."""
-
-    start: Float[Array, ""]
-    diverged: Float[Array, ""]
-
-
-class ProcessState(NamedTuple):
-    """A process in a run.
-
-    Attributes:
-        own: its own state.
-        params: the point that its last row described, shape (d,).
-        status: OK, or how it ended (STOPPED, DIVERGED).
-        counts: derivatives since it started.
-        rows: rows so far, and how many of them a solver left unconverged, shape (2,).
-        ends: in how many earlier forecasts it ended in which of `ENDINGS`, shape (2,); kept only
-            where flows begin anew.
-    """
-
-    own: Any
-    params: Float[Array, " d"]
-    status: Int[Array, ""]
-    counts: Counts
-    rows: Int[Array, "2"]
-    ends: Int[Array, "2"] | None
-
-
-class PairedState(NamedTuple):
-    """Everything that the rest of a run depends on.
-
-    Attributes:
-        step: optimizer steps done since the common starting point, int32.
-        total: steps to do, int32.
-        warmup: steps done before it, int32.
-        outcome: RUNNING, FINISHED or RUN_DIVERGED.
-        seed: seed of the eigensolver's random rows.
-        limits: the loss at the common start, and above which loss the run has diverged.
-        start: where the flows started, shape (d,).
-        start_step: step at which they did, int32.
-        is_again: whether this step's rows are made, and flows have begun anew.
-        optimizer: w_t and s_t.
-        processes: the optimizer's measurements ("discrete") and the flows, by name.
-        windows: means of the present windows, where some were asked for.
-    """
-
-    step: Int[Array, ""]
-    total: Int[Array, ""]
-    warmup: Int[Array, ""]
-    outcome: Int[Array, ""]
-    seed: Int[Array, ""]
-    limits: LossLimits
-    start: Float[Array, " d"]
-    start_step: Int[Array, ""]
-    is_again: Bool[Array, ""]
-    optimizer: Optimizer
-    processes: dict[str, ProcessState]
-    windows: Windows | None
-
-    @property
-    def num_eigs(self) -> int:
-        """Tracked directions k."""
-        return self.processes["discrete"].own.basis.shape[0]
-
-
-class Row(NamedTuple):
-    """One row of the `steps` table: what the process recorded and what is measured of it."""
-
-    step: Int[Array, ""]
-    status: Int[Array, ""]
-    counts: Counts
-    values: dict[str, Array | Listed]
 
 
 def process_named(name: str) -> Process:
@@ -181,6 +97,7 @@ def begin(
         warmup=numbers["warmup"],
         outcome=jnp.full((), RUNNING, jnp.int32),
         seed=numbers["seed"],
+        checked=Checked.nothing(),
         limits=LossLimits(start_value, jnp.where(limit > 0, limit, jnp.inf).astype(params.dtype)),
         start=current,
         start_step=jnp.zeros((), jnp.int32),
@@ -197,7 +114,8 @@ def _started(
     ok = jnp.full((), StepStatus.OK, jnp.int32)
     none = jnp.zeros(2, jnp.int32)
     ends = none if options.restart_every else None
-    return ProcessState(process.init(context, start), start.params, ok, Counts.of(), none, ends)
+    own, doubts = process.init(context, start), Doubts.none(start.params)
+    return ProcessState(own, start.params, ok, Counts.of(), none, doubts, ends)
 
 
 def _ends(process: ProcessState) -> Int[Array, "2"] | None:
@@ -231,7 +149,8 @@ def step_all(
     moved, steps = {}, {}
     for name, process_state in state.processes.items():
         process = process_named(name)
-        steps[name] = _step_process(context, process, process_state, reference, ask)
+        step = _step_process(context, process, process_state, reference, ask)
+        steps[name] = step._replace(doubt=_doubt(process_state, step, state.checked))
         moved[name] = _after(process_state, steps[name], ask, ~state.is_again)
     if options.restart_every:
         # the optimizer is measured once at a step, when its row is made
@@ -278,7 +197,8 @@ def _begin_anew(context: FlowContext, options: PairedOptions, state: PairedState
     for name in options.flows:
         before = state.processes[name]
         anew = _started(context, options, process_named(name), start)
-        flows[name] = anew._replace(rows=before.rows, ends=_ends(before))
+        doubts = anew.doubts._replace(rows=before.doubts.rows)
+        flows[name] = anew._replace(rows=before.rows, doubts=doubts, ends=_ends(before))
     return state._replace(
         start=start.params,
         start_step=state.step,
@@ -326,7 +246,10 @@ def _step_process(
     @jax.jit
     def run(own: Any) -> Step:
         step = process.step(context, own, reference, ask)
-        return step._replace(needs_more_eigs=jnp.asarray(step.needs_more_eigs))
+        return step._replace(
+            needs_more_eigs=jnp.asarray(step.needs_more_eigs),
+            doubt=jnp.asarray(step.doubt, jnp.int32),
+        )
 
     if process is DISCRETE:
         return run(state.own)
@@ -337,6 +260,13 @@ def _step_process(
         return nothing._replace(state=own, status=jnp.full((), ABSENT, jnp.int32))
 
     return jax.lax.cond(state.status == StepStatus.OK, run, absent, state.own)
+
+
+def _doubt(before: ProcessState, step: Step, checked: Checked) -> Int[Array, ""]:
+    """Return the doubts of a step's row; none where the process has no row."""
+    counts = before.counts.plus(step.counts)
+    found = doubt_of(step, before.params, before.doubts, counts, checked)
+    return jnp.where(step.status == ABSENT, 0, found)
 
 
 def _undefined(shape: Any) -> Array:
@@ -356,13 +286,15 @@ def _after(before: ProcessState, step: Step, ask: Ask, is_said: Array) -> Proces
     is_doubtful = (step.status == StepStatus.EIG_UNCONVERGED) | (
         step.status == StepStatus.SDCP_UNCONVERGED
     )
-    rows = jnp.stack([~is_absent, is_doubtful]) & ask.wanted
+    is_row = ~is_absent & ask.wanted
+    rows = jnp.stack([is_row, is_doubtful & is_row])
     return ProcessState(
         own=_where(keep, before.own, step.state),
         params=jnp.where(is_absent, before.params, step.params),
         status=jnp.where(ended & is_said, step.status, before.status).astype(jnp.int32),
         counts=before.counts.plus(step.counts),
         rows=before.rows + rows.astype(jnp.int32),
+        doubts=before.doubts.after(step, jnp.asarray(step.doubt), is_row),
         ends=before.ends,
     )
 
@@ -402,5 +334,6 @@ def _rows(
             values |= mean_columns(state.windows, options.target_windows, name)
         for column in process_named(name).trivial:
             values.pop(column, None)
-        rows[name] = Row(state.step, step.status, moved[name].counts, values)
+        doubt = jnp.asarray(step.doubt)
+        rows[name] = Row(state.step, step.status, doubt, moved[name].counts, values)
     return rows

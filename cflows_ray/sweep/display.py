@@ -19,6 +19,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from cflows_ray.schema import RUN_STATUSES
 from cflows_ray.sweep.run_config import RunConfig
 
 MAX_ROWS = 12
@@ -200,9 +201,9 @@ class Display:
     def summary(self) -> str:
         """Return the state of the sweep in one line."""
         counts = self.counts()
-        done = sum(counts.get(s, 0) for s in ("finished", "diverged", "failed"))
+        done = sum(counts.get(s, 0) for s in RUN_STATUSES)
         parts = [f"{done}/{len(self._runs)} runs done"]
-        for status in ("running", "failed", "diverged", "given up"):
+        for status in ("running", "failed", "diverged", "undefined", "given up"):
             if counts.get(status):
                 parts.append(f"{counts[status]} {status}")
         rate, left = self.steps_per_second(), self.seconds_left()
@@ -226,7 +227,7 @@ class Display:
 
     def _render(self) -> Group:
         counts = self.counts()
-        done = sum(counts.get(s, 0) for s in ("finished", "diverged", "failed"))
+        done = sum(counts.get(s, 0) for s in RUN_STATUSES)
         head = Table.grid(padding=(0, 1))
         head.add_row(
             Text(self._name, style="bold"),

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from cflows_ray.rules import first_values
-from cflows_ray.schema import absent_values
+from cflows_ray.schema import RUN_STATUSES, absent_values
 from cflows_ray.store import Checkpoints, Results, Storage, begun_runs, runs_schema
 from cflows_ray.sweep.config import SweepConfig
 from cflows_ray.sweep.data import in_words, replaced
@@ -103,7 +103,7 @@ class Plan:
     def lines(self, concurrent: int | None = None) -> list[str]:
         """Return the plan in words."""
         total = len(self.ended) + len(self.todo)
-        done = [f"{n} {s}" for s in ("finished", "diverged", "failed") if (n := self.count(s))]
+        done = [f"{n} {s}" for s in RUN_STATUSES if (n := self.count(s))]
         lines = [f"{total} runs: " + (", ".join(done) + " before" if done else "none done before")]
         for runs, what in (
             (self.resumed, "to resume"),

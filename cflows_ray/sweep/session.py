@@ -66,6 +66,9 @@ class Paired(Protocol):
     def outcome(self, state: Any) -> tuple[str, str | None]:
         """Return how it ended, and why."""
 
+    def doubts(self, state: Any) -> str | None:
+        """Return how many rows may mean nothing, in words; None for none."""
+
     def to_arrays(self, state: Any) -> dict[str, np.ndarray]:
         """Return the state as named arrays."""
 
@@ -274,6 +277,7 @@ class RunSession:
         self._facts["wall_s"] += wall_s
         self._facts["compile_s"] += compile_s
         if done:
+            self._facts["doubts"] = self.paired.doubts(self._state)
             return self._end(*self.paired.outcome(self._state))
         self._chunks_since_checkpoint += 1
         if self._chunks_since_checkpoint >= self._checkpoint_every:
@@ -362,6 +366,7 @@ class RunSession:
                 "num_params": self._facts["num_params"],
                 "status": status,
                 "status_detail": detail,
+                "doubts": self._facts.get("doubts"),
                 "wall_s": self._facts["wall_s"],
                 "compile_s": self._facts["compile_s"],
                 "device": self._facts["device"],

@@ -22,6 +22,8 @@ from cflows_ray.store import Results, Storage, begun_runs, is_alive, read_lock
 from cflows_ray.sweep.display import duration, print_whole, say
 from cflows_ray.sweep.run_config import RunConfig
 
+# Failures first.
+UNFINISHED = ("failed", "undefined", "diverged")
 OPEN_STATUSES = ("running", "interrupted", "waiting")
 MAX_REASONS = 10
 MAX_OPEN = 10
@@ -168,7 +170,7 @@ def print_status(status: SweepStatus, console: Console, verbose: bool = False) -
         at_work += f" (seen {seen} ago)"
     done = sum(status.statuses[run_id] in RUN_STATUSES for run_id in status.runs)
     say(console, f"{status.name}: {done} of {len(status.runs)} runs done, {at_work}")
-    for line in [] if verbose else [*_reasons(status, "failed"), *_reasons(status, "diverged")]:
+    for line in [] if verbose else [r for s in UNFINISHED for r in _reasons(status, s)]:
         say(console, line)
     print_whole(console, _table(status))
     for line in _every_run(status) if verbose else _open_runs(status):
@@ -180,7 +182,7 @@ def print_status(status: SweepStatus, console: Console, verbose: bool = False) -
 
 
 def _reasons(status: SweepStatus, word: str) -> Iterator[str]:
-    """Say why runs failed or diverged: each reason once, with one run, the frequent ones first.
+    """Say why runs ended otherwise: each reason once, with one run, the frequent ones first.
 
     Reasons that differ in numbers only, such as the step, are one.
     """
@@ -195,7 +197,7 @@ def _reasons(status: SweepStatus, word: str) -> Iterator[str]:
         more = f" (and {len(run_ids) - 1} more like it)" if len(run_ids) > 1 else ""
         yield f"{run_ids[0]}  {status.runs[run_ids[0]]}: {word}: {reason}{more}"
     if rest := sum(map(len, shares[MAX_REASONS:])):
-        yield f"... and {rest} more that {word}, for other reasons; --verbose lists them"
+        yield f"... and {rest} more {word} for other reasons; --verbose lists them"
 
 
 def _open_runs(status: SweepStatus) -> Iterator[str]:
@@ -210,7 +212,7 @@ def _open_runs(status: SweepStatus) -> Iterator[str]:
 
 def _every_run(status: SweepStatus) -> Iterator[str]:
     """Say how every run stands, failures first."""
-    order = ("failed", "diverged", *OPEN_STATUSES, "finished")
+    order = (*UNFINISHED, *OPEN_STATUSES, "finished")
     ids: dict[str, list[str]] = {word: [] for word in order}
     for run_id in status.runs:
         ids.setdefault(status.statuses[run_id], []).append(run_id)

@@ -60,7 +60,7 @@ class Watching:
             self._display.progressed(run.run_id, member)
             for note in member["notes"]:
                 self._display.note(f"{run}: {note}")
-            if status in ("failed", "diverged"):
+            if status in ("failed", "diverged", "undefined"):
                 self._display.note(f"{run}: {status}: {member['detail'] or 'no reason given'}")
 
     def on_trial_complete(self, *, trial: Any, **info: Any) -> None:  # noqa: ARG002

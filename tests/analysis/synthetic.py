@@ -48,7 +48,7 @@ class FlowTruth:
     `sharpness`: absolute error; `nu`: relative error, on average: it rises; `variance`: predicted
     over measured, None if the flow predicts none; `stop`: the step of its last row, and `ending`
     the status of that row, whose loss is infinite if it is "diverged"; `trouble`: statuses of its
-    first rows.
+    first rows, and `doubts` those of its column `doubt`.
     """
 
     distance: float = 0.02
@@ -63,6 +63,7 @@ class FlowTruth:
     ending: str = "stopped"
     midpoint: float = 0.5
     trouble: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
 
 CENTRAL = FlowTruth(variance=1.25)
@@ -230,7 +231,8 @@ def _flow(run: RunTruth, name: str, truth: FlowTruth) -> pa.Table:
         columns["sigma_eigs"] = truth.variance * measured
         columns["num_critical"] = 2 + np.sign(t - run.steps / 2)  # 1, then 3
         columns["sigma_trace"] = truth.variance * measured.sum(axis=1)
-    return _table(run, name, t, status, **columns)
+    doubt = [*truth.doubts, *[None] * len(t)][: len(t)]
+    return _table(run, name, t, status, doubt=np.array(doubt, dtype=object), **columns)
 
 
 def _sharpness(run: RunTruth, t: np.ndarray) -> np.ndarray:

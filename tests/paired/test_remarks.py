@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from cflows_ray import GradientDescent, PairedOptions, PairedRun, Problem
-from cflows_ray.paired.stepping import FINISHED, RUN_DIVERGED
+from cflows_ray.paired.state import FINISHED, RUN_DIVERGED
 from cflows_ray.schema import StepStatus
 
 

@@ -100,6 +100,9 @@ class FakePaired:
             return "diverged", f"loss not finite at step {int(state.step)}"
         return "finished", None
 
+    def doubts(self, state: FakeState) -> str | None:
+        return f"central: {int(state.step)} stiff"
+
     def step(self, state: FakeState) -> int:
         return int(state.step)
 

@@ -46,6 +46,7 @@ METRICS: Registry[Metric] = Registry(
         "near_edge_steps_optimizer": f"{_HERE}.edge:near_edge_steps_optimizer",
         "delay": f"{_HERE}.delay:delay",
         "unconverged_fraction": f"{_HERE}.solvers:unconverged_fraction",
+        "doubtful_fraction": f"{_HERE}.solvers:doubtful_fraction",
     },
 )
 

@@ -1,4 +1,4 @@
-"""Whether the numbers can be trusted: steps at which a solver of the flow did not converge."""
+"""Whether the numbers can be trusted: steps with a doubt, and those of an unconverged solver."""
 
 from __future__ import annotations
 
@@ -15,3 +15,14 @@ def unconverged_fraction(run: SideBySide) -> float:
     """Fraction of steps at which the flow's eigensolver or complementarity solver failed."""
     status = run.flow("status")
     return float(np.isin(status, _UNCONVERGED).mean()) if len(status) else np.nan
+
+
+@metric(label="doubtful", reads=("doubt", "status"), is_error=False, shown_in=())
+def doubtful_fraction(run: SideBySide) -> float:
+    """Fraction of steps at which the flow's own row says that it may mean nothing."""
+    status, doubt = run.flow("status"), run.flow("doubt")
+    if not len(status):
+        return np.nan
+    # in files from before, no row has a doubt of its own
+    is_said = doubt != "" if doubt.dtype.kind == "U" else np.zeros(len(status), dtype=bool)
+    return float((is_said | np.isin(status, _UNCONVERGED)).mean())

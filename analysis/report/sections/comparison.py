@@ -61,7 +61,8 @@ def _win(row: Any) -> str:
 
 def _left_out(row: Any) -> str:
     counts = (
-        (row.n_diverged, "diverged"), (row.n_failed, "failed"), (row.n_undefined, "undefined"),
+        (row.n_diverged, "diverged"), (row.n_failed, "failed"),
+        (row.n_loss_undefined, "without derivatives"), (row.n_undefined, "undefined"),
     )  # fmt: skip
     words = [f"{n} {word}" for n, word in counts if n]
     ended = ((row.n_stopped, "flow stopped"), (row.n_flow_diverged, "flow diverged"))

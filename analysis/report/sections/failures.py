@@ -66,7 +66,8 @@ def failures(found: Study, shown: Sequence[str] = ()) -> str:
             text=["run", "rule", "status"], wrap=["why"],
         )  # fmt: skip
     body += _remarks(runs[status == "finished"])
-    odd = found.accuracy[found.accuracy["flow_status"].astype("str") != "ok"]
+    scored = found.accuracy[found.accuracy["run_status"].astype("str") != "undefined"]
+    odd = scored[scored["flow_status"].astype("str") != "ok"]
     if not odd.empty:
         rows = [
             {
@@ -97,9 +98,16 @@ def _remarks(finished: pd.DataFrame) -> str:
     details = details[~details.str.fullmatch(r"\w+ flow (?:stopped|diverged)")]
     if details.empty:
         return ""
-    counts = details.value_counts()
+    counts = _alike(details).value_counts().head(_MOST_ROWS)
     rows = pd.DataFrame({"runs": counts.astype("str").to_numpy(), "what": counts.index})
     return page.table(rows, caption="What finished runs say of themselves", wrap=["what"])
+
+
+def _alike(details: pd.Series) -> pd.Series:
+    """Put # for numbers in remarks that differ in them alone."""
+    shape = details.str.replace(r"\d[\d.,]*", "#", regex=True)
+    differs = details.groupby(shape.to_numpy()).transform("nunique") > 1
+    return details.where(~differs, shape)
 
 
 def _more(rows: pd.DataFrame) -> str:

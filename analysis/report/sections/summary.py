@@ -14,7 +14,7 @@ from analysis.report import page
 from analysis.report.cells import cell_table
 from analysis.report.fitting import PAGE_ROWS, fitted, worst_cells
 from analysis.report.numbers import DASH, percent, significant, step_limits, with_limits
-from analysis.report.overview import run_counts, shown_metrics
+from analysis.report.overview import doubt_legend, doubt_mark, run_counts, shown_metrics
 
 
 def summary(found: Study) -> str:
@@ -30,7 +30,8 @@ def summary(found: Study) -> str:
         row: dict[str, str] = {key: key_text(cell[key]) for key in keys}
         row |= {"runs": _runs(values)} | {m.short: _of_run(m, values) for m in of_run}
         row["flow"] = str(cell["flow"])
-        rows.append(row | {m.short: _of_flow(m, values, longest) for m in of_flow})
+        mark = doubt_mark(values)
+        rows.append(row | {m.short: _marked(_of_flow(m, values, longest), mark) for m in of_flow})
     caption = (
         "Mean over the finished runs, and the mean's 95% interval below it; of horizons, the "
         "Kaplan-Meier median. ≥: in some run the flow ended first, and its last error counts"
@@ -38,6 +39,7 @@ def summary(found: Study) -> str:
     shown = [k for k in keys if k != "lr"]
     table = cell_table(rows, [*shown, "lr"], caption, ["flow", *shown])
     said = [*words, *worst_cells(accuracy)] if words else []
+    said += doubt_legend(frame)
     body = "".join(page.paragraph(line) for line in said)
     return body + table + _legend(metrics, accuracy, keys)
 
@@ -58,6 +60,11 @@ def _of_flow(metric: Metric, values: pd.DataFrame, longest: float) -> str:
     if metric.is_error and values["n_censored"][metric.name] > 0:
         return page.Html(f"≥{text}")
     return text
+
+
+def _marked(text: str, mark: str) -> str:
+    """Put the sign of doubt before what is set below a number."""
+    return page.Html(f"{mark} {text}") if mark and text != DASH else text
 
 
 def _runs(values: pd.DataFrame) -> str:

@@ -38,7 +38,7 @@ def test_every_metric_is_the_error_put_in(tmp_path: Path, rule: str) -> None:
         "output_error": 0.1,
         "train_accuracy_error": 0.02, "test_accuracy_error": 0.03, "test_loss_error": 0.0,
         "edge_fraction": 1.0, "mean_num_critical": 2.0, "near_edge_steps": 441.0,
-        "near_edge_steps_optimizer": 441.0, "unconverged_fraction": 0.0,
+        "near_edge_steps_optimizer": 441.0, "unconverged_fraction": 0.0, "doubtful_fraction": 0.0,
     }  # fmt: skip
     row = frame.loc[("a", "central")]
     got = {name: float(row[name]) for name in expected}
@@ -128,6 +128,47 @@ def test_steps_that_did_not_converge_are_counted(tmp_path: Path) -> None:
     flows = {"central": FlowTruth(trouble=trouble)}
     row = accuracy_of(tmp_path, RunTruth(run_id="a", steps=99, flows=flows)).iloc[0]
     assert row["unconverged_fraction"] == pytest.approx(0.03)
+
+
+def test_doubtful_steps_are_counted_and_left_out(tmp_path: Path) -> None:
+    doubts = ("off_the_edge", "stiff,contradicted", "stiff")
+    trouble = ("ok", "ok", "ok", "eig_unconverged")  # as of before there were doubts
+    flows = {"central": FlowTruth(doubts=doubts, trouble=trouble), "stable": FlowTruth()}
+    folder = write_sweep(tmp_path, [RunTruth(run_id="a", steps=49, flows=flows)])
+    frame = analysis.accuracy(analysis.load(folder))
+    share = frame.set_index("flow")["doubtful_fraction"]
+    assert share.to_dict() == {"central": pytest.approx(0.08), "stable": 0.0}
+    assert list(analysis.without_doubtful(frame)["flow"]) == ["stable"]
+    assert len(analysis.without_doubtful(frame, above=0.08)) == 2
+    assert len(analysis.without_doubtful(frame.drop(columns="doubtful_fraction"))) == 2
+    counts = analysis.summarize(frame, metrics="final_distance").set_index("flow")["n_doubtful"]
+    assert counts.to_dict() == {"central": 1, "stable": 0}
+    rows = analysis.load(folder, where=[("doubt", "==", None)]).steps
+    assert rows["process"].value_counts()["central"] == 47
+
+
+def test_a_folder_from_before_there_were_doubts(tmp_path: Path) -> None:
+    run = RunTruth(
+        run_id="a", steps=49, flows={"central": FlowTruth(trouble=("sdcp_unconverged",))}
+    )
+    folder = write_sweep(tmp_path, [run], parts=1)
+    for file in folder.rglob("*.parquet"):
+        table = pq.read_table(file)
+        pq.write_table(table.drop_columns([n for n in table.column_names if "doubt" in n]), file)
+    (share,) = analysis.accuracy(analysis.load(folder))["doubtful_fraction"]
+    assert share == pytest.approx(0.02)
+
+
+def test_a_loss_without_derivatives_is_no_failure_of_a_flow(tmp_path: Path) -> None:
+    lost = {"central": FlowTruth(stop=5, ending="diverged")}
+    runs = [
+        RunTruth(run_id="a", seed=0, steps=49, flows=lost),
+        RunTruth(run_id="b", seed=1, steps=49, flows=lost, status="undefined"),
+    ]
+    frame = analysis.accuracy(analysis.load(write_sweep(tmp_path, runs)))
+    row = analysis.summarize(frame, metrics="final_distance").iloc[0]
+    counts = row[["n_runs", "n", "n_loss_undefined", "n_flow_diverged", "n_diverged"]]
+    assert counts.tolist() == [2, 1, 1, 1, 0]
 
 
 def test_rows_need_not_be_in_order(tmp_path: Path) -> None:
