@@ -35,7 +35,7 @@ _ALLOWED = (
     "script-src 'unsafe-inline'"
 )
 _TAG = re.compile(r"<[^>]*>")
-_NUMBER = re.compile(r"[≥>≤<]?\s*([-+]?(?:\d+\.?\d*(?:e[-+]?\d+)?|inf\b))", re.IGNORECASE)
+_NUMBER = re.compile(r"!?\s*[≥>≤<]?\s*([-+]?(?:\d+\.?\d*(?:e[-+]?\d+)?|inf\b))", re.IGNORECASE)
 
 
 class Html(str):
