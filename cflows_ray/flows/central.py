@@ -6,7 +6,8 @@
 0 ⪯ X ⟂ Uᵀ(2Q̂ - H)U ⪰ 0 along the flow (Cohen et al. 2025; docs/theory.md, "Central flow"). A
 substep freezes the critical directions U and takes the X that keeps the effective Hessian at or
 below 2 at its end (`central_covariance.py`). With no critical direction it is the stable flow. How
-a step is made of substeps is the integrator's (`integrators.py`).
+a step is made of substeps is the integrator's (`integrators.py`), or the adaptive scheme's
+(`central_adaptive.py`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from cflows_ray.curvature import linearize_gradient
+from cflows_ray.flows.adaptive import PARTS, Past
+from cflows_ray.flows.central_adaptive import advance, explores, turned
 from cflows_ray.flows.central_covariance import (
     Covariance,
     Point,
@@ -64,7 +67,7 @@ class CentralState(NamedTuple):
     rule_state: PyTree
     tracked: Tracked
     covariance: SquareInBasis
-    passed: Passed
+    passed: Passed | Past
 
 
 class _Progress(NamedTuple):
@@ -89,14 +92,16 @@ class _Said(NamedTuple):
 
 def init(context: FlowContext, start: Start) -> CentralState:
     """Start at (w_0, U(s_0, g_0)) with Σ = 0."""
-    del context
     k = start.basis.shape[0]
+    is_adaptive = context.options.scheme == "adaptive"
     return CentralState(
         params=start.params,
         rule_state=start.absorbed,
         tracked=Tracked.begin(start.basis),
         covariance=SquareInBasis(jnp.zeros((k, k), jnp.float64)),
-        passed=Passed.begin(start.params, start.absorbed),
+        passed=Past.begin(start.params, start.absorbed, k)
+        if is_adaptive
+        else Passed.begin(start.params, start.absorbed),
     )
 
 
@@ -111,21 +116,9 @@ def step(
 
     Without `has_force` Σ acts on the rule's second moment alone (`unforced.py`).
     """
-    integrator = INTEGRATORS[context.options.scheme]()
-    substeps = jnp.where(ask.is_last, 1, context.options.substeps)
-
-    def substep(j: Array, progress: _Progress) -> _Progress:
-        return _substep(context, integrator, reference, j, progress, has_force)
-
-    begin = _Progress(
-        state=state,
-        t=reference.t,
-        said=_nothing_said(state),
-        counts=Counts.of(),
-        needs_more_eigs=jnp.zeros((), bool),
-        kept=integrator.begin(Place(state.params, state.rule_state, reference.t)),
-    )
-    moved = jax.lax.fori_loop(0, substeps, substep, begin)
+    is_adaptive = context.options.scheme == "adaptive"
+    make = _adaptive_step if is_adaptive else _fixed_step
+    moved = make(context, state, reference, ask, has_force)
     return Step(
         state=moved.state,
         params=state.params,
@@ -139,6 +132,71 @@ def step(
     )
 
 
+def _begin(state: CentralState, reference: Reference, kept: Any) -> _Progress:
+    return _Progress(
+        state=state,
+        t=reference.t,
+        said=_nothing_said(state),
+        counts=Counts.of(),
+        needs_more_eigs=jnp.zeros((), bool),
+        kept=kept,
+    )
+
+
+def _fixed_step(
+    context: FlowContext, state: CentralState, reference: Reference, ask: Ask, has_force: bool
+) -> _Progress:
+    """Advance by one optimizer step in `substeps` equal ones."""
+    integrator = INTEGRATORS[context.options.scheme]()
+    substeps = jnp.where(ask.is_last, 1, context.options.substeps)
+
+    def substep(j: Array, progress: _Progress) -> _Progress:
+        return _substep(context, integrator, reference, j, progress, has_force)
+
+    kept = integrator.begin(Place(state.params, state.rule_state, reference.t))
+    return jax.lax.fori_loop(0, substeps, substep, _begin(state, reference, kept))
+
+
+def _adaptive_step(
+    context: FlowContext, state: CentralState, reference: Reference, ask: Ask, has_force: bool
+) -> _Progress:
+    """Advance by one optimizer step in as many substeps as it takes; `kept` is the position."""
+
+    def goes_on(progress: _Progress) -> Array:
+        return progress.kept < jnp.where(ask.is_last, 1, PARTS)
+
+    def substep(progress: _Progress) -> _Progress:
+        state, position = progress.state, progress.kept
+        past, tracked, is_first = state.passed, state.tracked, position == 0
+        assert isinstance(past, Past)
+        expected = state._replace(tracked=turned(tracked, past))
+        point = _look(
+            context, expected, progress.t, is_first, explores(context, tracked, reference.t)
+        )
+        guess = _guess(state, point)
+        moved = advance(context, point, past, tracked, guess, position, has_force)
+        position = position + moved.size
+        return _Progress(
+            state=CentralState(
+                params=moved.place.params,
+                rule_state=moved.place.state,
+                tracked=Tracked(point.eig.eigvecs, point.eig.eigvals, jnp.zeros((), bool)),
+                covariance=SquareInBasis(moved.X),
+                passed=moved.past,
+            ),
+            # not a sum of lengths, which might be rounded
+            t=reference.t + position.astype(reference.t.dtype) / PARTS,
+            said=_say(
+                context, reference, point, moved.here, moved.past.error, is_first, progress.said
+            ),
+            counts=progress.counts.plus(Counts.of(1, point.eig.num_products, moved.num_third)),
+            needs_more_eigs=progress.needs_more_eigs | too_few_tracked(point.eig, context.options),
+            kept=position,
+        )
+
+    return jax.lax.while_loop(goes_on, substep, _begin(state, reference, jnp.zeros((), jnp.int32)))
+
+
 def _substep(
     context: FlowContext,
     integrator: Integrator,
@@ -149,6 +207,7 @@ def _substep(
 ) -> _Progress:
     """Advance by one substep, the j-th of its step."""
     options, state, is_first = context.options, progress.state, j == 0
+    assert isinstance(state.passed, Passed)
     lengths = tuple(length / options.substeps for length in integrator.lengths)
     point = _look(context, state, progress.t, is_first)
     acts = has_force or context.rule.responds
@@ -188,12 +247,17 @@ def _substep(
 
 
 def _look(
-    context: FlowContext, state: CentralState, t: Float[Array, ""], is_first: Bool[Array, ""]
+    context: FlowContext,
+    state: CentralState,
+    t: Float[Array, ""],
+    is_first: Bool[Array, ""],
+    explores: Bool[Array, ""] | bool = True,
 ) -> Point:
     """Linearize the loss and refresh the eigenpairs.
 
     All tracked pairs at the first substep of a step; afterwards those that might become critical
-    before the step ends, which are the ones above the tracking threshold.
+    before the step ends, which are the ones above the tracking threshold. A step that `explores`
+    looks for eigenvectors that are missing, at its first substep.
     """
     options, k = context.options, context.num_eigs
     linear = linearize_gradient(context.loss, state.params)
@@ -206,7 +270,7 @@ def _look(
         state.tracked,
         options,
         tolerance=options.required_residual,
-        explore=is_first,
+        explore=is_first & explores,
         num_active=num_active,
     )
     refreshed = jnp.arange(k) < num_active

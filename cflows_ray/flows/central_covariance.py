@@ -34,7 +34,7 @@ from cflows_ray.linalg import (
     solve_sdcp,
     svec,
 )
-from cflows_ray.rules import Moments
+from cflows_ray.rules import Moments, Motion
 
 
 class Point(NamedTuple):
@@ -75,6 +75,48 @@ class Covariance(NamedTuple):
     def moments(self, grad: Float[Array, " d"]) -> Moments:
         """Return the gradient's moments under Σ, for one length."""
         return Moments(grad, self.grad_excess, self.grad_variance)
+
+
+class DriftingBasis(NamedTuple):
+    """Directions and their third derivatives: all by which Σ acts.
+
+    Attributes:
+        U: effective eigenvectors, as rows; UᵀQ̂U = I.
+        HU: products with them.
+        drifts: rows √(2 - δ_ab) ∇_w (u_aᵀ H u_b), in svec order; 0 but for critical pairs.
+    """
+
+    U: Float[Array, "k d"]
+    HU: Float[Array, "k d"]
+    drifts: Float[Array, "m d"]
+
+    def excess(self, X: Float[Array, "k k"]) -> Float[Array, " d"]:
+        """Return ½ ∇<H, Σ>."""
+        return 0.5 * svec(X) @ self.drifts
+
+    def variance(self, X: Float[Array, "k k"]) -> Float[Array, " d"]:
+        """Return diag(HΣH)."""
+        return jnp.sum((X @ self.HU) * self.HU, axis=0)
+
+    def moments(self, grad: Float[Array, " d"], X: Array, has_force: bool) -> Moments:
+        """Return the gradient's moments under Σ = U X Uᵀ."""
+        X = X.astype(grad.dtype)
+        excess = self.excess(X) if has_force else jnp.zeros_like(grad)
+        return Moments(grad, excess, self.variance(X))
+
+
+class Ahead(NamedTuple):
+    """A substep whose end is not Euler's; see `adaptive.py`.
+
+    Attributes:
+        length: h, in optimizer steps.
+        bend: maps rows of velocities v to those w' for which h w' is how far v leads.
+        later: what is added, of w and of ds/dt, whatever the velocity.
+    """
+
+    length: Float[Array, ""]
+    bend: Callable[[Float[Array, "*n d"]], Float[Array, "*n d"]]
+    later: Motion
 
 
 class _Rates(NamedTuple):
@@ -121,9 +163,9 @@ def solve_covariances(
         count: only for so many leading lengths the problem is solved; X = 0 for the others.
         has_force: whether Σ acts on w, by ½∇<H, Σ>; on the rule's second moment it acts always.
     """
-    U, HU = effective_eigenvectors(point)
-    drifts, num_third = _hessian_drifts(context, point.params, U, point.num_critical)
-    rates = _rates(context, point, U, HU, drifts, has_force)
+    basis, num_third = drifting_basis(context, point, point.num_critical)
+    U = basis.U
+    rates = _rates(context, point, basis, has_force, lambda velocities: velocities)
 
     def solve(length: Array | float) -> Covariance:
         sdcp = solve_sdcp(
@@ -138,8 +180,8 @@ def solve_covariances(
             X=sdcp.X,
             residual=jnp.max(jnp.stack(residuals)).astype(U.dtype),
             failed=sdcp.status != SDCP_CONVERGED,
-            grad_excess=0.5 * svec(X) @ drifts if has_force else jnp.zeros_like(point.params),
-            grad_variance=jnp.sum((X @ HU) * HU, axis=0),
+            grad_excess=basis.excess(X) if has_force else jnp.zeros_like(point.params),
+            grad_variance=basis.variance(X),
             stable_rate=smat(rates.stable(0.0), context.num_eigs),
         )
 
@@ -157,6 +199,60 @@ def solve_covariances(
     return solved, num_third
 
 
+def solve_ahead(
+    context: FlowContext,
+    point: Point,
+    basis: DriftingBasis,
+    guess: Float[Array, "k k"],
+    ahead: Ahead,
+    has_force: bool = True,
+) -> Covariance:
+    """Return the covariance for one substep that is not Euler's, as if of one length.
+
+    Args:
+        context: loss and rule.
+        point: where the substep starts; must have a critical direction.
+        basis: the directions there.
+        guess: a covariance near by, in the basis of the point's eigenvectors.
+        ahead: the substep.
+        has_force: as for `solve_covariances`.
+    """
+    rates, U = _rates(context, point, basis, has_force, ahead.bend), basis.U
+    here = point.t, point.rule_state
+    moving = jnp.zeros_like(point.t), ahead.later.state
+    rising = jax.jvp(context.rule.edge_preconditioner, here, moving)[1]
+    rising = jnp.broadcast_to(rising, point.params.shape)
+    shift = basis.drifts @ -ahead.later.params + svec((U * (2.0 * rising)) @ U.T)
+    change = ahead.length * rates.stable(0.0) + shift.astype(jnp.float64)
+    sdcp = solve_sdcp(
+        rates.gap + smat(change, context.num_eigs),
+        ahead.length * rates.response,
+        point.num_critical,
+        guess,
+    )
+    seen = basis.moments(point.linear.grad, sdcp.X, has_force)
+    plain = _rates(context, point, basis, has_force, lambda velocities: velocities)
+    residuals = sdcp.primal_residual, sdcp.dual_residual, sdcp.complementarity
+    solved = Covariance(
+        X=sdcp.X,
+        residual=jnp.max(jnp.stack(residuals)).astype(U.dtype),
+        failed=sdcp.status != SDCP_CONVERGED,
+        grad_excess=seen.excess,
+        grad_variance=seen.variance,
+        stable_rate=smat(plain.stable(0.0), context.num_eigs),
+    )
+    return jax.tree.map(lambda x: x[None], solved)
+
+
+def drifting_basis(
+    context: FlowContext, point: Point, num_critical: Int[Array, ""]
+) -> tuple[DriftingBasis, Int[Array, ""]]:
+    """Return the directions at a point, so many of them critical; third derivatives it took."""
+    U, HU = effective_eigenvectors(point)
+    drifts, num_third = _hessian_drifts(context, point.params, U, num_critical)
+    return DriftingBasis(U, HU, drifts), num_third
+
+
 def effective_eigenvectors(point: Point) -> tuple[Float[Array, "k d"], Float[Array, "k d"]]:
     """Return U = Q̂^{-1/2} V and HU = Q̂UΛ, as rows; zero where the eigenvalue is not known."""
     root, eigvals = jnp.sqrt(point.preconditioner), point.eig.eigvals[:, None]
@@ -167,17 +263,16 @@ def effective_eigenvectors(point: Point) -> tuple[Float[Array, "k d"], Float[Arr
 def _rates(
     context: FlowContext,
     point: Point,
-    U: Array,
-    HU: Array,
-    drifts: Float[Array, "m d"],
+    basis: DriftingBasis,
     has_force: bool,
+    bend: Callable[[Array], Array],
 ) -> _Rates:
     """Return how fast A = Uᵀ(2Q̂ - H)U changes: its stable part, and the part linear in X.
 
     Whatever the rule, its motion is affine in the gradient's moments, and these are linear in X: a
     column for each pair of directions, ½∇<H, Σ> in the mean and diag(HΣH) in the variance.
     """
-    rule, grad = context.rule, point.linear.grad
+    rule, grad, (U, HU, drifts) = context.rule, point.linear.grad, basis
     rows, cols, scale = _pair_table(U.shape[0])
     scale = scale.astype(U.dtype)[:, None]
 
@@ -195,7 +290,7 @@ def _rates(
 
     def stable(length: Array | float) -> Float[Array, " m"]:
         velocity, rate = motion(none, none, length)
-        rates = drifts @ -velocity + svec((U * (2.0 * rate)) @ U.T)
+        rates = drifts @ -bend(velocity) + svec((U * (2.0 * rate)) @ U.T)
         return rates.astype(jnp.float64)
 
     # how the velocity responds does not depend on the length
@@ -203,7 +298,7 @@ def _rates(
     response = jnp.zeros((len(rows), len(rows)), U.dtype)
     if has_force:
         velocities = jax.vmap(lambda e: response_to(e, none)[0])(0.5 * drifts)
-        response = -velocities @ drifts.T
+        response = -bend(velocities) @ drifts.T
     if rule.responds:
         changes = jax.vmap(lambda v: response_to(none, v)[1])(scale * HU[rows] * HU[cols])
         response += 2.0 * (scale * U[rows] * U[cols]) @ changes.T

@@ -14,7 +14,7 @@ from cflows_ray.declare import at_least, check_declared, declare
 from cflows_ray.flows.registry import FLOWS
 from cflows_ray.schema import TARGET_WINDOWS
 
-SCHEMES: tuple[str, ...] = ("euler", "extrapolated")
+SCHEMES: tuple[str, ...] = ("euler", "extrapolated", "adaptive")
 STABLE_SCHEMES: tuple[str, ...] = ("euler", "chebyshev")
 DTYPES: tuple[str, ...] = ("float32", "float64")
 SEED_FLOORS: tuple[str, ...] = ("rounding", "fraction", "none")
@@ -88,8 +88,13 @@ class Settings:
         num_eigs: tracked directions at the start; their number doubles where one is too few.
         substeps: substeps of the central flow per optimizer step, and the least number of the
             stable flow's.
-        scheme: "euler", of first order, or "extrapolated", of second order with as many
-            derivatives; the latter needs an even number of substeps (docs/theory.md).
+        scheme: "euler", of first order; "extrapolated", of second order with as many derivatives,
+            which needs an even number of substeps; or "adaptive", of second order, which chooses
+            its substeps itself, from 1 to 64 a step, and does not look at `substeps`
+            (docs/theory.md).
+        tolerance: of the adaptive scheme: the estimated error that a substep adds is to be at most
+            this part of the way that it makes, both L2, and so is what the effective sharpness has
+            above 2.
         stable_scheme: of the stable flow, "euler" or "chebyshev", of second order and with far
             fewer gradients where it is stiff; rules with momentum keep Euler (docs/theory.md).
         record_every: optimizer steps between rows; the first and the last step always have one.
@@ -130,7 +135,7 @@ class Settings:
         "euler",
         check=_word_of(SCHEMES),
         kind="text",
-        meaning="how the central flow makes its substeps: euler or extrapolated",
+        meaning="how the central flow makes its substeps: euler, extrapolated or adaptive",
         absent="euler",
     )
     stable_scheme: str = declare(
@@ -139,6 +144,9 @@ class Settings:
         kind="text",
         meaning="how the stable flow is integrated: euler or chebyshev (euler with momentum)",
         absent="euler",
+    )
+    tolerance: float = _real(
+        1e-2, "local error of the adaptive scheme, over the way of each substep"
     )
     record_every: int = declare(
         1,
@@ -200,4 +208,6 @@ class Settings:
     @property
     def longest_substep(self) -> float:
         """Length, in optimizer steps, of the longest explicit substep of the central flow."""
+        if self.scheme == "adaptive":
+            return 1.0
         return (2.0 if self.scheme == "extrapolated" else 1.0) / self.substeps

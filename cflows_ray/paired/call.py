@@ -58,6 +58,7 @@ def run_paired(
     num_eigs: int = 4,
     substeps: int = 4,
     scheme: str = "euler",
+    tolerance: float = 1e-2,
     seed: int = 0,
     dtype: str = "float32",
     record_every: int = 1,
@@ -86,7 +87,9 @@ def run_paired(
             effective eigenvalue of the central flow above 1.5 is tracked, and of the optimizer
             while its loss is not above the starting one.
         substeps: substeps of the central flow per optimizer step.
-        scheme: "euler", of first order, or "extrapolated", of second order (even `substeps`).
+        scheme: "euler", of first order, "extrapolated", of second order (even `substeps`), or
+            "adaptive", of second order with as many substeps as it takes.
+        tolerance: of "adaptive": error that a substep may add, over the way that it makes.
         seed: of the eigensolver's random starting block.
         dtype: "float32" or "float64".
         record_every: optimizer steps between rows.
@@ -122,6 +125,7 @@ def run_paired(
         num_eigs=num_eigs,
         substeps=substeps,
         scheme=scheme,
+        tolerance=tolerance,
         dtype=dtype,
         record_every=record_every,
         target_windows=cast("tuple[str, ...]", target_windows),

@@ -1,7 +1,8 @@
 """Table `precision`: error of the central flow's schemes against what they cost.
 
 Error is against 64 substeps of the second-order scheme in float64. As many substeps take the same
-derivatives in both schemes; the second-order one solves more complementarity problems.
+derivatives in both fixed schemes; the second-order one solves more complementarity problems. The
+adaptive scheme stands with its tolerance in place of the substeps.
 """
 
 from __future__ import annotations
@@ -25,16 +26,18 @@ class Scheme(NamedTuple):
     """How the central flow is integrated."""
 
     name: str
-    substeps: int
+    substeps: int = 4
+    tolerance: float = 1e-2
 
     def __str__(self) -> str:
-        return f"{self.name} {self.substeps}"
+        return f"{self.name} {self.tolerance if self.name == 'adaptive' else self.substeps:g}"
 
 
 REFERENCE = Scheme("extrapolated", 64)
 SCHEMES = (
     *(Scheme("euler", n) for n in (1, 2, 4, 8, 16)),
     *(Scheme("extrapolated", n) for n in (2, 4, 8)),
+    *(Scheme("adaptive", tolerance=x) for x in (3e-2, 1e-2, 3e-3, 1e-3)),
 )
 
 
@@ -94,6 +97,7 @@ def integrate(case: Case, scheme: Scheme, dtype: str) -> tuple[CentralPath, Call
             warmup=WARMUP,
             substeps=scheme.substeps,
             scheme=scheme.name,
+            tolerance=scheme.tolerance,
             dtype=dtype,
         )
 
@@ -164,7 +168,7 @@ def _table(
         f"{100 * truth.distance:.3g}%; {costs}."
     )
     header = (
-        "scheme and substeps | error at the end | error of the path | off the edge | "
+        "scheme and substeps, or tolerance | error at the end | error of the path | off the edge | "
         "from the optimizer | cost in gradients | s | gradients | products | third derivatives | "
         "status"
     )

@@ -23,6 +23,7 @@ RULE = GradientDescent(0.3)
 @pytest.mark.parametrize(
     ("setting", "value", "message"),
     [
+        ("tolerance", 0.0, "tolerance must be > 0, got 0.0"),
         ("seed_floor", "some", "seed_floor must be one of .*, got 'some'"),
         ("seed_roundings", 0.0, "seed_roundings must be > 0, got 0.0"),
         ("seed_fraction", -1e-3, "seed_fraction must be > 0, got -0.001"),

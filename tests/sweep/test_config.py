@@ -137,6 +137,7 @@ def test_the_run_id_is_a_hash_of_the_whole_configuration() -> None:
         "substeps": 2,
         "scheme": "extrapolated",
         "stable_scheme": "chebyshev",
+        "tolerance": 0.1,
         "num_eigs": 2,
         "record_every": 2,
         "dtype": "float64",
@@ -179,6 +180,8 @@ def test_the_run_id_never_changes_by_accident() -> None:
     """A changed id would run every finished sweep again: say so in the changelog if it must be."""
     assert RUN.run_id == "77bf47da69e6b90a"  # also where it was made without a scheme
     assert dataclasses.replace(RUN, scheme="extrapolated").run_id != RUN.run_id
+    adaptive = dataclasses.replace(RUN, scheme="adaptive")
+    assert dataclasses.replace(adaptive, tolerance=1e-3).run_id != adaptive.run_id
 
 
 def test_execution_does_not_enter_the_run_id() -> None:
