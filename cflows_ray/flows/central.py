@@ -22,39 +22,26 @@ from cflows_ray.curvature import linearize_gradient
 from cflows_ray.flows.adaptive import PARTS, Past
 from cflows_ray.flows.central_adaptive import advance, explores, turned
 from cflows_ray.flows.central_covariance import (
-    Covariance,
     Point,
-    effective_eigenvectors,
     no_covariances,
     solve_covariances,
 )
+from cflows_ray.flows.central_rows import Said, doubt, nothing_said, say
 from cflows_ray.flows.integrators import INTEGRATORS, Integrator, Place, euler_move
-from cflows_ray.flows.loops import loop_columns
 from cflows_ray.flows.process import (
     Ask,
     Counts,
     FlowContext,
-    FlowOptions,
-    Listed,
-    Oscillation,
     Process,
-    Recorded,
     Reference,
     SquareInBasis,
     Start,
     Step,
     Tracked,
     count_critical,
-    spectrum_columns,
 )
-from cflows_ray.flows.spectrum import (
-    effective_eigenpairs,
-    too_few_tracked,
-    tracking_row_status,
-    worst_required_residual,
-)
-from cflows_ray.flows.trust import Passed, edge_doubt
-from cflows_ray.schema import Doubt, StepStatus
+from cflows_ray.flows.spectrum import effective_eigenpairs, too_few_tracked
+from cflows_ray.flows.trust import Passed
 
 
 class CentralState(NamedTuple):
@@ -75,19 +62,10 @@ class _Progress(NamedTuple):
 
     state: CentralState
     t: Float[Array, ""]
-    said: _Said
+    said: Said
     counts: Counts
     needs_more_eigs: Bool[Array, ""]
     kept: Any
-
-
-class _Said(NamedTuple):
-    """What the row says: columns and Σ of the first substep, the worst status, all doubts."""
-
-    record: Recorded
-    oscillation: Oscillation
-    status: Int[Array, ""]
-    doubt: Int[Array, ""]
 
 
 def init(context: FlowContext, start: Start) -> CentralState:
@@ -136,7 +114,7 @@ def _begin(state: CentralState, reference: Reference, kept: Any) -> _Progress:
     return _Progress(
         state=state,
         t=reference.t,
-        said=_nothing_said(state),
+        said=nothing_said(state.tracked.basis),
         counts=Counts.of(),
         needs_more_eigs=jnp.zeros((), bool),
         kept=kept,
@@ -161,6 +139,7 @@ def _adaptive_step(
     context: FlowContext, state: CentralState, reference: Reference, ask: Ask, has_force: bool
 ) -> _Progress:
     """Advance by one optimizer step in as many substeps as it takes; `kept` is the position."""
+    acts = has_force or context.rule.responds
 
     def goes_on(progress: _Progress) -> Array:
         return progress.kept < jnp.where(ask.is_last, 1, PARTS)
@@ -175,6 +154,10 @@ def _adaptive_step(
         )
         guess = _guess(state, point)
         moved = advance(context, point, past, tracked, guess, position, has_force)
+        error, held = moved.past.error, state.covariance.values
+        said = say(context, reference, point, moved.here, error, is_first, progress.said)
+        doubts = doubt(held, past.length > 0, point, moved.here, is_first)
+        doubts = jnp.where(acts, doubts, 0)
         position = position + moved.size
         return _Progress(
             state=CentralState(
@@ -186,9 +169,7 @@ def _adaptive_step(
             ),
             # not a sum of lengths, which might be rounded
             t=reference.t + position.astype(reference.t.dtype) / PARTS,
-            said=_say(
-                context, reference, point, moved.here, moved.past.error, is_first, progress.said
-            ),
+            said=said._replace(doubt=progress.said.doubt | doubts),
             counts=progress.counts.plus(Counts.of(1, point.eig.num_products, moved.num_third)),
             needs_more_eigs=progress.needs_more_eigs | too_few_tracked(point.eig, context.options),
             kept=position,
@@ -234,12 +215,13 @@ def _substep(
         covariance=SquareInBasis(covariances.X[0]),
         passed=passed.leave(velocity, lengths[0]),
     )
-    said = _say(context, reference, point, covariances, passed.error, is_first, progress.said)
-    doubt = jnp.where(acts, _doubt(state, point, covariances, is_first), 0)
+    said = say(context, reference, point, covariances, passed.error, is_first, progress.said)
+    held, has_moved = state.covariance.values, state.passed.length > 0
+    doubts = jnp.where(acts, doubt(held, has_moved, point, covariances, is_first), 0)
     return _Progress(
         state=moved,
         t=place.t,
-        said=said._replace(doubt=progress.said.doubt | doubt),
+        said=said._replace(doubt=progress.said.doubt | doubts),
         counts=progress.counts.plus(Counts.of(1, point.eig.num_products, num_third)),
         needs_more_eigs=progress.needs_more_eigs | too_few_tracked(point.eig, options),
         kept=kept,
@@ -283,123 +265,6 @@ def _guess(state: CentralState, point: Point) -> Float[Array, "k k"]:
     """Return the last covariance in the basis of the present eigenvectors."""
     rotation = (point.eig.eigvecs @ state.tracked.basis.T).astype(jnp.float64)
     return rotation @ state.covariance.values @ rotation.T
-
-
-# What a row says ------------------------------------------------------------------------------
-
-
-def _nothing_said(state: CentralState) -> _Said:
-    """Return the row before the first substep, with nothing in it."""
-    k, d = state.tracked.basis.shape
-    dtype = state.params.dtype
-    nan, nans = jnp.full((), jnp.nan, dtype), jnp.full((k,), jnp.nan, dtype)
-    undefined = jnp.full((), -1, jnp.int32)
-    record: dict[str, Array | Listed] = dict.fromkeys(NUMBERS, nan)
-    record |= {name: Listed(nans, undefined) for name in LISTS}
-    record |= {"num_critical": undefined}
-    none = Oscillation(jnp.zeros((k, d), dtype), jnp.zeros((), jnp.int32))
-    return _Said(record, none, jnp.full((), StepStatus.OK, jnp.int32), jnp.zeros((), jnp.int32))
-
-
-NUMBERS = (
-    "train_loss",
-    "train_loss_predicted",
-    "grad_norm_sq",
-    "grad_norm_sq_predicted",
-    "effective_sharpness",
-    "sigma_trace",
-    "eig_residual",
-    "sdcp_residual",
-    "growth_rate",
-    "loop_period",
-    "flow_error",
-)
-LISTS = ("effective_eigs", "sigma_eigs", "displacement_sq")
-
-
-def _say(
-    context: FlowContext,
-    reference: Reference,
-    point: Point,
-    covariances: Covariance,
-    error: Float[Array, ""],
-    is_first: Bool[Array, ""],
-    said: _Said,
-) -> _Said:
-    """Return the row after a substep: it speaks for all substeps, so the worst of each is kept."""
-    options = context.options
-    record, oscillation = jax.lax.cond(
-        is_first,
-        lambda: _predict(context, reference, point, covariances.of(0)),
-        lambda: (said.record, said.oscillation),
-    )
-    eig_residual = worst_required_residual(point.eig, options.near_threshold, top=is_first)
-    sdcp_residual = jnp.max(covariances.residual)
-    record |= {
-        "eig_residual": jnp.fmax(record["eig_residual"], eig_residual),
-        "sdcp_residual": jnp.fmax(record["sdcp_residual"], sdcp_residual),
-        "flow_error": jnp.fmax(record["flow_error"], jnp.where(is_first, error, jnp.nan)),
-    }
-    status = jnp.maximum(said.status, _status(point, covariances, options))
-    return _Said(record, oscillation, status, said.doubt)
-
-
-def _doubt(
-    state: CentralState, point: Point, covariances: Covariance, is_first: Bool[Array, ""]
-) -> Int[Array, ""]:
-    """Return what there is to doubt: a third derivative, and at a step's start the edge."""
-    eigvals, has_moved = point.eig.eigvals, state.passed.length > 0
-    edge = edge_doubt(eigvals[0], point.num_critical, state.covariance.values, has_moved)
-    # D enters A's rate; where the gradient is finite, nothing else in it may be infinite
-    is_asked = (point.num_critical > 0) & jnp.all(jnp.isfinite(point.linear.grad))
-    is_finite = jnp.all(jnp.isfinite(covariances.of(0).stable_rate))
-    third = jnp.where(is_asked & ~is_finite, int(Doubt.NOT_FINITE), 0)
-    return jnp.where(is_first, edge, 0) | third.astype(jnp.int32)
-
-
-def _status(point: Point, covariances: Covariance, options: FlowOptions) -> Int[Array, ""]:
-    failed = jnp.any(covariances.failed)
-    solved = jnp.where(failed, StepStatus.SDCP_UNCONVERGED, StepStatus.OK)
-    status = jnp.maximum(tracking_row_status(point.eig, options), solved)
-    finite = jnp.isfinite(point.linear.value) & (point.num_critical >= 0)
-    return jnp.where(finite, status, StepStatus.DIVERGED).astype(jnp.int32)
-
-
-def _predict(
-    context: FlowContext, reference: Reference, point: Point, covariance: Covariance
-) -> tuple[dict[str, Any], Oscillation]:
-    """Return everything that the central flow predicts at its present point, and Σ."""
-    dtype, grad = point.params.dtype, point.linear.grad
-    X, U = covariance.X, effective_eigenvectors(point)[0]
-    inactive = jnp.arange(X.shape[0]) >= point.num_critical
-    # shifting the unused diagonal down keeps Σ's eigenvectors inside the critical subspace
-    shift = 1.0 + jnp.linalg.norm(X)
-    variances, directions = jnp.linalg.eigh(X - jnp.diag(jnp.where(inactive, shift, 0.0)))
-    variances, directions = variances[::-1], directions[:, ::-1].astype(dtype)
-    along = directions.T @ (U @ (point.preconditioner * (reference.params - point.params)))
-    variances = jnp.where(inactive, jnp.nan, jnp.maximum(variances, 0.0)).astype(dtype)
-    norm_sq = jnp.vdot(grad, grad)
-    trace = jnp.sum(X.astype(dtype) * (U @ U.T))
-    num_lists = jnp.where(jnp.isnan(trace), -1, point.num_critical)
-    record = {
-        "train_loss": point.linear.value,
-        "train_loss_predicted": point.linear.value + jnp.trace(X).astype(dtype),
-        "grad_norm_sq": norm_sq,
-        "grad_norm_sq_predicted": norm_sq + jnp.sum(covariance.grad_variance),
-        "sigma_eigs": Listed(variances, num_lists),
-        "displacement_sq": Listed(jnp.where(inactive, jnp.nan, along**2), num_lists),
-        "sigma_trace": trace,
-        "eig_residual": jnp.full((), jnp.nan, dtype),
-        "sdcp_residual": jnp.full((), jnp.nan, dtype),
-        "flow_error": jnp.full((), jnp.nan, dtype),
-        **spectrum_columns(point.eig.eigvals, context.options.critical_threshold),
-        **loop_columns(
-            covariance.stable_rate, directions, ~inactive, context.rule.growth_gain(point.t)
-        ),
-    }
-    spread = jnp.sqrt(jnp.where(inactive, 0.0, jnp.nan_to_num(variances)))
-    rows = spread[:, None] * (directions.T @ U)
-    return record, Oscillation(rows, jnp.maximum(point.num_critical, 0))
 
 
 CENTRAL = Process(name="central", label="central flow", init=init, step=step)
