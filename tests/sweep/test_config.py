@@ -191,7 +191,7 @@ def test_execution_does_not_enter_the_run_id() -> None:
 
 def test_the_row_has_the_columns_of_the_table() -> None:
     own = {"sweep", "num_params", "status", "status_detail", "wall_s", "compile_s", "device"}
-    own |= {"versions", "commit", "data"}
+    own |= {"versions", "commit", "data", "doubts"}
     assert set(RUN.row()) == set(runs_schema().names) - own
 
 
