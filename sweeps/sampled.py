@@ -1,6 +1,6 @@
 """A sampled study: 2,000 runs on the quickstart's network, learning rates by Sobol points.
 
-    python sweeps/sampled.py                  # some 40 minutes on two idle CPU cores
+    python sweeps/sampled.py                  # 50 minutes of two idle CPU cores
     python -m analysis results/sampled
     python sweeps/sampled.py --samples 1000   # later: as many again, and only these are computed
 
