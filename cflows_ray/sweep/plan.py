@@ -232,8 +232,8 @@ def _cost_key(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 # Columns that only a run that has been carried out has, and what a plan reads of it.
 MEASURED = (
-    *("run_id", "sweep", "data", "num_params", "status", "status_detail", "wall_s", "compile_s"),
-    *("device", "versions", "commit"),
+    *("run_id", "sweep", "data", "num_params", "status", "status_detail", "doubts"),
+    *("wall_s", "compile_s", "device", "versions", "commit"),
 )
 
 
