@@ -155,9 +155,8 @@ def _adaptive_step(
         guess = _guess(state, point)
         moved = advance(context, point, past, tracked, guess, position, has_force)
         error, held = moved.past.error, state.covariance.values
-        said = say(context, reference, point, moved.here, error, is_first, progress.said)
-        doubts = doubt(held, past.length > 0, point, moved.here, is_first)
-        doubts = jnp.where(acts, doubts, 0)
+        doubts = jnp.where(acts, doubt(held, past.length > 0, point, moved.here, is_first), 0)
+        said = say(context, reference, point, moved.here, error, is_first, progress.said, doubts)
         position = position + moved.size
         return _Progress(
             state=CentralState(
@@ -169,7 +168,7 @@ def _adaptive_step(
             ),
             # not a sum of lengths, which might be rounded
             t=reference.t + position.astype(reference.t.dtype) / PARTS,
-            said=said._replace(doubt=progress.said.doubt | doubts),
+            said=said,
             counts=progress.counts.plus(Counts.of(1, point.eig.num_products, moved.num_third)),
             needs_more_eigs=progress.needs_more_eigs | too_few_tracked(point.eig, context.options),
             kept=position,
@@ -215,13 +214,13 @@ def _substep(
         covariance=SquareInBasis(covariances.X[0]),
         passed=passed.leave(velocity, lengths[0]),
     )
-    said = say(context, reference, point, covariances, passed.error, is_first, progress.said)
-    held, has_moved = state.covariance.values, state.passed.length > 0
+    error, held, has_moved = passed.error, state.covariance.values, state.passed.length > 0
     doubts = jnp.where(acts, doubt(held, has_moved, point, covariances, is_first), 0)
+    said = say(context, reference, point, covariances, error, is_first, progress.said, doubts)
     return _Progress(
         state=moved,
         t=place.t,
-        said=said._replace(doubt=progress.said.doubt | doubts),
+        said=said,
         counts=progress.counts.plus(Counts.of(1, point.eig.num_products, num_third)),
         needs_more_eigs=progress.needs_more_eigs | too_few_tracked(point.eig, options),
         kept=kept,

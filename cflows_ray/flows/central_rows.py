@@ -69,6 +69,7 @@ def say(
     error: Float[Array, ""],
     is_first: Bool[Array, ""],
     said: Said,
+    doubts: Int[Array, ""],
 ) -> Said:
     """Return the row after a substep: it speaks for all substeps, so the worst of each is kept."""
     options = context.options
@@ -85,7 +86,7 @@ def say(
         "flow_error": jnp.fmax(record["flow_error"], jnp.where(is_first, error, jnp.nan)),
     }
     status = jnp.maximum(said.status, _status(point, covariances, options))
-    return Said(record, oscillation, status, said.doubt)
+    return Said(record, oscillation, status, said.doubt | doubts)
 
 
 def doubt(

@@ -49,7 +49,7 @@ from cflows_ray.paired.targets import (
     mean_columns,
     said,
 )
-from cflows_ray.schema import StepStatus
+from cflows_ray.schema import Doubt, StepStatus
 
 
 def process_named(name: str) -> Process:
@@ -283,11 +283,9 @@ def _after(before: ProcessState, step: Step, ask: Ask, is_said: Array) -> Proces
     is_absent = step.status == ABSENT
     ended = step.status >= StepStatus.STOPPED
     keep = ask.is_last | ended
-    is_doubtful = (step.status == StepStatus.EIG_UNCONVERGED) | (
-        step.status == StepStatus.SDCP_UNCONVERGED
-    )
+    is_unconverged = (jnp.asarray(step.doubt) & int(Doubt.UNCONVERGED)) > 0
     is_row = ~is_absent & ask.wanted
-    rows = jnp.stack([is_row, is_doubtful & is_row])
+    rows = jnp.stack([is_row, is_unconverged & is_row])
     return ProcessState(
         own=_where(keep, before.own, step.state),
         params=jnp.where(is_absent, before.params, step.params),
