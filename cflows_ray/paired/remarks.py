@@ -207,17 +207,14 @@ def _first_not_finite(
     """Say which derivative is the first that is not finite; None if none is, or the loss is not."""
     arguments = jnp.asarray(point), jnp.asarray(_direction(point))
     found = jax.device_get(program.derivatives(inputs, *arguments))
-    if not np.isfinite(found.value):
+    order = first_not_finite(found)
+    if not order:
         return None
-    before = "loss"
-    for name, values in zip(("gradient", "Hessian", "third derivative"), found[1:], strict=True):
-        if not np.all(np.isfinite(values)):
-            names = program.structure.leaves_where(~np.isfinite(values))
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            where = f"with respect to {', '.join(names[:3])}{more} " if names else ""
-            return f"the {name} {where}is not finite {{where}} though the {before} is"
-        before = name
-    return None
+    before, name = ("loss", *ORDERS)[order - 1 : order + 1]
+    names = program.structure.leaves_where(~np.isfinite(found[order]))
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    where = f"with respect to {', '.join(names[:3])}{more} " if names else ""
+    return f"the {name} {where}is not finite {{where}} though the {before} is"
 
 
 def _percent(share: Any) -> str:
