@@ -37,5 +37,11 @@ def note_band(line: Line2D, low: ArrayLike, high: ArrayLike) -> None:
 
 
 def notes_of(line: Line2D) -> Notes:
-    """Return what was noted of a line."""
+    """Return what was noted of a line.
+
+    >>> line = Line2D([1, 2], [3, 4])
+    >>> note_runs(line, ["a", "b"])
+    >>> notes_of(line).runs, notes_of(line).low
+    (('a', 'b'), None)
+    """
     return _NOTES.get(line, Notes())

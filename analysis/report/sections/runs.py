@@ -74,7 +74,11 @@ def anchor(run: str) -> str:
 
 
 def run_link(run: str, linked: Container[str]) -> str:
-    """Return a run's name, which leads to its row if it has one."""
+    """Return a run's name, which leads to its row if it has one.
+
+    >>> run_link("a1", {"a1"}), run_link("b2", {"a1"})
+    ('<a href="#run-a1">a1</a>', 'b2')
+    """
     if run not in linked:
         return run
     return page.Html(f'<a href="#{page.attribute(quote(anchor(run)))}">{page.attribute(run)}</a>')
