@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from analysis.read import (
     MAIN_FLOW,
@@ -89,15 +91,24 @@ def _varying(frame: pd.DataFrame, within: Sequence[str], names: Sequence[str]) -
     within = [n for n in within if n in frame]
     if not within:
         return [n for n in names if frame[n].astype("str").nunique() > 1]
-    cell = frame.groupby(within, observed=True, dropna=False).ngroup()
+    values = {name: _codes(frame[name]) for name in names}
+    values = {name: codes for name, codes in values.items() if (codes != codes[:1]).any()}
+    if not values:  # as most of a configuration, in most studies
+        return []
+    cell = frame.groupby(within, observed=True, dropna=False).ngroup().to_numpy()
+    first = np.zeros(cell.max(initial=-1) + 1, dtype=np.int64)
     varying = []
-    for name in names:
-        # Nulls get the code -1, like a value. Objects as text, because they may be of mixed types.
-        column = frame[name].astype("str") if frame[name].dtype == object else frame[name]
-        value = pd.Series(pd.factorize(column)[0], index=frame.index)
-        if len(pd.DataFrame({"cell": cell, "value": value}).drop_duplicates()) > cell.nunique():
+    for name, codes in values.items():
+        first[cell] = codes  # of each cell some row's, whichever
+        if (first[cell] != codes).any():
             varying.append(name)
     return varying
+
+
+def _codes(column: pd.Series) -> NDArray[np.int64]:
+    """Return a number for each value, -1 for null; objects as text, as they may be of any type."""
+    plain = column.astype("str") if column.dtype == object else column
+    return np.asarray(pd.factorize(plain)[0], dtype=np.int64)
 
 
 def cells(frame: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:

@@ -35,13 +35,14 @@ def variance_shares(accuracy: pd.DataFrame, metric: str) -> pd.DataFrame:
         y = np.log(mine[metric].to_numpy(dtype=np.float64))
         if len(y) < 2:
             continue
-        text = mine.drop(columns=["flow", metric]).astype("str")
+        text = mine[_cell_columns(mine)]
+        text = text.astype({n: "str" for n in text if text[n].dtype == object})
         levels = {"network": list(_NETWORK), "rule": [*_NETWORK, "rule"],
-                  "learning_rate": _cell_columns(text)}  # fmt: skip
+                  "learning_rate": list(text)}  # fmt: skip
         total, before = float(np.sum((y - y.mean()) ** 2)), np.full(len(y), y.mean())
         row: dict[str, object] = {"flow": flow, "n": len(y), "sd": float(y.std(ddof=1))}
         for name, columns in levels.items():
-            place = text.groupby(columns, dropna=False).ngroup().to_numpy()
+            place = text.groupby(columns, dropna=False, observed=True).ngroup().to_numpy()
             sums = np.bincount(place, y)
             now = (sums / np.maximum(np.bincount(place), 1))[place]
             row[name] = float(np.sum((now - before) ** 2)) / total if total > 0 else np.nan
@@ -52,7 +53,7 @@ def variance_shares(accuracy: pd.DataFrame, metric: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=names)
 
 
-def _cell_columns(text: pd.DataFrame) -> list[str]:
+def _cell_columns(frame: pd.DataFrame) -> list[str]:
     """All columns of the configuration: those before the seed, but for names of runs."""
-    names = list(text.columns)
+    names = [str(name) for name in frame.columns]
     return [n for n in names[: names.index("seed")] if n not in ("run_id", "sweep")]

@@ -11,6 +11,7 @@ hundred failed.
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,10 +19,11 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from cflows_ray.schema import arrow_schema
 from cflows_ray.store import Results, Storage
+from cflows_ray.store.folding import RUN_IDS
+from cflows_ray.store.parquet import to_bytes
 from cflows_ray.sweep import Execution, Grid, RunConfig, SweepConfig
 
 SEEDS = (0, 1, 2, 3, 4)
@@ -31,8 +33,6 @@ PROCESSES = ("discrete", "midpoint", "stable", "central")
 VERSIONS = (
     '{"jax": "0.10.2", "jaxlib": "0.10.2", "numpy": "2.3.4", "optax": "0.2.8", "ray": "2.60"}'
 )
-
-GROUP_ROWS = 2**13  # as the package writes them
 
 Layout = Literal["single", "folded"]
 
@@ -64,20 +64,25 @@ def make(sweep: SweepConfig, layout: Layout, ended: float = 1.0, steps_too: bool
     size = 1 if layout == "single" else 500
     (root / "runs").mkdir(exist_ok=True)
     (root / "steps").mkdir(exist_ok=True)
-    rows = _rows(runs)
-    draw = _steps_tables(runs, sweep.steps) if steps_too else None
-    for i in range(0, len(runs), size):
-        batch = runs[i : i + size]
-        table = pa.Table.from_pylist([next(rows) for _ in batch], schema=arrow_schema("runs"))
+    # a fold puts its runs in the order of their ids, by which a reader finds their row group
+    batches = [
+        sorted(runs[i : i + size], key=lambda run: run.run_id) for i in range(0, len(runs), size)
+    ]
+    ordered = [run for batch in batches for run in batch]
+    rows = _rows(ordered)
+    draw = _steps_tables(ordered, sweep.steps) if steps_too else None
+    for i, batch in enumerate(batches):
+        facts = {RUN_IDS: json.dumps([run.run_id for run in batch])}
         name = batch[0].run_id if layout == "single" else f"part-{i:016x}"
-        pq.write_table(table, root / "runs" / f"{name}.parquet", compression="zstd")
+        table = pa.Table.from_pylist([next(rows) for _ in batch], schema=arrow_schema("runs"))
+        (root / "runs" / f"{name}.parquet").write_bytes(to_bytes([table], table.schema, facts))
         if draw is not None:
-            tables = pa.concat_tables(next(draw) for _ in batch)
             file = root / "steps" / f"{name}.parquet"
             if layout == "single":
                 file = root / "steps" / name / "part-00000000.parquet"
                 file.parent.mkdir()
-            pq.write_table(tables, file, compression="zstd", row_group_size=GROUP_ROWS)
+            tables = (next(draw) for _ in batch)
+            file.write_bytes(to_bytes(tables, arrow_schema("steps"), facts))
     return storage
 
 
