@@ -17,6 +17,7 @@ from typing import Any
 
 from analysis.draw import (
     plot_accuracy,
+    plot_cells,
     plot_covariance,
     plot_distance,
     plot_distance_spread,
@@ -73,6 +74,7 @@ __all__ = [
     "lr_trend",
     "metric",
     "plot_accuracy",
+    "plot_cells",
     "plot_covariance",
     "plot_distance",
     "plot_distance_spread",

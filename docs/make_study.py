@@ -2,6 +2,7 @@
 
     python docs/make_study.py momentum results/momentum    # score anew, then write
     python docs/make_study.py momentum                     # write from docs/data/momentum.csv.gz
+    python docs/make_study.py reproduction results/reproduction --add --bandwidth 10
 
 A page `docs/NAME.md` says where a table goes and of which metric, and everything between the two
 comments is replaced:
@@ -16,6 +17,11 @@ many runs the flow did not finish; nothing where it is not defined. Other tables
     <!-- study: rank final_distance -->   mean ranks of the flows, over all cells (`analysis.rank`)
     <!-- study: targets -->               errors to every target over the stable flow's, at the end
     <!-- study: skill midpoint -->        errors to a target by lead time and phase of training
+    <!-- study: figure final_distance --> every run's value, drawn: docs/figures/NAME-METRIC.png
+
+`--add` keeps the runs that the page has already beside those of the folder, so that a long study
+can be made in several sittings and on several machines; of a run that is in both, the folder's
+scores count. `--bandwidth` is that of `analysis.accuracy`, for short runs.
 
 `docs/data/NAME.csv.gz` has a row per run and flow, `docs/data/NAME-skill.csv.gz`, for a study whose
 page asks for it, what `analysis.skill` returns, at the leads that are shown; pandas opens them as
@@ -28,15 +34,19 @@ import argparse
 import re
 from pathlib import Path
 
+import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
 import analysis
 from analysis.infer import cell_keys
+from analysis.measure import DEFAULT_BANDWIDTH
 from analysis.report.numbers import significant
 
 DOCS = Path(__file__).resolve().parent
 DATA = DOCS / "data"
+FIGURES = DOCS / "figures"
 CONTEXT = ("run_id", "seed", "flow", "run_status", "flow_status", "last_step")
 PLACE = re.compile(r"(?s)<!-- study: (\w+)(?: (\w+))? -->\n(.*?)<!-- end of table -->")
 FORECASTS = ("targets", "skill")
@@ -46,9 +56,9 @@ LEADS = (1, 5, 21, 50)
 """Lead times that are kept and shown, of those that `analysis.skill` has, beside the last."""
 
 
-def score(folder: str) -> pd.DataFrame:
+def score(folder: str, bandwidth: float = DEFAULT_BANDWIDTH) -> pd.DataFrame:
     """Return what `analysis.accuracy` says of a results folder, without what is the same in all."""
-    frame = analysis.accuracy(folder)
+    frame = analysis.accuracy(folder, bandwidth=bandwidth)
     metrics = [metric.name for metric in analysis.METRICS if metric.name in frame]
     observed = [name for name in map(str, frame) if name.endswith("_observed")]
     keys = cell_keys(frame)
@@ -74,6 +84,15 @@ def keep(frame: pd.DataFrame, name: str) -> Path:
         file, index=False, float_format="%.6g", compression={"method": "gzip", "mtime": 1}
     )
     return file
+
+
+def together(scores: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Return scores, and those that are kept of a study for runs that are not among them."""
+    file = DATA / f"{name}.csv.gz"
+    if not file.exists():
+        return scores
+    kept = pd.read_csv(file)
+    return pd.concat([scores, kept[~kept["run_id"].isin(scores["run_id"])]], ignore_index=True)
 
 
 def keys_of(frame: pd.DataFrame) -> list[str]:
@@ -139,6 +158,19 @@ def _number(row: pd.Series, percent: bool, is_share: bool) -> str:
     text = f"{significant(factor * centre)} [{limits[0]}, {limits[1]}]"
     ended = int(row["n_stopped"] + row["n_flow_diverged"])
     return f"{text}, {ended} ended early" if ended else text
+
+
+def figure(scores: pd.DataFrame, name: str, metric: str) -> Path:
+    """Draw every run of a study, a line per cell; return the file."""
+    mpl.use("Agg")
+    keys = keys_of(scores)
+    filled = scores.assign(**{key: scores[key].map(_text) for key in keys})
+    analysis.plot_cells(filled, metric, by=keys)
+    FIGURES.mkdir(exist_ok=True)
+    file = FIGURES / f"{name}-{metric}.png"
+    plt.savefig(file, dpi=100)
+    plt.close()
+    return file
 
 
 def ranks(frame: pd.DataFrame, metric: str) -> str:
@@ -207,8 +239,18 @@ def _least_in_bold(numbers: pd.Series) -> list[str]:
     return [f"**{significant(x)}**" if x == least else significant(x) for x in numbers]
 
 
-def write(page: str, scores: pd.DataFrame, forecasts: pd.DataFrame | None = None) -> str:
-    """Return a page's text with its tables made anew from scores and forecasts."""
+def _label(metric: str) -> str:
+    label = next(m for m in analysis.METRICS if m.name == metric).label
+    return label[0].upper() + label[1:]
+
+
+def write(
+    page: str, scores: pd.DataFrame, forecasts: pd.DataFrame | None = None, name: str = ""
+) -> str:
+    """Return a page's text with its tables made anew from scores and forecasts.
+
+    `name`: of the study, after which the files of its figures are named.
+    """
 
     def made(place: re.Match[str]) -> str:
         what, of = place[1], place[2]
@@ -218,6 +260,8 @@ def write(page: str, scores: pd.DataFrame, forecasts: pd.DataFrame | None = None
             text = targets(forecasts) if what == "targets" else skill(forecasts, of)
         elif what == "rank":
             text = ranks(scores, of)
+        elif what == "figure":
+            text = f"![{_label(of)} of every run, by cell](figures/{name}-{of}.png)"
         else:
             text = table(scores, what)
         return f"<!-- study: {what}{f' {of}' if of else ''} -->\n{text}\n<!-- end of table -->"
@@ -231,15 +275,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_written)
     parser.add_argument("name", help="of the study and its page")
     parser.add_argument("results", nargs="?", help="folder or URI; without it, docs/data is used")
+    parser.add_argument("--add", action="store_true", help="keep the runs that there are as well")
+    parser.add_argument("--bandwidth", type=float, default=DEFAULT_BANDWIDTH, help="in steps")
     options = parser.parse_args()
     page = DOCS / f"{options.name}.md"
     text = page.read_text()
     asked = any(place[1] in FORECASTS for place in PLACE.finditer(text))
     if options.results:
-        print(keep(score(options.results), options.name))
+        scores = score(options.results, options.bandwidth)
+        print(keep(together(scores, options.name) if options.add else scores, options.name))
         if asked:
             print(keep(score_forecasts(options.results), f"{options.name}-skill"))
-    page.write_text(write(text, *read(options.name)))
+    scores, forecasts = read(options.name)
+    page.write_text(write(text, scores, forecasts, options.name))
+    for place in PLACE.finditer(text):
+        if place[1] == "figure":
+            print(figure(scores, options.name, place[2]))
     print(page)
 
 

@@ -36,7 +36,7 @@ STUDIES = sorted(
 def test_a_page_says_what_its_scores_say(make_study: types.ModuleType, name: str) -> None:
     page = (ROOT / "docs" / f"{name}.md").read_text()
     assert "<!-- study: " in page
-    assert make_study.write(page, *make_study.read(name)) == page
+    assert make_study.write(page, *make_study.read(name), name) == page
 
 
 def test_scores_are_kept_and_written(

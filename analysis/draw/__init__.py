@@ -1,5 +1,6 @@
 """Figures: of one run, over many runs, and the whole figures of a report."""
 
+from analysis.draw.by_cell import plot_cells
 from analysis.draw.charts import chart_json
 from analysis.draw.figure_set import FigureSet, ranked_runs, run_title
 from analysis.draw.hyperparameter_axis import HyperparameterAxis
@@ -26,6 +27,7 @@ __all__ = [
     "key_text",
     "panels",
     "plot_accuracy",
+    "plot_cells",
     "plot_covariance",
     "plot_distance",
     "plot_distance_spread",

@@ -76,7 +76,7 @@ def test_every_public_function_of_arrays_has_an_example(name: str) -> None:
 def test_every_public_function_has_an_example() -> None:
     functions = [n for n in analysis.__all__ if inspect.isfunction(getattr(analysis, n))]
     assert {"load", "accuracy", "summarize", "compare"} < set(functions)
-    assert len([n for n in functions if n.startswith("plot_")]) == 10
+    assert len([n for n in functions if n.startswith("plot_")]) == 11
     for name in functions:
         assert ">>>" in (getattr(analysis, name).__doc__ or ""), name
 
