@@ -73,8 +73,7 @@ def plot_cells(
         style.plain_log_axis(ax.xaxis)
     unit = "%" if chosen.percent else chosen.unit
     label = f"{chosen.label} ({unit})" if unit else chosen.label
-    above = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "ncols": 3}
-    style.finish(ax, xlabel=label, ylabel="", **above)
+    style.finish(ax, xlabel=label, ylabel="", loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
     if found:
         return ax
     return style.note(ax, "no finished run has this metric")
