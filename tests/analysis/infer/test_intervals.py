@@ -119,6 +119,15 @@ def test_wilcoxon() -> None:
     assert intervals.wilcoxon_p(np.arange(1.0, 9.0)) == pytest.approx(2 / 2**8)
 
 
+@pytest.mark.parametrize("n", [1, 2, 5, 9])
+@pytest.mark.parametrize("seed", range(4))
+def test_wilcoxon_with_ties_and_zeros_is_scipys(n: int, seed: int) -> None:
+    data = np.random.default_rng(seed).integers(-3, 4, size=n).astype(float)
+    data[0] = 2.0  # not all zero
+    expected = stats.wilcoxon(data, zero_method="zsplit").pvalue
+    assert intervals.wilcoxon_p(data) == pytest.approx(expected, rel=1e-12)
+
+
 def test_trend_finds_slope_and_sign() -> None:
     lr = np.repeat([0.01, 0.02, 0.04, 0.08], 5)
     error = lr**1.5 * np.exp(0.05 * np.random.default_rng(0).normal(size=20))
