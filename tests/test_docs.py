@@ -10,9 +10,12 @@ import sys
 import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))  # for `page_code`
+
+from page_code import Block, blocks, run_blocks
 
 from analysis.measure.metrics import METRICS
 from cflows_ray.flows import FLOWS
@@ -24,39 +27,10 @@ ROOT = Path(__file__).parents[1]
 TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-class Block(NamedTuple):
-    """Code between ```python and ```: its first line's number, and why it is not run, if so."""
-
-    line: int
-    code: str
-    not_run: str | None
-
-
-def blocks(text: str) -> list[Block]:
-    """Return the Python blocks of a Markdown text.
-
-    A block that cannot run says why in a comment directly above: `<!-- not run: needs a GPU -->`.
-    """
-    found = []
-    fence = re.compile(r"(?m)^(?:<!-- not run: *(.*?) *-->\n)?```python\n((?s:.*?))^```$")
-    for match in fence.finditer(text):
-        line = text[: match.start(2)].count("\n") + 1
-        found.append(Block(line, match[2], match[1]))
-    return found
-
-
 def run(file: Path) -> int:
     """Run the blocks of a file in order, as one program; return how many there were."""
-    name = file.name
-    # not "__main__": a study defines its sweep and starts nothing; dataclasses look their module up
-    page = sys.modules["__docs__"] = types.ModuleType("__docs__")
-    names = vars(page)
-    can_run = [block for block in blocks(file.read_text()) if block.not_run is None]
     with registries_as_before():
-        for block in can_run:
-            padded = "\n" * (block.line - 1) + block.code  # errors name the line of the file
-            exec(compile(padded, name, "exec"), names)
-    return len(can_run)
+        return run_blocks(blocks(file.read_text()), file.name)
 
 
 @contextlib.contextmanager
@@ -86,7 +60,11 @@ def beside_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     plt.close("all")
 
 
-WITH_CODE = [file for file in TEXTS if "```python" in file.read_text()]
+WITH_CODE = [
+    file
+    for file in TEXTS
+    if "```python" in file.read_text() and file.name != "gallery.md"  # run by test_gallery.py
+]
 
 
 @pytest.mark.parametrize("file", WITH_CODE, ids=lambda file: file.name)
