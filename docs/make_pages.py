@@ -4,7 +4,8 @@
     python docs/make_pages.py --to FOLDER
 
 pdoc renders the docstrings as they are written: Markdown with equations in plain text, examples as
-`>>>`, arguments in Google's style. The guides are Markdown and pass through the same converter.
+`>>>`, arguments in Google's style. The guides are Markdown and pass through the same converter,
+notebooks too.
 Nothing is fetched. What would mislead a reader fails the build: a warning of pdoc, a public name
 without words, a link to a page, a heading or a picture that does not exist.
 """
@@ -15,6 +16,7 @@ import argparse
 import contextlib
 import html.parser
 import importlib
+import json
 import pkgutil
 import re
 import shutil
@@ -48,12 +50,31 @@ class Page:
 def guides() -> list[Page]:
     """Return the guides: the README, all of docs/, and what a contributor reads."""
     readme = Page(ROOT / "README.md", "index.html", "cflows_ray")
-    more = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+    docs = [*sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs").glob("*/*.ipynb"))]
+    more = [*docs, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
     return [readme, *(Page(file, f"{file.stem.lower()}.html", _title(file)) for file in more)]
 
 
 def _title(file: Path) -> str:
-    return file.read_text().partition("\n")[0].lstrip("# ")
+    return markdown_of(file).partition("\n")[0].lstrip("# ")
+
+
+def markdown_of(file: Path) -> str:
+    """Return the text of a guide; of a notebook its cells, with their texts and pictures."""
+    if file.suffix != ".ipynb":
+        return file.read_text()
+    parts = []
+    for cell in json.loads(file.read_text())["cells"]:
+        code, text = cell["cell_type"] == "code", "".join(cell["source"])
+        parts.append(f"```python\n{text}\n```" if code else text)
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            if "image/png" in data:
+                picture = "".join(data["image/png"]).replace("\n", "")
+                parts.append(f"![output](data:image/png;base64,{picture})")
+            elif said := "".join(output.get("text", data.get("text/plain", ""))):
+                parts.append(f"```text\n{said.rstrip()}\n```")
+    return "\n\n".join(parts) + "\n"
 
 
 def modules() -> list[str]:
@@ -147,7 +168,7 @@ def write_guides(pages: list[Page], known: dict[str, pdoc.doc.Module], folder: P
     targets = {page.source: page.target for page in pages}
     template = pdoc.render.env.get_template("page.html.jinja2")
     for page in pages:
-        made = _to_html(page.source.read_text())
+        made = _to_html(markdown_of(page.source))
         text = template.render(
             title=page.title,
             content=_with_targets(made, page.source.parent, targets),

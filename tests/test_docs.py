@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -151,6 +152,18 @@ def test_public_names_without_words_are_complaints(pages: types.ModuleType) -> N
     assert pages.undocumented(known) == ["bare", "bare.f", "bare.C.h", "bare.X"]
     module.__doc__ = "Hands out `X`."
     assert pages.undocumented(pdoc.doc.Module(module)) == ["bare.f", "bare.C.h"]
+
+
+def test_a_notebook_is_a_page(pages: types.ModuleType, tmp_path: Path) -> None:
+    outputs = [{"text": ["2\n"]}, {"data": {"text/plain": "<Figure>", "image/png": "iVBO\nRw"}}]
+    code = {"cell_type": "code", "source": ["x = 2\n", "print(x)"], "outputs": outputs}
+    file = tmp_path / "a.ipynb"
+    file.write_text(json.dumps({"cells": [{"cell_type": "markdown", "source": ["# A"]}, code]}))
+    assert pages.markdown_of(file) == (
+        "# A\n\n```python\nx = 2\nprint(x)\n```\n\n```text\n2\n```\n\n"
+        "![output](data:image/png;base64,iVBORw)\n"
+    )
+    assert {page.target for page in pages.guides()} >= {"first_look.html", "sweep_to_figure.html"}
 
 
 def test_links_that_lead_nowhere_are_complaints(pages: types.ModuleType, tmp_path: Path) -> None:
