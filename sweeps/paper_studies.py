@@ -3,7 +3,8 @@
 A study (`paper_gd.py`, `paper_scalar_rmsprop.py`, `paper_rmsprop.py`) is a table of learning rates
 by scale, workload and criterion. `--scale paper` has the sizes of Cohen et al. (ICLR 2025) and
 needs GPUs; `--scale cpu` has the same kinds of layers, fewer examples and smaller widths, and takes
-minutes a run on one core (sizes: `cflows_ray/workloads/options.py` and `registry.py`).
+minutes a run on one core (sizes: at paper scale the defaults of each network and data set, at cpu
+scale `cflows_ray/workloads/registry.py`).
 """
 
 from __future__ import annotations

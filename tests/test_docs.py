@@ -108,6 +108,48 @@ def test_commands_that_are_shown_exist() -> None:
             assert importlib.util.find_spec(module), f"{file}: {module}"
 
 
+FOLDERS = ("cflows_ray", "analysis", "sweeps", "tests")
+CODE = [file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py")]
+
+
+def sections_named(text: str) -> list[tuple[str, str]]:
+    """Return what a text refers to as docs/PAGE.md, "Section": page and section."""
+    plain = re.sub(r"\s*\n\s*(?:# )?", " ", text)
+    return re.findall(r"([\w-]+\.md)\)?`?, (?:section )?\"([^\"]+)\"", plain)
+
+
+def test_sections_that_are_referred_to_exist() -> None:
+    """By their whole heading, or what it has before a colon."""
+    headings = {}
+    for page in TEXTS:
+        lines = re.findall(r"(?m)^#+ (.*)", page.read_text())
+        headings[page.name] = {*lines, *(line.partition(":")[0] for line in lines)}
+    found = 0
+    for file in (*CODE, *TEXTS):
+        for page, section in sections_named(file.read_text()):
+            found += 1
+            assert section in headings.get(page, {section}), f"{file}: {page}, {section!r}"
+    assert found > 20
+
+
+def test_sections_are_found_across_lines() -> None:
+    text = 'x (docs/a.md,\n    # "Two words"), docs/b.md, section "Else", docs/c.md and "this"'
+    assert sections_named(text) == [("a.md", "Two words"), ("b.md", "Else")]
+
+
+def test_files_that_code_and_pages_name_exist() -> None:
+    """Paths from the root or a room; in the code also, in backticks, single names."""
+    tops = ("", "cflows_ray/", "analysis/")
+    names = {file.name for file in (*CODE, *(ROOT / "docs").glob("*.py"))}
+    for file in (*CODE, *TEXTS):
+        text = file.read_text()
+        for path in re.findall(r"\b((?:cflows_ray|analysis|sweeps|tests|docs)/[\w/]+\.py)\b", text):
+            assert any((ROOT / top / path).exists() for top in tops), f"{file}: {path}"
+        if file.suffix == ".py" and "tests" not in file.parts:
+            for name in re.findall(r"`(?:[\w/]+/)?(\w+\.py)`", text):
+                assert name in names, f"{file}: {name}"
+
+
 # The pages of `make docs`
 
 

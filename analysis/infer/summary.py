@@ -48,7 +48,7 @@ def summarize(
 
     Returns columns `by`, `flow`, `metric`, `unit`; `n` (runs the statistics are of: finished, and
     the metric defined), `mean`, `median`, `sd`, `q25`, `q75`, `ci_low`, `ci_high` (95%, of the
-    mean) and `ci_method` (`bca`, `t`, `exact`, `none`; see `intervals.mean_interval`); and the
+    mean) and `ci_method` (see `intervals.mean_interval`; `kaplan-meier` of horizons); and the
     counts `n_runs`, `n_diverged`, `n_failed`, `n_loss_undefined` (of the runs), `n_stopped`,
     `n_flow_diverged` and `n_doubtful` (of the flow; the last of finished runs, by `is_doubtful`).
     Diverged and failed runs, and those of a loss without derivatives at the start, are counted but

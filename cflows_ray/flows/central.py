@@ -2,7 +2,7 @@
 
     dw/dt = -P⁻¹ [∇L + ½ ∇_w <H(w), Σ>],     ds/dt = E f(s, ∇L + Hδ),     Σ = U X Uᵀ
 
-(without momentum; with it, see docs/theory.md) where X is the unique covariance with
+(without momentum; with it, see docs/momentum-theory.md) where X is the unique covariance with
 0 ⪯ X ⟂ Uᵀ(2Q̂ - H)U ⪰ 0 along the flow (Cohen et al. 2025; docs/theory.md, "Central flow"). A
 substep freezes the critical directions U and takes the X that keeps the effective Hessian at or
 below 2 at its end (`central_covariance.py`). With no critical direction it is the stable flow. How

@@ -20,7 +20,7 @@ DTYPES: tuple[str, ...] = ("float32", "float64")
 SEED_FLOORS: tuple[str, ...] = ("rounding", "fraction", "none")
 MOST_RANK: Final = 64
 MOST_SUBSTEPS: Final = 64
-"""Substeps past which a flow that chooses them by what it sees has diverged."""
+"""Most substeps of a flow that chooses them by what it sees: where it wants more, it explodes."""
 DEFAULT_FLOWS = ("midpoint", "stable", "central")
 
 

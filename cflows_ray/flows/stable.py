@@ -156,8 +156,9 @@ def _steps(
 ) -> chebyshev.Steps:
     """Return the Chebyshev scheme's steps and stages; 1 and 1 where none is to be made.
 
-    As many gradients at least as Euler takes, and otherwise fewer. Two stages of half a step are
-    stable to a rate of 3.9: enough for the rule's own averages, which four of Euler's follow to 4.
+    Where Euler takes its fewest gradients, as many (or one more, of an odd number); elsewhere
+    fewer. Two stages of half a step are stable to a rate of 3.9: enough for the rule's own
+    averages, which four of Euler's follow to 4.
     """
     least = max(MIN_SUBSTEPS, options.substeps)
     count = -(-least // chebyshev.LEAST_STAGES)

@@ -176,8 +176,8 @@ class AveragedRule(UpdateRule):
         """Return dw/dt and ds/dt at a point, affine in `seen.excess` and `seen.variance`.
 
         `length` is that of the explicit substep to be made. A rule with momentum moves the filter's
-        memory before the parameters within a substep (see docs/theory.md, "Momentum"); others do
-        not look at it. At 0 these are the rates themselves.
+        memory before the parameters within a substep (docs/momentum-theory.md, "Schemes"); others
+        do not look at it. At 0 these are the rates themselves.
         """
 
     @abc.abstractmethod

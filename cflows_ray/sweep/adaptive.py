@@ -3,7 +3,8 @@
 How well a cell (runs that differ in their seed only) is known is the analysis's business: its
 command prints the confidence sequence of each (`python -m analysis FOLDER --precision`), and the
 loop here reads that, asks for more seeds of the cells that are wide, and launches them. Confidence
-sequences stay valid whatever is decided from them (docs/analysis.md, "More seeds until ...").
+sequences stay valid whatever is decided from them (docs/analysis.md, "More seeds until a
+cell is known").
 """
 
 from __future__ import annotations

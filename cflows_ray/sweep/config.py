@@ -1,7 +1,8 @@
 """What a sweep is: grids over hyperparameters and seeds, and how to carry it out.
 
-`Execution` (`execution.py`) says how and never enters a run's id: the same sweep on a laptop and on
-a cluster has the same runs. Like a run (`run_config.py`), a sweep is checked when it is made.
+`Execution` (`execution_settings.py`) says how and never enters a run's id: the same sweep on a
+laptop and on a cluster has the same runs. Like a run (`run_config.py`), a sweep is checked when it
+is made.
 """
 
 from __future__ import annotations

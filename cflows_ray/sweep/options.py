@@ -251,7 +251,7 @@ def _changed(
 ) -> Grid:
     """Return a grid with other hyperparameters, those that its rule has, and the sweep's settings.
 
-    Raises `ConfigError` for a hyperparameter that no grid's rule has: the options do not list it.
+    One that no grid's rule has does not come here: the options do not list it.
     """
     own = {name: value for name, value in hyper.items() if name in _of_rule(grid.rule)}
     more = {name: value for name, value in grid.more.items() if name not in shared}

@@ -29,7 +29,7 @@ else:
 
 @dataclass(frozen=True)
 class SaddleOptions:
-    """L(x, y) = ½ y x² - c y, started at (x0, y0) plus a small offset drawn from the seed."""
+    """L(x, y) = ½ y x² - c y, started at (x0, y0)."""
 
     c: float = 0.01
     x0: float = 0.15

@@ -32,7 +32,7 @@ from tests.benchmarks.parts import parts_table
 from tests.benchmarks.problems import LEARNING_RATES, PAPER_SLICES, images
 from tests.networks import NETWORKS
 
-# network, kind of rule, rule (as in tests/test_oracle_agreement.py)
+# network, kind of rule, rule (as in tests/paired/test_oracle_agreement.py)
 CASES: tuple[tuple[str, str, Any], ...] = (
     ("tanh_regression", "gradient_descent", GradientDescent(0.8)),
     ("gelu_classifier", "scalar_rmsprop", ScalarRMSProp(0.1, beta2=0.95)),
