@@ -8,8 +8,9 @@ loads neither JAX nor Ray.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from cflows_ray.lazy import lazy_names
 
 if TYPE_CHECKING:
     from cflows_ray.paired import (
@@ -42,13 +43,13 @@ _HOME = {
     "ScalarAdam": "cflows_ray.rules",
     "ScalarRMSProp": "cflows_ray.rules",
     "RMSProp": "cflows_ray.rules",
-    "PairedOptions": "cflows_ray.paired.run",
-    "PairedPack": "cflows_ray.paired.pack",
-    "PairedResult": "cflows_ray.paired.call",
-    "PairedRun": "cflows_ray.paired.run",
-    "forget_programs": "cflows_ray.paired.run",
+    "PairedOptions": "cflows_ray.paired",
+    "PairedPack": "cflows_ray.paired",
+    "PairedResult": "cflows_ray.paired",
+    "PairedRun": "cflows_ray.paired",
+    "forget_programs": "cflows_ray.paired",
     "from_optax": "cflows_ray.rules",
-    "run_paired": "cflows_ray.paired.call",
+    "run_paired": "cflows_ray.paired",
     "Problem": "cflows_ray.problem",
 }
 
@@ -70,9 +71,4 @@ __all__ = [
     "run_paired",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Load a public name from where it lives."""
-    if name not in _HOME:
-        raise AttributeError(f"module 'cflows_ray' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
+__getattr__ = lazy_names(__name__, _HOME)
