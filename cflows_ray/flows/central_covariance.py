@@ -164,26 +164,11 @@ def solve_covariances(
         has_force: whether Σ acts on w, by ½∇<H, Σ>; on the rule's second moment it acts always.
     """
     basis, num_third = drifting_basis(context, point, point.num_critical)
-    U = basis.U
     rates = _rates(context, point, basis, has_force, lambda velocities: velocities)
 
     def solve(length: Array | float) -> Covariance:
-        sdcp = solve_sdcp(
-            rates.gap + smat(length * rates.stable(length), context.num_eigs),
-            length * rates.response,
-            point.num_critical,
-            guess,
-        )
-        X = sdcp.X.astype(U.dtype)
-        residuals = sdcp.primal_residual, sdcp.dual_residual, sdcp.complementarity
-        return Covariance(
-            X=sdcp.X,
-            residual=jnp.max(jnp.stack(residuals)).astype(U.dtype),
-            failed=sdcp.status != SDCP_CONVERGED,
-            grad_excess=basis.excess(X) if has_force else jnp.zeros_like(point.params),
-            grad_variance=basis.variance(X),
-            stable_rate=smat(rates.stable(0.0), context.num_eigs),
-        )
+        change = length * rates.stable(length)
+        return _solve(point, basis, rates, change, length, rates.stable(0.0), guess, has_force)
 
     if len(lengths) == 1:
         solved = jax.tree.map(lambda x: x[None], solve(lengths[0]))
@@ -224,24 +209,40 @@ def solve_ahead(
     rising = jnp.broadcast_to(rising, point.params.shape)
     shift = basis.drifts @ -ahead.later.params + svec((U * (2.0 * rising)) @ U.T)
     change = ahead.length * rates.stable(0.0) + shift.astype(jnp.float64)
-    sdcp = solve_sdcp(
-        rates.gap + smat(change, context.num_eigs),
-        ahead.length * rates.response,
-        point.num_critical,
-        guess,
-    )
-    seen = basis.moments(point.linear.grad, sdcp.X, has_force)
     plain = _rates(context, point, basis, has_force, lambda velocities: velocities)
+    stable_rate = plain.stable(0.0)
+    solved = _solve(point, basis, rates, change, ahead.length, stable_rate, guess, has_force)
+    return jax.tree.map(lambda x: x[None], solved)
+
+
+def _solve(
+    point: Point,
+    basis: DriftingBasis,
+    rates: _Rates,
+    change: Float[Array, " m"],
+    length: Array | float,
+    stable_rate: Float[Array, " m"],
+    guess: Float[Array, "k k"],
+    has_force: bool,
+) -> Covariance:
+    """Return the X for which A ⪰ 0 at a substep's end, and what it does to the motion.
+
+    `change`: of A over the substep without X, svec; `stable_rate`: dA/dt without oscillation, svec.
+    """
+    k = guess.shape[0]
+    sdcp = solve_sdcp(
+        rates.gap + smat(change, k), length * rates.response, point.num_critical, guess
+    )
     residuals = sdcp.primal_residual, sdcp.dual_residual, sdcp.complementarity
-    solved = Covariance(
+    seen = basis.moments(point.linear.grad, sdcp.X, has_force)
+    return Covariance(
         X=sdcp.X,
-        residual=jnp.max(jnp.stack(residuals)).astype(U.dtype),
+        residual=jnp.max(jnp.stack(residuals)).astype(basis.U.dtype),
         failed=sdcp.status != SDCP_CONVERGED,
         grad_excess=seen.excess,
         grad_variance=seen.variance,
-        stable_rate=smat(plain.stable(0.0), context.num_eigs),
+        stable_rate=smat(stable_rate, k),
     )
-    return jax.tree.map(lambda x: x[None], solved)
 
 
 def drifting_basis(
