@@ -21,6 +21,8 @@ import pyarrow as pa
 SCHEMA_VERSION = "1"
 
 RUN_STATUSES = ("finished", "diverged", "undefined", "failed")
+NOT_FINISHED = tuple(status for status in reversed(RUN_STATUSES) if status != "finished")
+"""How runs end that are not finished: failures first."""
 
 
 class StepStatus(enum.IntEnum):

@@ -19,7 +19,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cflows_ray.schema import RUN_STATUSES
+from cflows_ray.schema import NOT_FINISHED, RUN_STATUSES
 from cflows_ray.sweep.run_config import RunConfig
 
 MAX_ROWS = 12
@@ -203,7 +203,7 @@ class Display:
         counts = self.counts()
         done = sum(counts.get(s, 0) for s in RUN_STATUSES)
         parts = [f"{done}/{len(self._runs)} runs done"]
-        for status in ("running", "failed", "diverged", "undefined", "given up"):
+        for status in ("running", *NOT_FINISHED, "given up"):
             if counts.get(status):
                 parts.append(f"{counts[status]} {status}")
         rate, left = self.steps_per_second(), self.seconds_left()

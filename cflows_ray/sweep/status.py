@@ -17,13 +17,11 @@ from rich.console import Console
 from rich.table import Table
 
 from cflows_ray.checks import ConfigError
-from cflows_ray.schema import RUN_STATUSES
+from cflows_ray.schema import NOT_FINISHED, RUN_STATUSES
 from cflows_ray.store import Results, Storage, begun_runs, is_alive, read_lock
 from cflows_ray.sweep.display import duration, print_whole, say
 from cflows_ray.sweep.run_config import RunConfig
 
-# Failures first.
-UNFINISHED = ("failed", "undefined", "diverged")
 OPEN_STATUSES = ("running", "interrupted", "waiting")
 MAX_REASONS = 10
 MAX_OPEN = 10
@@ -170,7 +168,7 @@ def print_status(status: SweepStatus, console: Console, verbose: bool = False) -
         at_work += f" (seen {seen} ago)"
     done = sum(status.statuses[run_id] in RUN_STATUSES for run_id in status.runs)
     say(console, f"{status.name}: {done} of {len(status.runs)} runs done, {at_work}")
-    for line in [] if verbose else [r for s in UNFINISHED for r in _reasons(status, s)]:
+    for line in [] if verbose else [r for s in NOT_FINISHED for r in _reasons(status, s)]:
         say(console, line)
     print_whole(console, _table(status))
     for line in _every_run(status) if verbose else _open_runs(status):
@@ -212,7 +210,7 @@ def _open_runs(status: SweepStatus) -> Iterator[str]:
 
 def _every_run(status: SweepStatus) -> Iterator[str]:
     """Say how every run stands, failures first."""
-    order = (*UNFINISHED, *OPEN_STATUSES, "finished")
+    order = (*NOT_FINISHED, *OPEN_STATUSES, "finished")
     ids: dict[str, list[str]] = {word: [] for word in order}
     for run_id in status.runs:
         ids.setdefault(status.statuses[run_id], []).append(run_id)
@@ -242,7 +240,7 @@ def _table(status: SweepStatus) -> Table:
     for name in ("runs", *words):
         table.add_column(name, justify="right")
     worst_first = sorted(
-        counts.items(), key=lambda item: (-item[1]["failed"], -item[1]["diverged"])
+        counts.items(), key=lambda item: [-item[1][status] for status in NOT_FINISHED]
     )
     for group, count in worst_first:
         cells = [str(count[word]) if count[word] else "" for word in words]

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from cflows_ray.schema import NOT_FINISHED
 from cflows_ray.sweep.display import Display
 from cflows_ray.sweep.run_config import RunConfig
 from cflows_ray.sweep.stopping import NOT_BEGUN, STORAGE_FAILED
@@ -60,7 +61,7 @@ class Watching:
             self._display.progressed(run.run_id, member)
             for note in member["notes"]:
                 self._display.note(f"{run}: {note}")
-            if status in ("failed", "diverged", "undefined"):
+            if status in NOT_FINISHED:
                 self._display.note(f"{run}: {status}: {member['detail'] or 'no reason given'}")
 
     def on_trial_complete(self, *, trial: Any, **info: Any) -> None:  # noqa: ARG002

@@ -14,7 +14,14 @@ from rich.console import Console
 from cflows_ray.status import main as status_command
 from cflows_ray.store import Storage
 from cflows_ray.store.sweep_json import dump_sweep, load_sweep
-from cflows_ray.sweep import RunConfig, SweepConfig, main, print_status, sweep_status
+from cflows_ray.sweep import (
+    RunConfig,
+    SweepConfig,
+    SweepStatus,
+    main,
+    print_status,
+    sweep_status,
+)
 from cflows_ray.sweep import status as status_module
 from cflows_ray.sweep.display import Display
 from cflows_ray.sweep.plan import kinds, make_plan
@@ -166,6 +173,19 @@ def test_open_runs_are_not_all_listed(
     lines = printed(storage)
     assert sum("interrupted, step 10 of 160" in line for line in lines) == 10
     assert "... and 90 more interrupted; --verbose lists them" in lines
+
+
+def test_groups_whose_runs_did_not_finish_come_first() -> None:
+    """Failed before undefined before diverged before all that finished."""
+    rules = {"gradient_descent": "finished", "rmsprop": "diverged", "adam": "undefined"}
+    rules |= {"adamw": "failed"}
+    runs = {rule: RunConfig(workload="saddle_2d", rule=rule, lr=0.1) for rule in rules}
+    console = Console(file=io.StringIO(), width=200)
+    print_status(SweepStatus("s", None, runs, rules), console)
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    table = [line.split()[2] for line in lines if line.startswith("saddle_2d")]
+    assert table == ["adamw", "adam", "rmsprop", "gradient_descent"]
 
 
 def test_status_checks_a_form_once(
