@@ -230,16 +230,14 @@ def _cost_key(row: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(str(row[name]) for name in names)
 
 
-# Columns that only a run that has been carried out has, and what a plan reads of it.
-MEASURED = (
-    *("run_id", "sweep", "data", "num_params", "status", "status_detail", "doubts"),
-    *("wall_s", "compile_s", "device", "versions", "commit"),
-)
-
-
 def configured() -> tuple[str, ...]:
-    """Return the columns of `runs` that come from the configuration, of all registered rules."""
-    return tuple(name for name in runs_schema().names if name not in MEASURED)
+    """Return the columns of `runs` that come from the configuration, of all registered rules.
+
+    By the roles that columns declare. Without `data`: what lies at a path is known of runs that
+    have been carried out only.
+    """
+    roles = {field.name: field.metadata[b"role"].decode() for field in runs_schema()}
+    return tuple(name for name, role in roles.items() if role != "result" and name != "data")
 
 
 def plan_columns() -> tuple[str, ...]:
