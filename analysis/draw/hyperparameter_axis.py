@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from analysis.draw.panels import key_text
+from analysis.infer import is_numeric
 from analysis.read import hyperparameters_of
 
 MOST_TICKS = 6  # values up to which each of them is a tick
@@ -71,8 +72,7 @@ class HyperparameterAxis:
             ax.minorticks_off()
 
     def _scale(self, values: pd.Series, name: str) -> str:
-        is_number = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
-        if not is_number or None in self.values:
+        if not is_numeric(values) or None in self.values:
             return "category"
         numbers = np.array(self.values, dtype=np.float64)
         if not len(numbers) or name == "lr":

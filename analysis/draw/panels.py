@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from analysis.infer import cells, without_attrs
-from analysis.read import declare_like, hyperparameters_of
+from analysis.infer import cells
+from analysis.read import declare_like, hyperparameters_of, without_attrs
 
 _IN_HEADINGS = ("workload", "criterion")  # a report's heading names these for all its panels
 

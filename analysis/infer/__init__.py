@@ -10,10 +10,10 @@ from analysis.infer.cells import (
     cell_keys,
     cells,
     check_accuracy,
+    is_numeric,
     main_flow,
     panel_keys,
     swept,
-    without_attrs,
 )
 from analysis.infer.comparison import compare
 from analysis.infer.covariance import covariance_fit
@@ -41,6 +41,7 @@ __all__ = [
     "compare",
     "covariance_fit",
     "grouped",
+    "is_numeric",
     "kaplan_meier",
     "lr_trend",
     "main_flow",
@@ -56,5 +57,4 @@ __all__ = [
     "swept",
     "trends",
     "wilson",
-    "without_attrs",
 ]

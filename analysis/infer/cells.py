@@ -15,6 +15,7 @@ from analysis.read import (
     configuration_of,
     declare_like,
     hyperparameters_of,
+    without_attrs,
 )
 
 PLACE = ("workload", "criterion", "rule")
@@ -125,14 +126,14 @@ def cells(frame: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[dict[str, An
         yield dict(zip(by, key if isinstance(key, tuple) else (key,), strict=True)), group
 
 
-def without_attrs(frame: pd.DataFrame) -> pd.DataFrame:
-    """Take the same columns without metadata, for the middle of a computation.
+def is_numeric(values: pd.Series) -> bool:
+    """Say whether values are numbers, and no flags: something can rise or fall with them.
 
-    pandas deep-copies `attrs` in every operation, which cost a tenth of the report's time.
+    >>> is_numeric(pd.Series([0.1, 0.2])), is_numeric(pd.Series([True, False]))
+    (True, False)
     """
-    bare = frame.copy(deep=False)
-    bare.attrs = {}
-    return bare
+    is_flag = pd.api.types.is_bool_dtype(values)
+    return bool(pd.api.types.is_numeric_dtype(values) and not is_flag)
 
 
 def check_by(frame: pd.DataFrame, by: str | Sequence[str]) -> list[str]:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from analysis.infer.cells import PLACE, cells, without_attrs
-from analysis.read import declare_like, hyperparameters_of
+from analysis.infer.cells import PLACE, cells, is_numeric
+from analysis.read import declare_like, hyperparameters_of, without_attrs
 
 MOST_VALUES = 10
 """Values of a hyperparameter that a table or a row of figures tells apart."""
@@ -42,7 +42,7 @@ def grouped(frame: pd.DataFrame, *, keep: Sequence[str] = (), most: int = MOST_V
     (['0.01 to 0.02', '0.001'], '2 values of lr in 1 group')
     """
     names = [n for n in hyperparameters_of(frame) if n in frame and n not in keep]
-    names = [n for n in names if _is_number(frame[n])]
+    names = [n for n in names if is_numeric(frame[n])]
     places = [n for n in PLACE if n in frame]
     bare = without_attrs(frame)
     texts: dict[str, pd.Series] = {}
@@ -80,10 +80,6 @@ def _cut(values: pd.Series, number: int) -> tuple[pd.Series, dict[str, tuple[flo
     labels = np.array([_text(low, high) for low, high in ends], dtype=object)
     texts = pd.Series(labels[place], values.index).where(values.notna())
     return texts, dict(zip(labels.tolist(), ends, strict=True))
-
-
-def _is_number(values: pd.Series) -> bool:
-    return pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
 
 
 def _plain(values: pd.Series) -> pd.Series:

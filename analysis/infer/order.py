@@ -9,9 +9,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.infer.intervals import wilcoxon_p
+from analysis.read import ENDED
 
 TIE = 1e-6  # relative difference up to which two errors are equal: rounding of float32
-ENDED = ("stopped", "diverged")
 
 
 class Scores(NamedTuple):

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.infer.cells import cell_keys, check_accuracy, check_by, without_attrs
+from analysis.infer.cells import cell_keys, cells, check_accuracy, check_by
 from analysis.infer.intervals import LEVEL, RESAMPLES, holm
 from analysis.infer.order import Scores, order, scores_of, signed_rank_p
 from analysis.infer.variance_shares import variance_shares
 from analysis.measure import Frames, accuracy, find_metric
-from analysis.read import Source
+from analysis.read import Source, without_attrs
 
 PROFILE_POINTS = 200
 RANKED_BY = ("final_distance", "log_loss_error")
@@ -106,7 +106,7 @@ def rank(
     scored = _scored(frame)
     keys = cell_keys(scored) if by is None else check_by(scored, by)
     finished = without_attrs(scored[scored["run_status"].astype("str") == "finished"])
-    tables = [_Cell(cell, rows, metric) for cell, rows in _groups(finished, keys)]
+    tables = [_Cell(cell, rows, metric) for cell, rows in cells(finished, keys)]
     tables = [table for table in tables if len(table.flows) > 1 and table.runs]
     draws = _draws(tables, seed)
     in_cells = _in_cells(tables, draws, keys)
@@ -162,18 +162,6 @@ class _Cell:
     def better(self, first: str, second: str) -> NDArray[np.float64]:
         """For each run 1 if the first is nearer, 0 if the second, ½ for a tie."""
         return (1 - self.signs[first, second]) / 2
-
-
-def _groups(
-    frame: pd.DataFrame, keys: Sequence[str]
-) -> list[tuple[dict[str, object], pd.DataFrame]]:
-    if not keys:
-        return [({}, frame)]
-    groups = frame.groupby(list(keys), observed=True, dropna=False, sort=True)
-    return [
-        (dict(zip(keys, key if isinstance(key, tuple) else (key,), strict=True)), rows)
-        for key, rows in groups
-    ]
 
 
 def _draws(tables: Sequence[_Cell], seed: int) -> list[NDArray[np.int64]]:

@@ -18,9 +18,9 @@ from analysis.infer.cells import (
     keep_dtypes,
 )
 from analysis.infer.intervals import mean_interval
-from analysis.infer.order import ENDED
 from analysis.infer.survival import median_horizon
 from analysis.measure import all_metrics, find_metric, is_doubtful
+from analysis.read import ENDED
 
 DEFAULT_SEED = 0  # of the bootstrap
 _STATISTICS = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analysis.infer.cells import without_attrs
+from analysis.read import without_attrs
 
 _NETWORK = ("workload", "criterion")
 

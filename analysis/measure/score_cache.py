@@ -26,7 +26,7 @@ from pyarrow import fs
 
 from analysis.measure.metrics import all_metrics
 from analysis.measure.scored import Plan
-from analysis.read import Results, is_part, processes_of
+from analysis.read import Results, is_part, processes_of, without_attrs
 
 FOLDER = "analysis"
 _NAME = re.compile(r"scores-([0-9a-f]{16})-[0-9a-f]{16}\.parquet")
@@ -233,8 +233,7 @@ def _instructions(code: CodeType) -> Iterator[str]:
 
 def _rows_hashed(runs: pd.DataFrame) -> Mapping[str, str]:
     """Hash of each run's row of `runs`, so far as it tells one ending of the run from another."""
-    ending = runs[[name for name in _ENDING if name in runs]].copy(deep=False)
-    ending.attrs = {}
+    ending = without_attrs(runs[[name for name in _ENDING if name in runs]])
     hashes = pd.util.hash_pandas_object(ending.astype("str"), index=False)
     return {str(r): f"{h:016x}" for r, h in zip(runs["run_id"], hashes, strict=True)}
 

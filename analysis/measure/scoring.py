@@ -21,6 +21,7 @@ from analysis.read import (
     configuration_of,
     declare_like,
     processes_of,
+    without_attrs,
 )
 
 
@@ -110,7 +111,7 @@ def scored_frame(scored: pa.Table, results: Tables, scoring: Scoring) -> pd.Data
         empty = pd.DataFrame({"flow": [name for _, name in lost], "flow_status": "no_data"})
         numbers = pd.concat([numbers, empty], ignore_index=True) if len(numbers) else empty
     names = ["run_id", "sweep", *configuration_of(results.runs), "seed"]
-    identity = _bare(runs[[*names, "status"]]).rename(columns={"status": "run_status"})
+    identity = without_attrs(runs[[*names, "status"]]).rename(columns={"status": "run_status"})
     identity = identity.take(np.append(at, [i for i, _ in lost]).astype(np.int64))
     for name in identity:
         identity[name] = _without_nulls(identity[name])
@@ -124,12 +125,6 @@ def _listed(listed: Any, results: Tables, scoring: Scoring) -> set[str]:
     flows = {f for f in (str(listed).split(",") if pd.notna(listed) else []) if f}
     wanted = {f for f in flows if processes[f]["predicts"] and not results.leaves_out(f)}
     return wanted if scoring.flows is None else wanted.intersection(scoring.flows)
-
-
-def _bare(frame: pd.DataFrame) -> pd.DataFrame:
-    frame = frame.copy(deep=False)
-    frame.attrs = {}
-    return frame
 
 
 def _without_nulls(values: pd.Series) -> pd.Series:

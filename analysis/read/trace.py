@@ -17,7 +17,8 @@ from cflows_ray.schema import arrow_schema
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64] | slice
 
-_ENDED = ("stopped", "diverged")
+ENDED = ("stopped", "diverged")
+"""Statuses of the row with which a process ended before its run did."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +43,7 @@ class Trace:
     def ending(self, process: str) -> str | None:
         """Return `stopped` or `diverged` if the process's last row says so, else None."""
         status = self.processes[process]["status"]
-        return str(status[-1]) if len(status) and status[-1] in _ENDED else None
+        return str(status[-1]) if len(status) and status[-1] in ENDED else None
 
     def flow_ending(self, flow: str) -> str | None:
         """Return how a flow ended before the optimizer did: `stopped`, `diverged`, or None.
@@ -61,7 +62,7 @@ class Trace:
         """
         if process not in self._scored:
             columns = self.processes[process]
-            lost = np.isin(columns["status"], _ENDED)
+            lost = np.isin(columns["status"], ENDED)
             keep: Rows | NDArray[np.bool_] = slice(None)
             if lost[:-1].any():
                 keep = ~lost

@@ -15,6 +15,7 @@ from analysis.infer import (
     compare,
     covariance_fit,
     grouped,
+    is_numeric,
     lr_trend,
     main_flow,
     panel_keys,
@@ -60,7 +61,7 @@ def study_tables(found: Study) -> dict[str, pd.DataFrame]:
             name = "comparison" if other == REFERENCE_FLOW else f"comparison_{other}"
             tables[name] = compare(shown, first, other)
     for x in swept(accuracy):
-        if x != "lr" and is_measurable(accuracy[x]):
+        if x != "lr" and is_numeric(accuracy[x]):
             tables[f"trend_{x}"] = trends(grouped(accuracy, keep=[x]).frame, x)
     if len(flows) > 1:
         tables |= _rank_tables(shown)
@@ -81,12 +82,6 @@ def _rank_tables(accuracy: pd.DataFrame) -> dict[str, pd.DataFrame]:
         )
         for table, part in parts.items()
     }
-
-
-def is_measurable(values: pd.Series) -> bool:
-    """Whether values are numbers, so that something can rise or fall with them."""
-    is_flag = pd.api.types.is_bool_dtype(values)
-    return bool(pd.api.types.is_numeric_dtype(values) and not is_flag)
 
 
 def write_tables(tables: Mapping[str, pd.DataFrame], folder: Path, kind: str) -> list[Path]:

@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.draw import flow_styles
 from analysis.infer import cell_keys
 from analysis.measure import DOUBTFUL_SHARE, Metric, all_metrics
-from analysis.read import Results
+from analysis.read import ENDED, Results
 
 _MOST_FILES = 10  # bad ones that are listed
 
@@ -72,7 +72,7 @@ def overview(results: Results, accuracy: pd.DataFrame) -> list[str]:
             "  undefined: at the start a derivative of the loss is not finite; no failure of a flow"
         )
     of_flows = accuracy[accuracy["run_status"].astype("str") != "undefined"]
-    for ending in ("stopped", "diverged"):
+    for ending in ENDED:
         ended = of_flows[of_flows["flow_status"].astype("str") == ending]
         for flow, rows in ended.groupby("flow", observed=True):
             label = flow_styles(accuracy)[str(flow)].label

@@ -18,13 +18,21 @@ from analysis.draw import (
     run_title,
     with_keys,
 )
-from analysis.infer import PLACE, cells, covariance_fit, main_flow, panel_keys, summarize, trends
+from analysis.infer import (
+    PLACE,
+    cells,
+    covariance_fit,
+    is_numeric,
+    main_flow,
+    panel_keys,
+    summarize,
+    trends,
+)
 from analysis.measure import SAMPLED_RUNS, Study, all_metrics, find_metric
 from analysis.read import declare_like
 from analysis.report import page
 from analysis.report.cells import cell_table, key_columns, records
 from analysis.report.drawn import drawn
-from analysis.report.export import is_measurable
 from analysis.report.fitting import PAGE_ROWS, fitted
 from analysis.report.numbers import p_text, significant, step_limits, with_limits
 from analysis.report.overview import shown_metrics
@@ -53,7 +61,7 @@ def against(found: Study, group: pd.DataFrame, figures: FigureSet, *, x: str) ->
         figure = figures.against(some, group, names, x)
         kind = "learning_rate" if x == "lr" else x
         body += drawn(figures, figure, caption, kind, all_rows(some))
-    if not is_measurable(group[x]):
+    if not is_numeric(group[x]):
         return body
     shown = [key for key in keys if key not in ("workload", "criterion")]
     rows = [

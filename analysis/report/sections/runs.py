@@ -9,8 +9,9 @@ from urllib.parse import quote
 import pandas as pd
 
 from analysis.draw import key_text
-from analysis.infer import cell_keys, without_attrs
+from analysis.infer import cell_keys
 from analysis.measure import Metric, Study
+from analysis.read import without_attrs
 from analysis.report import page
 from analysis.report.numbers import significant
 from analysis.report.overview import shown_metrics
