@@ -39,8 +39,10 @@ def study_tables(found: Study) -> dict[str, pd.DataFrame]:
     `comparison` is of the main flow (central, if there) with the reference flow; one with another
     flow is called `comparison_<flow>`, a trend with another hyperparameter `trend_<name>`. `rank`,
     `rank_cells`, `rank_pairs`, `rank_profiles` and `rank_shares` are the parts of `rank` for the
-    errors that the report ranks by; `skill` is there where flows began anew. `accuracy` has every
-    run and flow; where a hyperparameter has many values, the others have groups of them.
+    errors that the report ranks by; `skill` is there where flows began anew, and is of all finished
+    runs, whose steps are read again for it: the page's is of at most 100 of a workload, criterion
+    and rule. `accuracy` has every run and flow; where a hyperparameter has many values, the others
+    have groups of them.
 
     >>> sorted(study_tables(study(load(example_sweep))))[:6]
     ['accuracy', 'comparison', 'lr_trend', 'problems', 'rank', 'rank_cells']

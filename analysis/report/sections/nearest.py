@@ -145,6 +145,9 @@ def _forecasts(found: Study, figures: FigureSet) -> str:
                              ["workload", "criterion", "rule"]):  # fmt: skip
         phases = [p for p in PHASES if (table["phase"] == p).any()]
         name = " · ".join(str(v) for v in cell.values())
-        caption = f"{name}: skill against lead time, over the stable flow and over persistence."
+        caption = (
+            f"{name}: skill against lead time, over the stable flow and over persistence, all runs "
+            f"({FORECAST_RUNS} at random where there are more)."
+        )
         body += drawn(figures, figures.skills(table, phases), caption, "skill", table)
     return body

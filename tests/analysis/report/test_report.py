@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from synthetic import CENTRAL, STABLE, FlowTruth, RunTruth, write_sweep
@@ -249,3 +251,22 @@ def test_the_first_section_ranks_every_flow(tmp_path: Path) -> None:
     assert "How far ahead" not in first  # no flow began anew
     names = [file.name for file in (folder / "report" / "figures").iterdir()]
     assert any(name.startswith("profiles-final_distance") for name in names)
+
+
+def test_forecasts_are_of_a_sample_on_the_page_and_of_all_runs_in_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_sweep(tmp_path, [RunTruth(run_id=f"r{i}", seed=i, steps=60) for i in range(3)])
+    for file in (folder / "runs").glob("*.parquet"):
+        runs = pq.read_table(file)
+        place = runs.schema.get_field_index("restart_every")
+        anew = pa.array([30], runs.schema.field(place).type)
+        pq.write_table(runs.set_column(place, runs.schema.field(place), anew), file)
+    monkeypatch.setattr(sys.modules["analysis.report.sections.nearest"], "FORECAST_RUNS", 1)
+    assert main([str(folder), "--format", "csv"]) == 0
+    html = (folder / "report" / "report.html").read_text()
+    assert "How far ahead" in html
+    for words in ("over lead times and phases", "and over persistence"):
+        assert f"{words}, all runs (1 at random" in html, words
+    table = pd.read_csv(folder / "report" / "tables" / "skill.csv")
+    assert set(table["n_runs"]) == {3}
