@@ -146,6 +146,15 @@ def test_columns_of_steps_that_were_added_since_may_be_absent(tmp_path: Path) ->
     pd.testing.assert_frame_equal(frame[others], whole[others])
 
 
+def test_a_filter_takes_a_column_of_steps_that_was_added_since_for_null(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path, [RunTruth(run_id="a", steps=40)])
+    whole = len(load(folder).steps)
+    for file in folder.glob("steps/*/*.parquet"):
+        pq.write_table(pq.read_table(file, partitioning=None).drop_columns(["doubt"]), file)
+    assert len(load(folder, where=[("doubt", "==", None)]).steps) == whole > 0
+    assert len(load(folder, where=[("doubt", "!=", None)]).steps) == 0
+
+
 def test_a_result_is_no_configuration(tmp_path: Path) -> None:
     for name, words in (("one", {"role": "result"}), ("two", {"unit": "J"})):
         frame = analysis.accuracy(sweep_of(tmp_path / name, [0.5, 0.9], **words))
