@@ -30,7 +30,7 @@ RANDOM_LINES = 2
 LOOK_FAILED = (TypeError, ValueError, NotImplementedError, jax.errors.JaxRuntimeError)
 
 
-def check_loss(
+def check_derivatives(
     program: PairedProgram,
     inputs: Inputs,
     start: Float[np.ndarray, " d"],

@@ -25,7 +25,7 @@ from cflows_ray.flows import DTYPES, check_defined
 from cflows_ray.paired.doubts import doubts_in_words
 from cflows_ray.paired.options import PairedOptions
 from cflows_ray.paired.program import Inputs, PairedProgram
-from cflows_ray.paired.remarks import check_loss, find_for_debugger, is_undefined, remarks_on
+from cflows_ray.paired.remarks import check_derivatives, find_for_debugger, is_undefined, remarks_on
 from cflows_ray.paired.rows import check_one_loss, steps_frame
 from cflows_ray.paired.state import FINISHED, RUN_DIVERGED, RUNNING, PairedState
 from cflows_ray.paired.tracing import Traced, fingerprint, trace
@@ -101,7 +101,7 @@ class PairedRun:
                 return state
             start = np.asarray(jax.device_get(state.start))
             epsilon = float(jnp.finfo(self._computes_in or self.options.dtype).eps)
-            checked = check_loss(program, self.inputs, start, self._initial, epsilon)
+            checked = check_derivatives(program, self.inputs, start, self._initial, epsilon)
             return state._replace(checked=checked)
 
     def advance(self, state: PairedState, num_steps: int) -> tuple[PairedState, pd.DataFrame]:
@@ -241,7 +241,7 @@ class PairedRun:
 
     def _use_program(self, structure: ParamStructure) -> PairedProgram:
         functions, captured = _trace(self.problem, structure, self.inputs)
-        _check_loss(functions["loss"])
+        _check_result(functions["loss"])
         _warn_of_size(functions)
         self._computes_in = functions["loss"].computes_in
         options = self.options.for_loss_in(self._computes_in)
@@ -351,7 +351,7 @@ def _start_numbers(warmup: Any, steps: Any, seed: Any, divergence_factor: Any) -
     }
 
 
-def _check_loss(loss: Traced) -> None:
+def _check_result(loss: Traced) -> None:
     """Raise `ValueError` unless the loss returns one floating-point number."""
     if not jax.tree_util.treedef_is_leaf(loss.out_tree) or not loss.out:
         raise ValueError(f"loss_fn must return a scalar, got a {loss.out_tree}")

@@ -51,7 +51,8 @@ class ProcessState(NamedTuple):
         params: the point that its last row described, shape (d,).
         status: OK, or how it ended (STOPPED, DIVERGED).
         counts: derivatives since it started.
-        rows: rows so far, and how many of them a solver left unconverged, shape (2,).
+        rows: rows so far, and how many of them a solver left unconverged, shape (2,); `doubts`
+            counts the latter too, but saved states have them here.
         doubts: of those rows, and what the next doubt goes by.
         ends: in how many earlier forecasts it ended in which of `ENDINGS`, shape (2,); kept only
             where flows begin anew.

@@ -94,12 +94,11 @@ class Results:
             return True
         return folded and folding.find(self._storage, "runs", run_id) is not None
 
-    def forget_run(self, run_id: str) -> None:
-        """Delete a run's row and steps, so that it can run again."""
-        self.forget_runs([run_id])
-
     def forget_runs(self, run_ids: Collection[str]) -> None:
-        """Delete the rows and steps of runs; a part that has some is written once."""
+        """Delete the rows and steps of runs, so that they can run again.
+
+        A part that has rows of several is written once.
+        """
         folding.forget(self._storage, set(run_ids))
         for run_id in run_ids:
             self._storage.delete(f"runs/{run_id}.parquet")

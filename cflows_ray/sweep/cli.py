@@ -50,7 +50,8 @@ def main(
     except StorageError as error:
         code = _complain(error, 1)
     except KeyboardInterrupt:
-        code = _complain("stopped at once; launch again to go on from the last checkpoints", 130)
+        words = "stopped at once; launch again to go on from the last checkpoints"
+        code = _complain(words, INTERRUPTED)
     sys.exit(code)
 
 

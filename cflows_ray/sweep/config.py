@@ -118,10 +118,6 @@ class Grid:
         put("seeds", None if seeds is None else _check_seeds(seeds))
         put("more", {name: free.get(name, value) for name, value in merged.items()})
 
-    def own(self, name: str) -> Any:
-        """Return the grid's own value of a setting or hyperparameter, or None."""
-        return self.more.get(name)
-
     def points(self) -> Iterator[dict[str, Any]]:
         """Yield the hyperparameters of every run but its seed: all combinations of the values.
 
@@ -223,8 +219,8 @@ class SweepConfig(Settings):
         for grid in self.grids:
             if isinstance(grid.lrs, AroundEdge):
                 continue
+            seeds = self._seeds(grid)
             for point in grid.points():
-                seeds = grid.seeds if grid.seeds is not None else self.seeds
                 first = self._run(grid, point, seeds[0])
                 for run in (first, *map(first.with_seed, seeds[1:])):
                     if run.run_id in result:
@@ -247,10 +243,14 @@ class SweepConfig(Settings):
     def num_waiting(self) -> int:
         """Number of runs whose learning rates wait for pilots."""
         return sum(
-            len(grid.lrs.factors) * len(grid.seeds or self.seeds) * len(list(grid.points()))
+            len(grid.lrs.factors) * len(self._seeds(grid)) * len(list(grid.points()))
             for grid in self.grids
             if isinstance(grid.lrs, AroundEdge)
         )
+
+    def _seeds(self, grid: Grid) -> tuple[int, ...]:
+        """Return a grid's own seeds, or the sweep's."""
+        return self.seeds if grid.seeds is None else grid.seeds
 
     def _pilot(self, grid: Grid, point: Mapping[str, Any], asked: AroundEdge) -> Pilot:
         """Return the pilot of one point of a grid."""
@@ -323,13 +323,16 @@ class SweepConfig(Settings):
         """Shrink to a trial of the machinery: a run per workload, criterion and rule, few steps."""
         kept: dict[tuple[str, str, str], Grid] = {}
         for grid in self.grids:
-            seeds = grid.seeds if grid.seeds is not None else self.seeds
             first = dict(next(grid.points()))
             lr = first.pop("lr")
             first["steps"] = min(grid.more.get("steps", self.steps), 20)
             rates = grid.lrs.smoke() if isinstance(grid.lrs, AroundEdge) else (lr,)
             small = replace(
-                grid, lrs=rates, samples=None, seeds=seeds[:1], more={**grid.more, **first}
+                grid,
+                lrs=rates,
+                samples=None,
+                seeds=self._seeds(grid)[:1],
+                more={**grid.more, **first},
             )
             kept.setdefault((grid.workload, grid.criterion, grid.rule), small)
         execution = replace(self.execution, chunk_steps=min(self.execution.chunk_steps, 10))

@@ -64,7 +64,7 @@ def test_late_answers_and_errors_lose_nothing(
     assert_same_tables(tmp_path / "local", download(storage, tmp_path / "single"))
     fold(storage, at_end=True)
     assert_same_tables(tmp_path / "local", download(storage, tmp_path / "folded"))
-    Results(storage).forget_run(RUNS[0].run_id)
+    Results(storage).forget_runs([RUNS[0].run_id])
     carry_out(storage, RUNS[0], tries=5)
     fold(storage, at_end=True)
     assert_same_tables(tmp_path / "local", download(storage, tmp_path / "again"))

@@ -143,7 +143,7 @@ def test_relaunch_runs_only_what_is_missing(launch: Launch, small_sweep: MakeSwe
     launch(sweep, fake_trial())
     assert {p.name: p.stat().st_mtime_ns for p in runs.iterdir()} == before
     missing = sweep.runs[1].run_id
-    Results(Storage(str(first.folder))).forget_run(missing)
+    Results(Storage(str(first.folder))).forget_runs([missing])
     damaged = sweep.runs[0].run_id
     (runs / f"{damaged}.parquet").write_bytes(b"PAR1")
     wider = small_sweep(lrs=(0.1, 0.3))
@@ -176,7 +176,7 @@ def test_a_plan_made_before_another_driver_was_done_undoes_nothing(
     assert len(plan.todo) == 2
     if failed_before:
         for run in sweep.runs:
-            Results(storage).forget_run(run.run_id)
+            Results(storage).forget_runs([run.run_id])
     carry_out(sweep, storage, build_mended)
     before = read_tables(Path(storage.location))
     display = Display(sweep.name, sweep.runs, {}, Console(file=io.StringIO()))

@@ -395,13 +395,13 @@ def test_death_at_every_change_of_forgetting(
     run = SWEEP.runs[0]
     number = 0
     for folder in deaths(
-        tmp_path / "folded", tmp_path, lambda s: Results(s).forget_run(run.run_id), on_event
+        tmp_path / "folded", tmp_path, lambda s: Results(s).forget_runs([run.run_id]), on_event
     ):
         storage = Storage(str(folder))
         check_no_row_twice(folder)
         assert len(Results(storage).finished()) >= 6
         Results(storage).tidy(Results(storage).finished())
-        Results(storage).forget_run(run.run_id)
+        Results(storage).forget_runs([run.run_id])
         assert run.run_id not in read_tables(folder)["steps"]["run_id"].to_pylist()
         run_fake(storage, run)
         assert_same_tables(undisturbed, folder)

@@ -185,7 +185,7 @@ def test_runs_of_other_data_can_run_again(tmp_path: Path) -> None:
     assert not plan.left_with_other_data
     # another driver has run one of them again since
     first, second = sweep.runs
-    Results(storage).forget_run(first.run_id)
+    Results(storage).forget_runs([first.run_id])
     finish(open_session(tmp_path, first))
     plan = clear_the_way(plan, storage)
     assert set(plan.ended) == {first.run_id}
