@@ -260,7 +260,10 @@ def _only_in(rows: Iterable[Mapping[str, Any]], others: Iterable[Mapping[str, An
     words = []
     for name, values in found.items():
         if values:
-            shown = [f"{v:g}" if isinstance(v, float) else str(v) for v in [*values][:6]]
+            # rows of runs come in the order in which they were folded, which says nothing
+            are_numbers = all(isinstance(value, int | float) for value in values)
+            ordered = sorted(values) if are_numbers else [*values]
+            shown = [f"{v:g}" if isinstance(v, float) else str(v) for v in ordered[:6]]
             words.append(f"{name} {', '.join(shown)}" + (", ..." if len(values) > 6 else ""))
     return "; ".join(words)
 

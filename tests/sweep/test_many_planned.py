@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -142,8 +143,8 @@ def test_status_is_a_summary_failures_first(folder: tuple[SweepConfig, Storage])
     assert len(lines) == 7
     assert lines[0] == "large: 900 of 1000 runs done, no driver is at work"
     # nine reasons that differ in the step alone are one
-    assert lines[1].endswith(": failed: step 2 (and 8 more like it)")
-    assert lines[2].endswith(": diverged: step 1 (and 8 more like it)")
+    for line, word in zip(lines[1:3], ("failed", "diverged"), strict=True):
+        assert re.search(rf": {word}: step \d+ \(and 8 more like it\)$", line)
     head, first, second = (line.split() for line in lines[3:6])
     words = ["finished", "diverged", "failed", "waiting"]
     assert head == ["workload", "criterion", "rule", "runs", *words]
