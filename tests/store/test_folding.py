@@ -546,6 +546,7 @@ def test_a_part_says_what_is_in_it(undisturbed: Path, tmp_path: Path) -> None:
     storage = copy(undisturbed, tmp_path / "s")
     fold(storage, at_end=True)
     for table in ("runs", "steps"):
+        assert storage.names(table)
         for name in storage.names(table):
             file = pq.ParquetFile(tmp_path / "s" / table / name)
             metadata = file.metadata.metadata

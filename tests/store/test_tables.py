@@ -94,10 +94,13 @@ def test_one_line_of_pandas_opens_the_tables(storage: Storage) -> None:
 
 def test_files_say_what_they_are(storage: Storage) -> None:
     run_fake(storage, SWEEP.runs[0])
+    found = set()
     for file in Path(storage.location).glob("*/**/*.parquet"):
         metadata = pq.read_schema(file).metadata
+        found.add(metadata[b"cflows_ray.table"].decode())
         assert metadata[b"cflows_ray.table"].decode() == file.relative_to(storage.location).parts[0]
         assert metadata[b"cflows_ray.schema"] == b"1"
+    assert found == {"runs", "steps"}
 
 
 def test_another_schema_is_refused(storage: Storage) -> None:

@@ -77,7 +77,11 @@ def test_a_metric_of_a_column_that_no_file_has_is_undefined(example_sweep: Path)
     new = Metric("new", "", "new", "New.", reads=("of_later",),
                  function=lambda run: run.flow("of_later")[0])  # fmt: skip
     trace = next(analysis.load(example_sweep).traces())
-    assert all(np.isnan(row["new"]) for row in score(trace, Scoring(), [new]))
+    rows = list(score(trace, Scoring(), [new]))
+    assert [(row["flow"], np.isnan(row["new"])) for row in rows] == [
+        ("central", True),
+        ("stable", True),
+    ]
 
 
 def test_a_metric_from_outside_is_everywhere(
@@ -99,6 +103,7 @@ def test_a_metric_from_outside_is_everywhere(
 
     text = accuracy_text(frame, results, bandwidth=20, tolerance=0.05)
     heads = [line for line in text.splitlines() if line.strip().startswith("lr ")]
+    assert heads
     assert all(line.endswith(" gap") for line in heads)
     legend = [line for line in text.splitlines() if line.startswith("  toy gap ")]
     assert [line.removeprefix("  toy gap").strip() for line in legend] == [toy.meaning]

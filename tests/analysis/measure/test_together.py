@@ -86,6 +86,7 @@ def test_batches_are_of_bounded_size(traces: list[Trace], monkeypatch: pytest.Mo
     for i, (trace, _) in enumerate(together(watched())):
         assert trace is traces[i]
         assert len(taken) <= i + 5  # never all of them
+    assert taken == [trace.run_id for trace in traces]
 
 
 @pytest.mark.parametrize(("per_run", "calls"), [(True, 1), (False, 2)])
