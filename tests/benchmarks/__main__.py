@@ -14,7 +14,7 @@ import tyro
 
 from tests.benchmarks.measuring import Clock, cached_by_jax, machine
 
-Name = Literal["reference", "steps", "memory", "precision", "stable", "sweep"]
+Name = Literal["reference", "steps", "memory", "precision", "networks", "stable", "sweep"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Options:
     existing: float | None = None
     """`reference`: seconds that the existing implementation took on this machine."""
     workloads: tuple[str, ...] = ()
-    """`steps`, `memory`: only these workloads."""
+    """`steps`, `memory`, `networks`: only these workloads."""
     critical: tuple[int, ...] = (0, 1, 3)
     """`steps`: numbers of critical directions."""
     paper: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -72,6 +72,12 @@ def _precision(options: Options) -> Iterator[str]:
     return precision(options.repetitions, options.clock, options.tiny)
 
 
+def _networks(options: Options) -> Iterator[str]:
+    from tests.benchmarks.table_networks import networks
+
+    return networks(options.workloads)
+
+
 def _stable(options: Options) -> Iterator[str]:
     from tests.benchmarks.table_stable import stable
 
@@ -89,6 +95,7 @@ TABLES: dict[str, Callable[[Options], Iterator[str]]] = {
     "steps": _steps,
     "memory": _memory,
     "precision": _precision,
+    "networks": _networks,
     "stable": _stable,
     "sweep": _sweep,
 }
