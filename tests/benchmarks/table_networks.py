@@ -64,8 +64,8 @@ def networks(only: Sequence[str] = (), steps: int | None = None) -> Iterator[str
     """Yield a table for each workload; `steps` instead of each one's own."""
     yield (
         "Error: distance to the reference's last point over the way of the optimizer. Off the "
-        f"edge: rows with critical directions whose effective sharpness is more than {OFF} from 2, of "
-        "those with critical directions. Cost: gradients, from counts and measured derivatives."
+        f"edge: rows with critical directions whose effective sharpness is more than {OFF} from 2, "
+        "of those with critical directions. Cost: gradients, from counts and measured derivatives."
     )
     for case in CASES:
         if only and case.workload not in only:

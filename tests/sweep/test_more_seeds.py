@@ -13,7 +13,7 @@ from rich.console import Console
 from cflows_ray.checks import ConfigError
 from cflows_ray.store import Storage
 from cflows_ray.sweep import Grid, SweepConfig, cli
-from cflows_ray.sweep.adaptive import (
+from cflows_ray.sweep.more_seeds import (
     FEWEST,
     cells_of,
     measured,
