@@ -19,10 +19,10 @@ from rich.console import Console
 
 from cflows_ray.checks import ConfigError, integer, require
 from cflows_ray.store import OtherSchema, Results, Storage, StorageError, SweepLocked
-from cflows_ray.sweep.more_seeds import cells_of, measured, next_round, share, with_added_seeds
 from cflows_ray.sweep.config import SweepConfig
 from cflows_ray.sweep.data import check_all_data
 from cflows_ray.sweep.display import Display, print_whole, say
+from cflows_ray.sweep.more_seeds import cells_of, measured, next_round, share, with_added_seeds
 from cflows_ray.sweep.options import Options, apply, parse
 from cflows_ray.sweep.pilot import edges, recorded
 from cflows_ray.sweep.placement import cluster_address
