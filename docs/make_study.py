@@ -151,11 +151,12 @@ def _number(row: pd.Series, percent: bool, is_share: bool) -> str:
     centre = row["median"] if np.isnan(row["mean"]) else row["mean"]
     if np.isnan(centre):
         return "-"
-    ends = (row["ci_low"], row["ci_high"])
+    ends = np.array([row["ci_low"], row["ci_high"]], dtype=np.float64)
     if is_share:
         ends = np.clip(ends, 0.0, 1.0)
-    limits = [significant(factor * end) for end in ends]
-    text = f"{significant(factor * centre)} [{limits[0]}, {limits[1]}]"
+    text = significant(factor * centre)
+    if not np.isnan(ends).all():  # as of one run
+        text += f" [{significant(factor * ends[0])}, {significant(factor * ends[1])}]"
     ended = int(row["n_stopped"] + row["n_flow_diverged"])
     return f"{text}, {ended} ended early" if ended else text
 

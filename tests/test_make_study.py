@@ -65,6 +65,48 @@ def test_scores_are_kept_and_written(
         make_study.write(page.replace("final_distance", "none"), pd.read_csv(file))
 
 
+def test_runs_are_added_to_those_that_are_kept(
+    make_study: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(make_study, "DATA", tmp_path)
+
+    def scores(**final: float) -> pd.DataFrame:
+        return pd.DataFrame(
+            {
+                "run_id": list(final), "rule": "adam", "lr": 0.1, "seed": range(len(final)),
+                "flow": "central", "run_status": "finished", "flow_status": "ok",
+                "last_step": 9.0, "final_distance": final.values(),
+            }
+        )  # fmt: skip
+
+    first = scores(a=0.1, b=0.2)
+    pd.testing.assert_frame_equal(make_study.together(first, "some"), first)
+    make_study.keep(first, "some")
+    both = make_study.together(scores(b=0.5, c=0.3), "some")
+    assert dict(zip(both["run_id"], both["final_distance"], strict=True)) == {
+        "a": 0.1, "b": 0.5, "c": 0.3,
+    }  # fmt: skip
+
+
+def test_one_run_has_no_interval_and_a_figure_is_named_after_its_study(
+    make_study: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(make_study, "FIGURES", tmp_path)
+    scores, _ = make_study.read("rivals")
+    one = scores[(scores["workload"] == "transformer_sorting") & (scores["flow"] != "persistence")]
+    page = "".join(
+        f"<!-- study: {what} -->\n<!-- end of table -->\n"
+        for what in ("final_distance", "figure final_distance")
+    )
+    text = make_study.write(page, one, name="some")
+    assert "[" not in text.partition("<!-- study: figure")[0]
+    assert "| 7.8 |" in text
+    assert "![Final distance of every run, by cell](figures/some-final_distance.png)" in text
+    file = make_study.figure(one, "some", "final_distance")
+    assert file == tmp_path / "some-final_distance.png"
+    assert file.read_bytes().startswith(b"\x89PNG")
+
+
 def test_errors_of_forecasts_are_shown_to_the_target_at_the_lead_that_is_asked(
     make_study: types.ModuleType,
 ) -> None:
