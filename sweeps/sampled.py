@@ -26,8 +26,7 @@ SWEEP = SweepConfig(
     seeds=(0, 1),
     steps=120,
     warmup=15,
-    scheme="extrapolated",
-    substeps=2,
+    scheme="adaptive",
     stable_scheme="chebyshev",
     execution=Execution(chunk_steps=120),
 )
