@@ -41,6 +41,7 @@ METRICS: Registry[Metric] = Registry(
         "test_accuracy_error": f"{_HERE}.outputs:test_accuracy_error",
         "test_loss_error": f"{_HERE}.outputs:test_loss_error",
         "edge_fraction": f"{_HERE}.edge:edge_fraction",
+        "peak_sharpness": f"{_HERE}.edge:peak_sharpness",
         "mean_num_critical": f"{_HERE}.edge:mean_num_critical",
         "near_edge_steps": f"{_HERE}.edge:near_edge_steps",
         "near_edge_steps_optimizer": f"{_HERE}.edge:near_edge_steps_optimizer",

@@ -20,6 +20,18 @@ def edge_fraction(run: SideBySide) -> float:
     return formulas.edge_fraction(run.whole_average("effective_sharpness"))
 
 
+@metric(
+    label="peak of the sharpness", reads=_SHARPNESS, is_error=False, per_run=True, shown_in=()
+)  # fmt: skip
+def peak_sharpness(run: SideBySide) -> float:
+    """Largest effective sharpness of the optimizer: how far it passes the edge before it swings.
+
+    Of the steps themselves, not of their time average; the row with which it diverged is none.
+    """
+    sharpness = run.whole_optimizer("effective_sharpness")
+    return float(np.nanmax(sharpness)) if np.isfinite(sharpness).any() else np.nan
+
+
 @metric(label="critical directions", reads=("num_critical",), is_error=False, shown_in=())
 def mean_num_critical(run: SideBySide) -> float:
     """Mean number of the flow's effective eigenvalues above the critical threshold."""

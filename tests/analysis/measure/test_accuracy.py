@@ -45,6 +45,14 @@ def test_every_metric_is_the_error_put_in(tmp_path: Path, rule: str) -> None:
     assert got == pytest.approx(expected, nan_ok=True, **CLOSE)
 
 
+def test_the_peak_is_the_optimizers_own_largest_sharpness(tmp_path: Path) -> None:
+    frame = accuracy_of(tmp_path, RunTruth(run_id="a"))
+    steps = analysis.load(next(tmp_path.rglob("sweep.json")).parent).run_steps("a")
+    own = steps.loc[steps["process"] == "discrete", "effective_sharpness"]
+    assert own.max() > own.mean() > 0  # or else a mean would do
+    assert frame["peak_sharpness"].tolist() == [own.max()] * len(frame)
+
+
 def test_the_stable_flow_predicts_no_variance(tmp_path: Path) -> None:
     row = accuracy_of(tmp_path, RunTruth(run_id="a")).loc[("a", "stable")]
     assert row["final_distance"] == pytest.approx(0.25)
