@@ -17,7 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.draw import flow_styles, style
-from analysis.read import run_trace
+from analysis.measure import relative_distance
+from analysis.read import common_steps, run_trace
 from cflows_ray import Adam, GradientDescent, RMSProp, run_paired
 from cflows_ray.rules import UpdateRule
 from cflows_ray.workloads import build_workload
@@ -54,7 +55,6 @@ def draw(runs: dict[str, pd.DataFrame]) -> Figure:
                 ax.get_legend().remove()
             if j:
                 ax.set_ylabel("")
-    axes[0, 0].set_xlabel("")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False, fontsize=9)
     return figure
@@ -80,14 +80,13 @@ def _sharpness(ax: Axes, steps: pd.DataFrame, title: str) -> None:
 def _distance(ax: Axes, steps: pd.DataFrame) -> None:
     trace, looks = run_trace(steps), flow_styles(steps)
     optimizer = trace.scored("discrete")
-    way = pd.Series(optimizer["distance_from_start"], index=optimizer["step"])
     for flow in trace.flows:
         columns, look = trace.scored(flow), looks[flow]
-        travelled = way.reindex(columns["step"]).to_numpy()
-        started = travelled > 0
-        percent = np.full(len(started), np.nan)
-        percent[started] = 100 * columns["distance_to_discrete"][started] / travelled[started]
-        ax.plot(columns["step"], percent, color=look.colour, lw=1.6)
+        step, here, there = common_steps(columns["step"], optimizer["step"])
+        share = relative_distance(
+            columns["distance_to_discrete"][here], optimizer["distance_from_start"][there]
+        )
+        ax.plot(step, 100 * share, color=look.colour, lw=1.6)
     ax.set_yscale("log")
     style.finish(ax, xlabel=style.STEPS_LABEL, ylabel="distance from the optimizer\n(% of its way)")
 

@@ -41,7 +41,7 @@ import pandas as pd
 
 import analysis
 from analysis.infer import cell_keys
-from analysis.measure import DEFAULT_BANDWIDTH
+from analysis.measure import DEFAULT_BANDWIDTH, find_metric
 from analysis.report.numbers import significant
 
 DOCS = Path(__file__).resolve().parent
@@ -113,8 +113,8 @@ def table(frame: pd.DataFrame, metric: str) -> str:
     if metric not in frame:
         raise ValueError(f"metric must be a column of the scores, got {metric!r}")
     keys = keys_of(frame)
-    filled = frame.assign(**{key: frame[key].map(_text) for key in keys})
-    shown = next(m for m in analysis.METRICS if m.name == metric)
+    filled = _in_words(frame, keys)
+    shown = find_metric(metric)
     summary = analysis.summarize(filled, by=keys, metrics=[metric])
     compared = summary["flow"] != metric.removeprefix("ratio_to_")
     flows = [] if shown.per_run else sorted(summary.loc[compared, "flow"].unique())
@@ -136,6 +136,11 @@ def _markdown(heads: list[str], rows: list[list[str]], num_words: int) -> str:
     """Return a Markdown table, the first columns words and the others numbers."""
     rule = [*["---"] * num_words, *["---:"] * (len(heads) - num_words)]
     return "\n".join(f"| {' | '.join(row)} |" for row in (heads, rule, *rows))
+
+
+def _in_words(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Return a frame with its keys as text."""
+    return frame.assign(**{key: frame[key].map(_text) for key in keys})
 
 
 def _text(value: object) -> str:
@@ -165,8 +170,7 @@ def figure(scores: pd.DataFrame, name: str, metric: str) -> Path:
     """Draw every run of a study, a line per cell; return the file."""
     mpl.use("Agg")
     keys = keys_of(scores)
-    filled = scores.assign(**{key: scores[key].map(_text) for key in keys})
-    analysis.plot_cells(filled, metric, by=keys)
+    analysis.plot_cells(_in_words(scores, keys), metric, by=keys)
     FIGURES.mkdir(exist_ok=True)
     file = FIGURES / f"{name}-{metric}.png"
     plt.savefig(file, dpi=100)
@@ -194,7 +198,7 @@ def targets(forecasts: pd.DataFrame) -> str:
     runs = forecasts[_restarts(forecasts) == 0]
     keys = [*keys_of(runs.drop(columns=["target"])), "target"]
     last = runs["lead"] == runs.groupby(keys, dropna=False)["lead"].transform("max")
-    ends = runs[last].assign(**{key: runs[last][key].map(_text) for key in keys})
+    ends = _in_words(runs[last], keys)
     wide = ends.pivot_table(index=keys, columns="flow", values="error", sort=False)
     whole = wide.dropna()
     ratios = whole.div(whole["stable"], axis=0).groupby("target", sort=False)
@@ -226,7 +230,7 @@ def _restarts(forecasts: pd.DataFrame) -> pd.Series:
 
 def _flows_across(frame: pd.DataFrame, keys: list[str]) -> str:
     """Return errors in per cent as a Markdown table, flows across, the least of a row in bold."""
-    filled = frame.assign(**{key: frame[key].map(_text) for key in keys})
+    filled = _in_words(frame, keys)
     wide = filled.pivot_table(index=keys, columns="flow", values="error", sort=False)
     rows = []
     for cell, errors in wide.iterrows():
@@ -241,7 +245,7 @@ def _least_in_bold(numbers: pd.Series) -> list[str]:
 
 
 def _label(metric: str) -> str:
-    label = next(m for m in analysis.METRICS if m.name == metric).label
+    label = find_metric(metric).label
     return label[0].upper() + label[1:]
 
 

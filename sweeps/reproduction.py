@@ -2,7 +2,7 @@
 
     python sweeps/reproduction.py                            # all of it, hours on two cores
     python sweeps/reproduction.py --seeds 0                  # one seed first; the rest later
-    python docs/make_study.py reproduction results/reproduction   # docs/reproduction.md
+    python docs/make_study.py reproduction results/reproduction --add --bandwidth 10   # the page
 
 Gradient descent with both criteria; Scalar RMSProp, RMSProp and Adam with squared error. Rates are
 multiples of that at which the optimizer reaches the edge of stability within the run: the central

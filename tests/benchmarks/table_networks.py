@@ -19,6 +19,7 @@ from cflows_ray.workloads import Workload, build_workload
 from tests.benchmarks.measuring import number, table
 from tests.benchmarks.problems import images
 from tests.benchmarks.table_precision import Scheme
+from tests.benchmarks.table_steps import predicted
 from tests.benchmarks.unit_costs import DerivativeCosts, DerivativeMeter, flat_problem
 
 REFERENCE = Scheme("adaptive", tolerance=1e-4)
@@ -60,17 +61,16 @@ class Path(NamedTuple):
     travelled: float
 
 
-def networks(only: Sequence[str] = (), steps: int | None = None) -> Iterator[str]:
-    """Yield a table for each workload; `steps` instead of each one's own."""
+def networks(only: Sequence[str] = ()) -> Iterator[str]:
+    """Yield a table for each workload, or for those that are named."""
     yield (
         "Error: distance to the reference's last point over the way of the optimizer. Off the "
         f"edge: rows with critical directions whose effective sharpness is more than {OFF} from 2, "
         "of those with critical directions. Cost: gradients, from counts and measured derivatives."
     )
     for case in CASES:
-        if only and case.workload not in only:
-            continue
-        yield from _table(case._replace(steps=steps or case.steps))
+        if not only or case.workload in only:
+            yield from _table(case)
 
 
 def _table(case: Case) -> Iterator[str]:
@@ -125,8 +125,7 @@ def _run(case: Case, workload: Workload, scheme: Scheme) -> Path:
 
 
 def _row(scheme: Scheme, path: Path, truth: Path, costs: DerivativeCosts) -> tuple:
-    linearizations, products, third = path.counts
-    cost = costs.seconds(linearizations, 0, products, third) / costs.gradient_s
+    cost = predicted(path.counts, costs) / costs.gradient_s
     error = np.linalg.norm(path.end - truth.end) / truth.travelled
     return (
         str(scheme), "reference" if path is truth else f"{100 * error:.2g}",

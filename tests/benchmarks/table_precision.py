@@ -16,6 +16,7 @@ import numpy as np
 from cflows_ray import GradientDescent, Problem, RMSProp, run_paired
 from cflows_ray.rules import UpdateRule
 from tests.benchmarks.measuring import Clock, interleaved, number, table
+from tests.benchmarks.table_steps import predicted
 from tests.benchmarks.unit_costs import DerivativeCosts, DerivativeMeter, flat_problem
 from tests.networks import NETWORKS
 
@@ -183,8 +184,7 @@ def _row(
     scheme: Scheme, path: CentralPath, seconds: float, truth: CentralPath, costs: DerivativeCosts
 ) -> tuple:
     end, along = path.error(truth)
-    linearizations, products, third = path.counts
-    cost = costs.seconds(linearizations, 0, products, third) / costs.gradient_s
+    cost = predicted(path.counts, costs) / costs.gradient_s
     counts = (int(x) for x in path.counts)
     errors = f"{end:.1e}", f"{along:.1e}", f"{path.off_the_edge():.1e}"
     distance = f"{100 * path.distance:.3g}%"
