@@ -38,6 +38,9 @@ MOST_MEMORY: Final = 0.6
 MOST_TURN: Final = 0.25
 """Radians of an oscillation of the filter's memory in a substep, at most."""
 
+MOST_FORGOTTEN: Final = 0.5
+"""Rate of an average times a substep, at most; the scheme is stable up to 1."""
+
 Number = Float[Array, ""]
 
 
@@ -230,9 +233,10 @@ def later(seen: Seen, relaxes: Relaxation, h: Number) -> Float[Array, " d"]:
 
 
 def longest_stable(rule: AveragedRule, t: Number, sharpness: Number, relaxes: Relaxation) -> Number:
-    """Return how long a substep may be, by what of the fastest rate is not in K.
+    """Return how long a substep may be, by the rates that are not in K.
 
-    That is the oscillation of a rule with momentum; without one it is nothing.
+    That is the oscillation of a rule with momentum, and how fast an average in its state forgets.
     """
     left = rule.fastest_rate(t, sharpness) - jnp.max(relaxes.rates)
-    return MOST_TURN / jnp.maximum(jnp.nan_to_num(left), MOST_TURN)
+    turning = MOST_TURN / jnp.maximum(jnp.nan_to_num(left), MOST_TURN)
+    return jnp.minimum(turning, MOST_FORGOTTEN / jnp.maximum(rule.averaging_rate(), MOST_FORGOTTEN))

@@ -14,13 +14,15 @@ from cflows_ray.declare import at_least, check_declared, declare
 from cflows_ray.flows.registry import FLOWS
 from cflows_ray.schema import TARGET_WINDOWS
 
-SCHEMES: tuple[str, ...] = ("euler", "extrapolated", "adaptive")
+SCHEMES: tuple[str, ...] = ("adaptive", "euler", "extrapolated")
 STABLE_SCHEMES: tuple[str, ...] = ("euler", "chebyshev")
 DTYPES: tuple[str, ...] = ("float32", "float64")
 SEED_FLOORS: tuple[str, ...] = ("rounding", "fraction", "none")
 MOST_RANK: Final = 64
 MOST_SUBSTEPS: Final = 64
 """Most substeps of a flow that chooses them by what it sees: where it wants more, it explodes."""
+FIXED_SUBSTEPS: Final = 4
+"""Substeps a step where a scheme does not choose them, and nothing is said."""
 DEFAULT_FLOWS = ("midpoint", "stable", "central")
 
 
@@ -57,6 +59,11 @@ def _word_of(words: tuple[str, ...]) -> Any:
     return check
 
 
+def _or_left_out(check: Any) -> Any:
+    """Let a field be None, which says that it was left out."""
+    return lambda name, value: None if value is None else check(name, value)
+
+
 def _substeps(default: int, flow: str, least: int = 1) -> Any:
     def check(name: str, value: Any) -> int:
         return integer(name, value, least, MOST_SUBSTEPS)
@@ -86,12 +93,13 @@ class Settings:
     Attributes:
         flows: processes beside the optimizer.
         num_eigs: tracked directions at the start; their number doubles where one is too few.
-        substeps: substeps of the central flow per optimizer step, and the least number of the
-            stable flow's.
-        scheme: "euler", of first order; "extrapolated", of second order with as many derivatives,
-            which needs an even number of substeps; or "adaptive", of second order, which chooses
-            its substeps itself, from 1 to 64 a step, and does not look at `substeps`
-            (docs/theory.md).
+        scheme: how the central flow is integrated. "adaptive", of second order, which chooses its
+            substeps itself, from 1 to 64 a step, and does not look at `substeps`; "euler", of first
+            order; or "extrapolated", of second order with as many derivatives, which needs an even
+            number of substeps (docs/theory.md). Left out it is "adaptive", and "euler" where
+            `substeps` are given.
+        substeps: substeps of the central flow per optimizer step by a scheme that does not choose
+            them, and the least number of the stable flow's; 4 where they are left out.
         tolerance: of the adaptive scheme: the estimated error that a substep adds is to be at most
             this part of the way that it makes, both L2, and so is what the effective sharpness has
             above 2.
@@ -124,18 +132,19 @@ class Settings:
     num_eigs: int = declare(
         4, check=at_least(1), kind="integer", meaning="tracked directions at the start"
     )
+    # these two decide each other's default, so that None stands for it until both are known
     substeps: int = declare(
-        4,
-        check=at_least(1),
+        None,
+        check=_or_left_out(at_least(1)),
         kind="integer",
-        meaning="substeps of the central flow per optimizer step",
+        meaning="fixed substeps of the central flow per optimizer step",
         unit="1/step",
     )
     scheme: str = declare(
-        "euler",
-        check=_word_of(SCHEMES),
+        None,
+        check=_or_left_out(_word_of(SCHEMES)),
         kind="text",
-        meaning="how the central flow makes its substeps: euler, extrapolated or adaptive",
+        meaning="how the central flow makes its substeps: adaptive, euler or extrapolated",
         absent="euler",
     )
     stable_scheme: str = declare(
@@ -201,13 +210,22 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_declared(self)
+        self._fill_in("scheme", "adaptive" if self.substeps is None else "euler")
+        self._fill_in("substeps", FIXED_SUBSTEPS)
         if self.scheme == "extrapolated":
             even = self.substeps % 2 == 0
             require(even, "substeps", "even for the scheme 'extrapolated'", self.substeps)
 
+    def _fill_in(self, name: str, default: Any) -> None:
+        if getattr(self, name) is None:
+            object.__setattr__(self, name, default)
+
     @property
     def longest_substep(self) -> float:
-        """Length, in optimizer steps, of the longest explicit substep of the central flow."""
+        """Length, in optimizer steps, of the longest substep that does not heed the rule's rates.
+
+        The adaptive scheme heeds them; beside it, the stable flow makes 4 substeps or more.
+        """
         if self.scheme == "adaptive":
-            return 1.0
+            return 1.0 / FIXED_SUBSTEPS
         return (2.0 if self.scheme == "extrapolated" else 1.0) / self.substeps

@@ -56,8 +56,8 @@ def run_paired(
     flows: Sequence[str] = ("stable", "central"),
     warmup: int = 0,
     num_eigs: int = 4,
-    substeps: int = 4,
-    scheme: str = "euler",
+    substeps: int | None = None,
+    scheme: str | None = None,
     tolerance: float = 1e-2,
     seed: int = 0,
     dtype: str = "float32",
@@ -86,9 +86,11 @@ def run_paired(
         num_eigs: tracked directions at the start; their number doubles, up to 64, so that every
             effective eigenvalue of the central flow above 1.5 is tracked, and of the optimizer
             while its loss is not above the starting one.
-        substeps: substeps of the central flow per optimizer step.
-        scheme: "euler", of first order, "extrapolated", of second order (even `substeps`), or
-            "adaptive", of second order with as many substeps as it takes.
+        substeps: fixed substeps of the central flow per optimizer step; 4 where a scheme needs
+            them and they are left out.
+        scheme: "adaptive", of second order with as many substeps as it takes, "euler", of first
+            order, or "extrapolated", of second order (even `substeps`). Left out it is "adaptive",
+            and "euler" where `substeps` are given.
         tolerance: of "adaptive": error that a substep may add, over the way that it makes.
         seed: of the eigensolver's random starting block.
         dtype: "float32" or "float64".
@@ -123,8 +125,8 @@ def run_paired(
     options = PairedOptions(
         flows=(flows,) if isinstance(flows, str) else tuple(flows),
         num_eigs=num_eigs,
-        substeps=substeps,
-        scheme=scheme,
+        substeps=cast("int", substeps),
+        scheme=cast("str", scheme),
         tolerance=tolerance,
         dtype=dtype,
         record_every=record_every,

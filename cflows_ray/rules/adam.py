@@ -10,7 +10,6 @@ from cflows_ray.lazy import LazyModule
 from cflows_ray.rules.momentum import Filter, decay_strength
 from cflows_ray.rules.preconditioned import (
     PreconditionedRule,
-    check_average,
     corrected,
     missing_weight,
     root,
@@ -70,7 +69,3 @@ class Adam(PreconditionedRule):
         eps = jnp.asarray(self.eps).astype(nu.dtype)
         unbiased = root(corrected(nu, self.beta2, t)) + eps
         return unbiased * missing_weight(self.beta1, t).astype(nu.dtype) / self.learning_rate(t)
-
-    def check_integration(self, longest: float) -> None:
-        """Refuse a β₂ so small that substeps of this length step past the second moment's goal."""
-        check_average("beta2", self.beta2, longest)

@@ -171,6 +171,17 @@ class PreconditionedRule(AveragedRule):
             return sharpness
         return passed.fastest_rate(jnp.abs(sharpness) / passed.fast_gain)
 
+    def averaging_rate(self) -> Float[Array, ""] | float:
+        """Return (1 - β₂)/β₂, or 0 without a second moment."""
+        beta2 = getattr(self, "beta2", None)
+        return 0.0 if beta2 is None else (1.0 - beta2) / beta2
+
+    def check_integration(self, longest: float) -> None:
+        """Refuse a β₂ so small that substeps of this length step past the second moment's goal."""
+        beta2 = getattr(self, "beta2", None)
+        if beta2 is not None:
+            check_average("beta2", beta2, longest)
+
     def relaxes(self, t: Float[Array, ""]) -> bool:
         """Say whether there is no filter, which would make the flow oscillate."""
         return self._filter(t) is None

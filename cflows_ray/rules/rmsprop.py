@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from cflows_ray.declare import average_decay, flag, learning_rate, momentum, number, weight_decay
 from cflows_ray.rules.momentum import Filter, decay_strength, heavy_ball, momentum_rate
-from cflows_ray.rules.preconditioned import PreconditionedRule, check_average, corrected, root
+from cflows_ray.rules.preconditioned import PreconditionedRule, corrected, root
 from cflows_ray.schedules import schedule
 
 if TYPE_CHECKING:
@@ -71,7 +71,3 @@ class RMSProp(PreconditionedRule):
         if self.bias_correction:
             nu = corrected(nu, self.beta2, t)
         return (root(nu) + jnp.asarray(self.eps).astype(nu.dtype)) / self.learning_rate(t)
-
-    def check_integration(self, longest: float) -> None:
-        """Refuse a β₂ so small that substeps of this length step past the second moment's goal."""
-        check_average("beta2", self.beta2, longest)

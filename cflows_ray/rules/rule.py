@@ -197,6 +197,13 @@ class AveragedRule(UpdateRule):
         del t
         return sharpness
 
+    def averaging_rate(self) -> Float[Array, ""] | float:
+        """Return the fastest rate, per step, at which an average in the state forgets; 0 for none.
+
+        It decides as well, since the state is integrated explicitly.
+        """
+        return 0.0
+
     def relaxes(self, t: Float[Array, ""]) -> bool:
         """Say whether the fast rates of the stable flow are real, and `motion` ignores `length`.
 

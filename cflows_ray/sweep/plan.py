@@ -226,7 +226,8 @@ def row_before(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _cost_key(row: Mapping[str, Any]) -> tuple[str, ...]:
     """Return what decides, more than anything else, how long a step takes."""
-    names = ("workload", "criterion", "workload_options", "rule", "flows", "substeps", "dtype")
+    names = ("workload", "criterion", "workload_options", "rule", "flows", "scheme", "substeps")
+    names = (*names, "dtype")
     return tuple(str(row[name]) for name in names)
 
 

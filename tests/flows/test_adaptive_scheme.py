@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 
 from cflows_ray import GradientDescent, PairedOptions, PairedRun, Problem
-from cflows_ray.flows.adaptive import PARTS, Past, ahead, arrive, choose, phi, relaxation
+from cflows_ray.flows.adaptive import (
+    PARTS,
+    Past,
+    Relaxation,
+    ahead,
+    arrive,
+    choose,
+    longest_stable,
+    phi,
+    relaxation,
+)
 from cflows_ray.flows.integrators import Place
 from cflows_ray.rules import Adam, Moments, RMSProp, traced
 from tests.networks import NETWORKS
@@ -116,6 +126,14 @@ def test_sizes_are_powers_of_two_that_never_cross_their_own_multiples():
     assert size(64, 0.0, 0) == 64
     assert size(64, 0.0, 0, longest=0.3) == 16
     assert size(1, 0.0, 0, longest=1e-9) == 1
+
+
+@pytest.mark.parametrize(("beta2", "longest"), [(0.99, 1.0), (0.5, 0.5), (0.25, 1 / 6)])
+def test_substeps_stay_below_what_the_second_moment_allows(beta2, longest):
+    """Euler's stability ends at β₂/(1 - β₂); the rate of w is that of K here."""
+    rule, one = traced(RMSProp(0.01, beta2=beta2), jnp.float64), jnp.ones(())
+    relaxes = Relaxation(jnp.zeros((1, 2)), jnp.zeros((1, 2)), jnp.ones(1))
+    assert float(longest_stable(rule, one, one, relaxes)) == pytest.approx(longest)
 
 
 RULE = OracleRule("gradient_descent", LR)

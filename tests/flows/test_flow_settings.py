@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,7 +57,24 @@ def test_what_older_runs_had_is_said_alike_in_tables_and_in_ids():
         if info.absent is not NOTHING:
             words = ",".join(info.absent) if isinstance(info.absent, tuple) else info.absent
             assert absent[name] == words
-            assert getattr(Settings(), name) == info.absent  # old configurations keep their ids
+            # old configurations keep their ids; substeps are in all of them
+            assert getattr(Settings(substeps=4), name) == info.absent
+
+
+@pytest.mark.parametrize(
+    ("given", "scheme", "substeps"),
+    [
+        ({}, "adaptive", 4),
+        ({"substeps": 8}, "euler", 8),
+        ({"scheme": "extrapolated"}, "extrapolated", 4),
+        ({"scheme": "adaptive", "substeps": 8}, "adaptive", 8),
+        ({"scheme": None, "substeps": None}, "adaptive", 4),
+    ],
+)
+def test_substeps_alone_mean_fixed_substeps(given, scheme, substeps):
+    settings = Settings(**given)
+    assert (settings.scheme, settings.substeps) == (scheme, substeps)
+    assert dataclasses.replace(settings) == settings
 
 
 def test_settings_change_the_work_of_the_flow_that_they_name():

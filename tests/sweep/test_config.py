@@ -178,10 +178,25 @@ def test_equal_configurations_have_equal_ids() -> None:
 
 def test_the_run_id_never_changes_by_accident() -> None:
     """A changed id would run every finished sweep again: say so in the changelog if it must be."""
-    assert RUN.run_id == "77bf47da69e6b90a"  # also where it was made without a scheme
-    assert dataclasses.replace(RUN, scheme="extrapolated").run_id != RUN.run_id
-    adaptive = dataclasses.replace(RUN, scheme="adaptive")
-    assert dataclasses.replace(adaptive, tolerance=1e-3).run_id != adaptive.run_id
+    euler = dataclasses.replace(RUN, scheme="euler")
+    assert euler.run_id == "77bf47da69e6b90a"  # also where it was made without a scheme
+    without = {name: value for name, value in euler.to_json().items() if name != "scheme"}
+    assert RunConfig(**without) == euler
+    assert RUN == dataclasses.replace(RUN, scheme="adaptive")
+    assert RUN.run_id == "dc3e2cf6f9748fce"
+    assert dataclasses.replace(RUN, scheme="extrapolated").run_id not in (RUN.run_id, euler.run_id)
+    assert dataclasses.replace(RUN, tolerance=1e-3).run_id != RUN.run_id
+
+
+def test_substeps_given_to_a_study_that_names_no_scheme_are_fixed_ones() -> None:
+    def schemes(sweep: SweepConfig, **given: int) -> set[tuple[str, int]]:
+        return {(run.scheme, run.substeps) for run in apply(sweep, Options(given=given)).runs}
+
+    assert schemes(SWEEP) == {("adaptive", 4)}
+    assert schemes(SWEEP, substeps=8) == {("euler", 8)}
+    assert schemes(dataclasses.replace(SWEEP, scheme="adaptive"), substeps=8) == {("adaptive", 8)}
+    own = dataclasses.replace(GRID, more={"substeps": 2})
+    assert schemes(dataclasses.replace(SWEEP, grids=(own,))) == {("euler", 2)}
 
 
 def test_execution_does_not_enter_the_run_id() -> None:
