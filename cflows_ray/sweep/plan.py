@@ -226,8 +226,8 @@ def row_before(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _cost_key(row: Mapping[str, Any]) -> tuple[str, ...]:
     """Return what decides, more than anything else, how long a step takes."""
-    names = ("workload", "criterion", "workload_options", "rule", "flows", "scheme", "substeps")
-    names = (*names, "dtype")
+    what = ("workload", "criterion", "workload_options", "rule", "flows")
+    names = (*what, "scheme", "substeps", "dtype")
     return tuple(str(row[name]) for name in names)
 
 

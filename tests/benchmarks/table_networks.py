@@ -1,9 +1,10 @@
 """Table `networks`: error of the central flow's schemes on real networks, against what they cost.
 
 Each scheme runs once, in float32; costs are counts and measured derivatives, which other work on
-the machine does not blur. The reference is the adaptive scheme with a tolerance of 1e-4: fixed
-substeps as fine as that would take hours here. A scheme whose error is its own is told apart from
-one that lost the edge by the rows that are off it.
+the machine does not blur. The reference is the adaptive scheme with a tolerance of 1e-3, below
+which nothing changes (the eigensolver's own tolerance bounds it): fixed substeps as fine as that
+would take hours here. A scheme whose error is its own is told apart from one that lost the edge by
+the rows that are off it.
 """
 
 from __future__ import annotations
@@ -22,14 +23,10 @@ from tests.benchmarks.table_precision import Scheme
 from tests.benchmarks.table_steps import predicted
 from tests.benchmarks.unit_costs import DerivativeCosts, DerivativeMeter, flat_problem
 
-REFERENCE = Scheme("adaptive", tolerance=1e-4)
-SCHEMES = (
-    Scheme("euler", 4),
-    Scheme("extrapolated", 2),
-    Scheme("extrapolated", 4),
-    Scheme("adaptive", tolerance=1e-2),
-    Scheme("adaptive", tolerance=1e-3),
-)
+REFERENCE = Scheme("adaptive", tolerance=1e-3)
+SCHEMES = (Scheme("euler", 4), Scheme("extrapolated", 4), Scheme("adaptive", tolerance=1e-2))
+# one that has lost the edge costs a hundredfold: once is enough
+WITH_A_COARSE_ONE = (SCHEMES[0], Scheme("extrapolated", 2), *SCHEMES[1:])
 WARMUP, NUM_EIGS, OFF = 15, 6, 0.02
 
 
@@ -40,10 +37,11 @@ class Case(NamedTuple):
     criterion: str
     lr: float
     steps: int
+    schemes: tuple[Scheme, ...] = SCHEMES
 
 
 CASES = (
-    Case("mlp_cifar10", "cross_entropy", 0.125, 150),
+    Case("mlp_cifar10", "cross_entropy", 0.125, 150, WITH_A_COARSE_ONE),
     Case("cnn_cifar10", "mse", 0.25, 120),
     Case("transformer_sorting", "mse", 0.125, 100),
     Case("vit_cifar10", "mse", 0.25, 130),
@@ -87,7 +85,7 @@ def _table(case: Case) -> Iterator[str]:
         f"{name}, {case.criterion}, gradient descent at {case.lr:g}, {case.steps} steps on {data}; "
         f"reference {truth.off_edge} of {truth.at_edge} rows off the edge, {costs}."
     )
-    rows = [_row(s, _run(case, workload, s), truth, costs) for s in SCHEMES]
+    rows = [_row(s, _run(case, workload, s), truth, costs) for s in case.schemes]
     rows.append(_row(REFERENCE, truth, truth, costs))
     yield table(
         "scheme and substeps, or tolerance | error % | off the edge | from the optimizer % | "

@@ -182,7 +182,7 @@ def test_the_run_id_never_changes_by_accident() -> None:
     assert euler.run_id == "77bf47da69e6b90a"  # also where it was made without a scheme
     without = {name: value for name, value in euler.to_json().items() if name != "scheme"}
     assert RunConfig(**without) == euler
-    assert RUN == dataclasses.replace(RUN, scheme="adaptive")
+    assert dataclasses.replace(RUN, scheme="adaptive") == RUN
     assert RUN.run_id == "dc3e2cf6f9748fce"
     assert dataclasses.replace(RUN, scheme="extrapolated").run_id not in (RUN.run_id, euler.run_id)
     assert dataclasses.replace(RUN, tolerance=1e-3).run_id != RUN.run_id
