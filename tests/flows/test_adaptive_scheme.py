@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cflows_ray import GradientDescent, PairedOptions, PairedRun, Problem
+from cflows_ray import GradientDescent, PairedOptions, PairedRun, Problem, run_paired
 from cflows_ray.flows.adaptive import (
     PARTS,
     Past,
@@ -134,6 +134,19 @@ def test_substeps_stay_below_what_the_second_moment_allows(beta2, longest):
     rule, one = traced(RMSProp(0.01, beta2=beta2), jnp.float64), jnp.ones(())
     relaxes = Relaxation(jnp.zeros((1, 2)), jnp.zeros((1, 2)), jnp.ones(1))
     assert float(longest_stable(rule, one, one, relaxes)) == pytest.approx(longest)
+
+
+def test_an_oscillation_of_the_filters_memory_dies_out():
+    """Just below the edge, at 2 radians a step, it hardly does by itself with so much momentum."""
+    rule = GradientDescent(0.1, momentum=0.99)
+    curvatures = jnp.array([0.97, 0.6, 0.05]) * 2.0 * 1.99 / 0.1
+    result = run_paired(
+        lambda w: 0.5 * jnp.sum(curvatures * w**2), jnp.ones(3), rule, steps=300,
+        flows=("central",), dtype="float64", num_eigs=2, progress=False,
+    )  # fmt: skip
+    flow = result.steps[result.steps.process == "central"]
+    assert flow.doubt.isna().all()
+    assert flow.train_loss.iloc[250:].max() < 0.3 * flow.train_loss.iloc[:50].max()
 
 
 RULE = OracleRule("gradient_descent", LR)
