@@ -77,6 +77,7 @@ SWEEP = SweepConfig(
     steps=600,
     warmup=30,
     num_eigs=12,
+    substeps=4,  # as the numbers of docs/momentum.md were made
     execution=Execution(chunk_steps=50),
 )
 

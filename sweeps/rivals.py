@@ -67,6 +67,7 @@ SWEEP = SweepConfig(
     steps=400,
     warmup=15,
     num_eigs=12,
+    substeps=4,  # as the numbers of docs/rivals.md were made
     flows=FLOWS,
     target_windows=("5", "20", "50", "loop"),
     execution=Execution(chunk_steps=50),
