@@ -13,13 +13,16 @@ h = 1. Of the kind of exponential Adams schemes (Hochbruck, Ostermann, Acta Nume
 K follows the eigenvectors, and all that concerns X, is derived in docs/theory.md, "The adaptive
 scheme".
 
+s has no K, but a filter's memory m relaxes at a known rate r = (1-β)/β as well, dm/dt = F - r m: its
+step is the same with r for K, and F for R.
+
 Where the flow arrives it sees which slope would have been right: the difference is the estimate of
 the local error, and decides on the next length, a power of two.
 """
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -64,7 +67,7 @@ class Past(NamedTuple):
 
     Attributes:
         error: estimated local errors added up, L2, in the unit of parameters.
-        rate: dw/dt and ds/dt where it began.
+        rate: dw/dt where it began, and F of ds/dt = F - r s (`forced`).
         slope: how fast these change, seen over the substep before.
         course: dw/dt, the mean over the same time as `slope`, shape (d,).
         way: by what w has moved, shape (d,).
@@ -172,6 +175,18 @@ class Seen(NamedTuple):
     ratio: Number
 
 
+def forced(rule: AveragedRule, state: PyTree, motion: Motion) -> Motion:
+    """Return dw/dt, and F of ds/dt = F - r s, r being `rule.memory_rates`."""
+    rates = rule.memory_rates(state)
+    return motion._replace(
+        state=jax.tree.map(lambda ds, r, s: ds + _like(r, s) * s, motion.state, rates, state)
+    )
+
+
+def _like(x: Any, array: Array) -> Array:
+    return jnp.asarray(x).astype(array.dtype)
+
+
 def arrive(
     past: Past, rate: Motion, relaxes: Relaxation, tolerance: float | Number, fastest: Number
 ) -> Seen:
@@ -179,7 +194,7 @@ def arrive(
 
     Args:
         past: of that substep.
-        rate: where it ended, at the X with which it was made.
+        rate: where it ended, at the X with which it was made, `forced`.
         relaxes: K there.
         tolerance: allowed error over the way.
         fastest: rates outside K are at most this; the faster, the more of the old slope stays.
@@ -225,9 +240,23 @@ def ahead(
 ) -> Place:
     """Return where a substep of length h leads, by the rates and slopes where it begins."""
     params = here.params + h * relaxes.phi(1, h, rate.params) + later(seen, relaxes, h)
-    euler = jax.tree.map(lambda s, ds: s + h * ds, here.state, rate.state)
-    bent = jax.tree.map(lambda s, dds: s + 0.5 * h**2 * dds, euler, seen.slope.state)
+    rates = rule.memory_rates(here.state)
+
+    def straight(s: Array, F: Array, r: Any) -> Array:
+        return s + _like(h * phi(1, h * jnp.asarray(r)), s) * (F - _like(r, s) * s)
+
+    euler = jax.tree.map(straight, here.state, rate.state, rates)
+    bent = jax.tree.map(jnp.add, euler, later_state(rule, here.state, seen, h))
     return Place(params, rule.admissible(bent, euler), here.t + h)
+
+
+def later_state(rule: AveragedRule, state: PyTree, seen: Seen, h: Number) -> PyTree:
+    """Return the part of a substep of s that is due to slopes: h² φ₂(hr) F'."""
+    return jax.tree.map(
+        lambda slope, r: _like(h**2 * phi(2, h * jnp.asarray(r)), slope) * slope,
+        seen.slope.state,
+        rule.memory_rates(state),
+    )
 
 
 def later(seen: Seen, relaxes: Relaxation, h: Number) -> Float[Array, " d"]:

@@ -24,7 +24,9 @@ from cflows_ray.flows.adaptive import (
     ahead,
     arrive,
     choose,
+    forced,
     later,
+    later_state,
     longest_stable,
     relaxation,
 )
@@ -92,7 +94,7 @@ def advance(
 
     def rate_with(X: Float[Array, "k k"]) -> Motion:
         moments = basis.moments(grad, X, has_force)
-        return rule.motion(here.t, here.params, here.state, moments, 0.0)
+        return forced(rule, here.state, rule.motion(here.t, here.params, here.state, moments, 0.0))
 
     eigvals, options = point.eig.eigvals, context.options
     # no shorter substep mends what the eigensolver leaves
@@ -104,7 +106,7 @@ def advance(
         ratio = jnp.maximum(ratio, passes / tolerance)
     size = choose(past, ratio, position, longest_stable(rule, point.t, eigvals[0], relaxes))
     h = size.astype(grad.dtype) / PARTS
-    bent = jax.tree.map(lambda x: 0.5 * h**2 * x, seen.slope.state)
+    bent = later_state(rule, here.state, seen, h)
     substep = Ahead(h, lambda v: relaxes.phi(1, h, v), Motion(later(seen, relaxes, h), bent))
     solved = jax.lax.cond(
         (point.num_critical > 0) & acts,

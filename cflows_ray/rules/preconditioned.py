@@ -171,6 +171,12 @@ class PreconditionedRule(AveragedRule):
             return sharpness
         return passed.fastest_rate(jnp.abs(sharpness) / passed.fast_gain)
 
+    def memory_rates(self, state: Averages) -> Averages:
+        """Return (1 - β)/β for the filter's memory, however fast, and 0 for ν."""
+        passed = self._filter(jnp.ones(()))
+        filtered = None if passed is None else (1.0 - passed.decay) / passed.decay
+        return Averages(filtered, None if state.nu is None else 0.0)
+
     def averaging_rate(self) -> Float[Array, ""] | float:
         """Return (1 - β₂)/β₂, or 0 without a second moment."""
         beta2 = getattr(self, "beta2", None)

@@ -204,6 +204,13 @@ class AveragedRule(UpdateRule):
         """
         return 0.0
 
+    def memory_rates(self, state: PyTree) -> PyTree:
+        """Return the rates r, per step, at which parts of the state relax: ds/dt = F - r s.
+
+        A scalar for each part, which the adaptive scheme takes exactly; 0 where it is not to.
+        """
+        return jax.tree.map(lambda _: 0.0, state)
+
     def relaxes(self, t: Float[Array, ""]) -> bool:
         """Say whether the fast rates of the stable flow are real, and `motion` ignores `length`.
 

@@ -15,6 +15,7 @@ from cflows_ray.flows.adaptive import (
     ahead,
     arrive,
     choose,
+    forced,
     longest_stable,
     phi,
     relaxation,
@@ -30,6 +31,7 @@ RULES = {
     "gradient descent": GradientDescent(0.5),
     "rmsprop": RMSProp(0.01, beta2=0.9),
     "adam": Adam(0.01, beta1=0.9, beta2=0.95),
+    "a short memory": GradientDescent(0.5, momentum=0.02),
 }
 STEPS, EDGE_STEPS, LR = 10, 40, 0.8
 
@@ -59,7 +61,8 @@ def follow(rule, loss, w, tolerance, longest, steps=STEPS):
         top = jnp.linalg.eigh(H / jnp.sqrt(jnp.outer(Q, Q)))[1][:, -2:].T
         U = top / jnp.sqrt(Q)
         K = relaxation(rule, here, g, U, U @ H, U * Q, jnp.ones(2, bool))
-        rate = rule.motion(here.t, here.params, here.state, Moments.still(g), 0.0)
+        motion = rule.motion(here.t, here.params, here.state, Moments.still(g), 0.0)
+        rate = forced(rule, here.state, motion)
         return rate, K, arrive(past, rate, K, tolerance, jnp.zeros(()))
 
     def substep(carry):

@@ -155,8 +155,9 @@ def test_unforced_central_flow_agrees_with_the_oracle(kind):
     lr, steps = {"gradient_descent": 0.8, "rmsprop": 0.01}[kind], 25
     ours = GradientDescent(lr) if kind == "gradient_descent" else RMSProp(lr, beta2=0.95)
     result = run_paired(
-        loss, w, ours, steps=steps, warmup=WARMUP, dtype="float64", flows=("central_unforced",)
-    )
+        loss, w, ours, steps=steps, warmup=WARMUP, dtype="float64", flows=("central_unforced",),
+        substeps=4,
+    )  # fmt: skip
     with jax.enable_x64(True):
         ws, _, traces = unforced_path(loss, w, OracleRule(kind, lr, 0.95), steps, 4, WARMUP)
     assert_near(result.final["central_unforced"], ws[-1], ws[0], 1e-5)

@@ -23,8 +23,8 @@ def three_saddles(params, scale):
 PROBLEM = Problem(three_saddles, np.ones(()))
 
 
-def start(lr=0.5, seed=0, steps=40, num_eigs=4, problem=PROBLEM):
-    options = PairedOptions(num_eigs=num_eigs, dtype="float64")
+def start(lr=0.5, seed=0, steps=40, num_eigs=4, problem=PROBLEM, scheme="adaptive"):
+    options = PairedOptions(num_eigs=num_eigs, dtype="float64", scheme=scheme)
     run = PairedRun(problem, GradientDescent(lr), options)
     params = jax.tree.map(lambda x: x * (1 + 0.01 * seed), START)
     return run, run.start(params, steps=steps, warmup=2, seed=seed)
@@ -34,9 +34,10 @@ def as_table(frames):
     return pd.concat([f for f in frames if len(f)], ignore_index=True)
 
 
-def carry_out(members, num_eigs):
+def carry_out(members, num_eigs, scheme):
     """Return final states, tables and outcomes of a pack."""
-    runs, states = zip(*(start(*member, num_eigs) for member in members), strict=True)
+    started = (start(*member, num_eigs, scheme=scheme) for member in members)
+    runs, states = zip(*started, strict=True)
     pack, states, frames = PairedPack(runs), list(states), [[] for _ in runs]
     while not all(run.is_done(s) for run, s in zip(runs, states, strict=True)):
         states, new = pack.advance(states, 25)
@@ -46,8 +47,8 @@ def carry_out(members, num_eigs):
     return states, [as_table(f) for f in frames], outcomes
 
 
-def carry_out_alone(member, num_eigs):
-    run, state = start(*member, num_eigs)
+def carry_out_alone(member, num_eigs, scheme):
+    run, state = start(*member, num_eigs, scheme=scheme)
     frames = []
     while not run.is_done(state):
         state, frame = run.advance(state, 25)
@@ -59,15 +60,11 @@ def carry_out_alone(member, num_eigs):
 MEMBERS = [(0.5, 0, 40), (0.45, 1, 40), (0.5, 2, 30), (5.0, 0, 40)]
 
 
-@pytest.fixture(scope="module")
-def singles():
-    return [carry_out_alone(member, 4) for member in MEMBERS]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("num_eigs", [4, 2])
-def test_members_are_single_runs_and_do_not_disturb_each_other(singles, num_eigs):
-    states, tables, outcomes = carry_out(MEMBERS, num_eigs)
+@pytest.mark.parametrize(("num_eigs", "scheme"), [(4, "euler"), (2, "adaptive")])
+def test_members_are_single_runs_and_do_not_disturb_each_other(num_eigs, scheme):
+    singles = [carry_out_alone(member, 4, scheme) for member in MEMBERS]
+    states, tables, outcomes = carry_out(MEMBERS, num_eigs, scheme)
     assert [status for status, _ in outcomes] == ["finished"] * 3 + ["diverged"]
     assert tables[0].num_critical.max() >= 2
     assert all(state.num_eigs == 4 for state in states)  # k grew where it was 2

@@ -12,7 +12,7 @@ LOSS, PARAMS = NETWORKS["tanh_regression"]()
 
 def test_k_grows_and_the_answer_is_that_of_a_large_k():
     """Several directions become critical; starting with one tracked direction changes nothing."""
-    settings = {"steps": 200, "warmup": 5, "flows": ("central",), "dtype": "float64"}
+    settings = {"steps": 200, "warmup": 5, "flows": ("central",), "dtype": "float64", "substeps": 4}
     grown = run_paired(LOSS, PARAMS, GradientDescent(0.8), num_eigs=1, **settings)
     large = run_paired(LOSS, PARAMS, GradientDescent(0.8), num_eigs=4, **settings)
     ours, theirs = (r.steps[r.steps.process == "central"] for r in (grown, large))
