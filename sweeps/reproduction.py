@@ -62,7 +62,6 @@ SWEEP = SweepConfig(
     steps=STEPS,
     warmup=WARMUP,
     num_eigs=6,
-    stable_scheme="chebyshev",
     flows=("stable", "central", "rod"),
     execution=Execution(chunk_steps=25),
 )

@@ -26,7 +26,6 @@ SWEEP = SweepConfig(
     seeds=(0, 1),
     steps=120,
     warmup=15,
-    stable_scheme="chebyshev",
     execution=Execution(chunk_steps=120),
 )
 

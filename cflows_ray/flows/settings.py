@@ -15,7 +15,7 @@ from cflows_ray.flows.registry import FLOWS
 from cflows_ray.schema import TARGET_WINDOWS
 
 SCHEMES: tuple[str, ...] = ("adaptive", "euler", "extrapolated")
-STABLE_SCHEMES: tuple[str, ...] = ("euler", "chebyshev")
+STABLE_SCHEMES: tuple[str, ...] = ("chebyshev", "euler")
 DTYPES: tuple[str, ...] = ("float32", "float64")
 SEED_FLOORS: tuple[str, ...] = ("rounding", "fraction", "none")
 MOST_RANK: Final = 64
@@ -103,8 +103,10 @@ class Settings:
         tolerance: of the adaptive scheme: the estimated error that a substep adds is to be at most
             this part of the way that it makes, both L2, and so is what the effective sharpness has
             above 2.
-        stable_scheme: of the stable flow, "euler" or "chebyshev", of second order and with far
-            fewer gradients where it is stiff; rules with momentum keep Euler (docs/theory.md).
+        stable_scheme: of the stable flow: "chebyshev", of second order and with far fewer gradients
+            where it is stiff, which rules with momentum do not take (docs/theory.md), or "euler".
+            Left out it is "chebyshev" beside the adaptive scheme, so that below the edge, where
+            both are gradient flow, the two flows differ by nothing but small errors.
         record_every: optimizer steps between rows; the first and the last step always have one.
         dtype: "float32" or "float64", of parameters and derivatives.
         target_windows: steps over which a flow's point minus the iterate is averaged, of 5, 20, 50
@@ -132,7 +134,7 @@ class Settings:
     num_eigs: int = declare(
         4, check=at_least(1), kind="integer", meaning="tracked directions at the start"
     )
-    # these two decide each other's default, so that None stands for it until both are known
+    # these three decide each other's defaults: None stands for them until all are known
     substeps: int = declare(
         None,
         check=_or_left_out(at_least(1)),
@@ -148,10 +150,10 @@ class Settings:
         absent="euler",
     )
     stable_scheme: str = declare(
-        "euler",
-        check=_word_of(STABLE_SCHEMES),
+        None,
+        check=_or_left_out(_word_of(STABLE_SCHEMES)),
         kind="text",
-        meaning="how the stable flow is integrated: euler or chebyshev (euler with momentum)",
+        meaning="how the stable flow is integrated: chebyshev (euler with momentum) or euler",
         absent="euler",
     )
     tolerance: float = _real(
@@ -212,6 +214,7 @@ class Settings:
         check_declared(self)
         self._fill_in("scheme", "adaptive" if self.substeps is None else "euler")
         self._fill_in("substeps", FIXED_SUBSTEPS)
+        self._fill_in("stable_scheme", "chebyshev" if self.scheme == "adaptive" else "euler")
         if self.scheme == "extrapolated":
             even = self.substeps % 2 == 0
             require(even, "substeps", "even for the scheme 'extrapolated'", self.substeps)

@@ -62,18 +62,20 @@ def test_what_older_runs_had_is_said_alike_in_tables_and_in_ids():
 
 
 @pytest.mark.parametrize(
-    ("given", "scheme", "substeps"),
+    ("given", "scheme", "substeps", "stable"),
     [
-        ({}, "adaptive", 4),
-        ({"substeps": 8}, "euler", 8),
-        ({"scheme": "extrapolated"}, "extrapolated", 4),
-        ({"scheme": "adaptive", "substeps": 8}, "adaptive", 8),
-        ({"scheme": None, "substeps": None}, "adaptive", 4),
+        ({}, "adaptive", 4, "chebyshev"),
+        ({"substeps": 8}, "euler", 8, "euler"),
+        ({"scheme": "extrapolated"}, "extrapolated", 4, "euler"),
+        ({"scheme": "adaptive", "substeps": 8}, "adaptive", 8, "chebyshev"),
+        ({"scheme": None, "substeps": None, "stable_scheme": None}, "adaptive", 4, "chebyshev"),
+        ({"stable_scheme": "euler"}, "adaptive", 4, "euler"),
     ],
 )
-def test_substeps_alone_mean_fixed_substeps(given, scheme, substeps):
+def test_substeps_alone_mean_fixed_substeps(given, scheme, substeps, stable):
     settings = Settings(**given)
-    assert (settings.scheme, settings.substeps) == (scheme, substeps)
+    found = (settings.scheme, settings.substeps, settings.stable_scheme)
+    assert found == (scheme, substeps, stable)
     assert dataclasses.replace(settings) == settings
 
 

@@ -136,7 +136,7 @@ def test_the_run_id_is_a_hash_of_the_whole_configuration() -> None:
         "steps": 51,
         "substeps": 2,
         "scheme": "extrapolated",
-        "stable_scheme": "chebyshev",
+        "stable_scheme": "euler",
         "tolerance": 0.1,
         "num_eigs": 2,
         "record_every": 2,
@@ -178,12 +178,12 @@ def test_equal_configurations_have_equal_ids() -> None:
 
 def test_the_run_id_never_changes_by_accident() -> None:
     """A changed id would run every finished sweep again: say so in the changelog if it must be."""
-    euler = dataclasses.replace(RUN, scheme="euler")
+    euler = dataclasses.replace(RUN, scheme="euler", stable_scheme="euler")
     assert euler.run_id == "77bf47da69e6b90a"  # also where it was made without a scheme
-    without = {name: value for name, value in euler.to_json().items() if name != "scheme"}
+    without = {name: value for name, value in euler.to_json().items() if "scheme" not in name}
     assert RunConfig(**without) == euler
     assert dataclasses.replace(RUN, scheme="adaptive") == RUN
-    assert RUN.run_id == "dc3e2cf6f9748fce"
+    assert RUN.run_id == "71bd45ba04cd83aa"
     assert dataclasses.replace(RUN, scheme="extrapolated").run_id not in (RUN.run_id, euler.run_id)
     assert dataclasses.replace(RUN, tolerance=1e-3).run_id != RUN.run_id
 
