@@ -13,8 +13,8 @@ h = 1. Of the kind of exponential Adams schemes (Hochbruck, Ostermann, Acta Nume
 K follows the eigenvectors, and all that concerns X, is derived in docs/theory.md, "The adaptive
 scheme".
 
-s has no K, but a filter's memory m relaxes at a known rate r = (1-β)/β as well, dm/dt = F - r m: its
-step is the same with r for K, and F for R.
+s has no K, but a filter's memory m relaxes at a known rate r = (1-β)/β as well, dm/dt = F - r m:
+its step is the same with r for K, and F for R.
 
 Where the flow arrives it sees which slope would have been right: the difference is the estimate of
 the local error, and decides on the next length, a power of two.
