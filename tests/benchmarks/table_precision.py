@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cflows_ray import GradientDescent, Problem, RMSProp, run_paired
+from cflows_ray import Adam, GradientDescent, Problem, RMSProp, run_paired
 from cflows_ray.rules import UpdateRule
 from tests.benchmarks.measuring import Clock, interleaved, number, table
 from tests.benchmarks.table_steps import predicted
@@ -53,6 +53,7 @@ class Case(NamedTuple):
 CASES = (
     Case("tanh_regression", GradientDescent(0.8), 300),
     Case("deep_linear", RMSProp(0.01, beta2=0.95), 300),
+    Case("tanh_regression", Adam(0.08, beta2=0.99), 150),
     Case("attention", GradientDescent(1.0), 300),  # stiff: no scheme is stable with 4 substeps
 )
 TINY = (Case("attention", GradientDescent(0.5), 30),)
