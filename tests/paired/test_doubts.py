@@ -91,7 +91,7 @@ def test_stiff_until_it_is_at_rest_also_when_resumed():
     assert [*first.doubt.isna(), *second.doubt.isna()] == list(rows.doubt.isna())
 
 
-def test_four_substeps_are_enough():
+def test_a_substep_that_the_scheme_chooses_is_not_stiff():
     run, state, rows = made(bowl, [0.0], 40)
     assert rows.doubt.isna().all()
     assert run.doubts(state) is None
