@@ -182,6 +182,7 @@ def test_the_run_id_never_changes_by_accident() -> None:
     assert euler.run_id == "77bf47da69e6b90a"  # also where it was made without a scheme
     without = {name: value for name, value in euler.to_json().items() if "scheme" not in name}
     assert RunConfig(**without) == euler
+    assert RunConfig("saddle_2d", "rmsprop", 0.2, steps=50, scheme="euler") == euler
     assert dataclasses.replace(RUN, scheme="adaptive") == RUN
     assert RUN.run_id == "71bd45ba04cd83aa"
     assert dataclasses.replace(RUN, scheme="extrapolated").run_id not in (RUN.run_id, euler.run_id)
