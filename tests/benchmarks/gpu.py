@@ -67,8 +67,9 @@ def correctness(args: argparse.Namespace) -> Iterator[str]:
             continue
         for dtype in ("float32", "float64"):
             result = run_paired(
-                loss, params, rule, steps=steps, flows=("central",), warmup=5, dtype=dtype
-            )
+                loss, params, rule, steps=steps, flows=("central",), warmup=5, dtype=dtype,
+                substeps=4,
+            )  # fmt: skip
             central = result.steps[result.steps.process == "central"]
             gaps = compare(central, np.asarray(result.final["central"]), oracle)
             values = (gaps.predicted_loss, gaps.sharpness, gaps.sigma_trace, gaps.params)
