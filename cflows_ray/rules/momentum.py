@@ -59,11 +59,16 @@ class Filter(NamedTuple):
         For m that has absorbed the present gradient. m decays to κg / (1-β) at the rate
         γ = (1-β)/β; over a length h it does (1 - e^{-γh}) of the way, exactly.
         """
-        rate = (1.0 - self.decay) / self.decay
+        rate = self.memory_rate
         goal = self.intake / (1.0 - self.decay) * grad
         length = jnp.asarray(length, memory.dtype)
         share = jnp.where(length > 0, -jnp.expm1(-rate * length) / length, rate)
         return share * (goal - memory)
+
+    @property
+    def memory_rate(self) -> Float[Array, ""]:
+        """γ = (1-β)/β, per step: how fast the flow of m forgets."""
+        return (1.0 - self.decay) / self.decay
 
     @property
     def slow_gain(self) -> Float[Array, ""]:
@@ -91,7 +96,7 @@ class Filter(NamedTuple):
         `drift` integrates the filter's own decay exactly, so no more than Q(1)λ, which is the rate
         of x with a filter that has settled, and λ where β → 0.
         """
-        damping = (1.0 - self.decay) / self.decay
+        damping = self.memory_rate
         trace = damping + self.of_gradient * eigenvalue
         rotation = self.of_memory * self.intake * eigenvalue / self.decay
         determinant = damping * self.of_gradient * eigenvalue + rotation

@@ -174,8 +174,10 @@ class PreconditionedRule(AveragedRule):
     def memory_rates(self, state: Averages) -> Averages:
         """Return (1 - β)/β for the filter's memory, however fast, and 0 for ν."""
         passed = self._filter(jnp.ones(()))
-        filtered = None if passed is None else (1.0 - passed.decay) / passed.decay
-        return Averages(filtered, None if state.nu is None else 0.0)
+        return Averages(
+            momentum=None if passed is None else passed.memory_rate,
+            nu=None if state.nu is None else 0.0,
+        )
 
     def averaging_rate(self) -> Float[Array, ""] | float:
         """Return (1 - β₂)/β₂, or 0 without a second moment."""
