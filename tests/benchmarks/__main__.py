@@ -14,7 +14,9 @@ import tyro
 
 from tests.benchmarks.measuring import Clock, cached_by_jax, machine
 
-Name = Literal["reference", "steps", "memory", "precision", "networks", "stable", "sweep"]
+Name = Literal[
+    "reference", "existing", "steps", "memory", "precision", "networks", "stable", "sweep"
+]
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,9 @@ class Options:
     """Clock of costs and shares: wall seconds, or processor seconds of all threads, which other
     work on the machine does not blur. Wall times are printed beside."""
     steps: int = 1000
-    """`reference`: optimizer steps."""
+    """`reference`, `existing`: optimizer steps."""
     oracle_steps: int = 300
     """`reference`: steps compared with the float64 oracle; 0 for none."""
-    existing: float | None = None
-    """`reference`: seconds that the existing implementation took on this machine."""
     workloads: tuple[str, ...] = ()
     """`steps`, `memory`, `networks`: only these workloads."""
     critical: tuple[int, ...] = (0, 1, 3)
@@ -49,9 +49,13 @@ class Options:
 def _reference(options: Options) -> Iterator[str]:
     from tests.benchmarks.table_reference import reference
 
-    return reference(
-        options.repetitions, options.clock, options.steps, options.oracle_steps, options.existing
-    )
+    return reference(options.repetitions, options.clock, options.steps, options.oracle_steps)
+
+
+def _existing(options: Options) -> Iterator[str]:
+    from tests.benchmarks.table_existing import existing
+
+    return existing(options.repetitions, options.steps)
 
 
 def _steps(options: Options) -> Iterator[str]:
@@ -92,6 +96,7 @@ def _sweep(options: Options) -> Iterator[str]:
 
 TABLES: dict[str, Callable[[Options], Iterator[str]]] = {
     "reference": _reference,
+    "existing": _existing,
     "steps": _steps,
     "memory": _memory,
     "precision": _precision,

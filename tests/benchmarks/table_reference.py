@@ -27,7 +27,6 @@ SELECTIONS: dict[str, tuple[str, ...]] = {
 ALL = "discrete + stable + central"
 SUBSTEPS = 4
 ORACLE_WARMUP = 250  # optimizer steps: so late that the edge of stability lies within the path
-REPORTED_EXISTING_S = 60.0  # on two CPU cores, without compilation
 
 
 def run(
@@ -89,7 +88,6 @@ def reference(
     clock: Clock,
     steps: int = 1000,
     oracle_steps: int = 300,
-    existing_s: float | None = None,
 ) -> Iterator[str]:
     """Yield the table's parts as they are measured."""
     loss, params = _problem()
@@ -119,20 +117,8 @@ def reference(
     )
     yield table(header, rows)
     yield f"Status: {_statuses(result)}; compile time {result.compile_s:.1f} s."
-    least = times[ALL].best_s("wall"), times[ALL].best_s("processor")
-    yield (
-        f"Ratio to {REPORTED_EXISTING_S:.0f} s, which an existing JAX implementation is reported "
-        "to have taken on two CPU cores (not measured here): "
-        f"{_ratios(REPORTED_EXISTING_S, least)}."
-    )
-    if existing_s is not None:
-        yield f"Ratio to --existing {existing_s:g} s: {_ratios(existing_s, least)}."
     if oracle_steps:
         yield _agreement_table(oracle_steps)
-
-
-def _ratios(existing_s: float, least: tuple[float, float]) -> str:
-    return f"{existing_s / least[0]:.1f} by wall time, {existing_s / least[1]:.1f} by processor"
 
 
 def _time_table(times: dict[str, Timing], first: dict[str, PairedResult]) -> str:
