@@ -15,7 +15,15 @@ import tyro
 from tests.benchmarks.measuring import Clock, cached_by_jax, machine
 
 Name = Literal[
-    "reference", "existing", "steps", "memory", "precision", "networks", "stable", "sweep"
+    "reference",
+    "existing",
+    "steps",
+    "memory",
+    "compile",
+    "precision",
+    "networks",
+    "stable",
+    "sweep",
 ]
 
 
@@ -35,7 +43,7 @@ class Options:
     oracle_steps: int = 300
     """`reference`: steps compared with the float64 oracle; 0 for none."""
     workloads: tuple[str, ...] = ()
-    """`steps`, `memory`, `networks`: only these workloads."""
+    """`steps`, `memory`, `compile`, `networks`: only these workloads."""
     critical: tuple[int, ...] = (0, 1, 3)
     """`steps`: numbers of critical directions."""
     paper: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -70,6 +78,12 @@ def _memory(options: Options) -> Iterator[str]:
     return memory(options.workloads, options.paper)
 
 
+def _compile(options: Options) -> Iterator[str]:
+    from tests.benchmarks.table_compile import compile_table
+
+    return compile_table(options.workloads)
+
+
 def _precision(options: Options) -> Iterator[str]:
     from tests.benchmarks.table_precision import precision
 
@@ -99,6 +113,7 @@ TABLES: dict[str, Callable[[Options], Iterator[str]]] = {
     "existing": _existing,
     "steps": _steps,
     "memory": _memory,
+    "compile": _compile,
     "precision": _precision,
     "networks": _networks,
     "stable": _stable,
