@@ -22,12 +22,13 @@ the local error, and decides on the next length, a power of two.
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from cflows_ray.flows.exponential import bent, phi, relaxed
 from cflows_ray.flows.integrators import Place
 from cflows_ray.rules import AveragedRule, Moments, Motion
 
@@ -67,7 +68,7 @@ class Past(NamedTuple):
 
     Attributes:
         error: estimated local errors added up, L2, in the unit of parameters.
-        rate: dw/dt where it began, and F of ds/dt = F - r s (`forced`).
+        rate: dw/dt where it began, and F of ds/dt = F - r s (`forcing`).
         slope: how fast these change, seen over the substep before.
         course: dw/dt, the mean over the same time as `slope`, shape (d,).
         way: by what w has moved, shape (d,).
@@ -111,24 +112,6 @@ class Relaxation(NamedTuple):
         whole = 1.0 / order
         less = phi(order, length * self.rates) - whole
         return whole * x + (less.astype(x.dtype) * (x @ self.duals.T)) @ self.vectors
-
-
-def phi(order: int, z: Float[Array, " k"]) -> Float[Array, " k"]:
-    """Return φ₁(z) = (1 - e⁻ᶻ)/z or φ₂(z) = (1 - φ₁(z))/z, float64.
-
-    Example:
-        >>> with jax.enable_x64(True):
-        ...     found = [phi(n, jnp.array([1.0])) for n in (1, 2)]
-        >>> [round(float(x[0]), 6) for x in found]
-        [0.632121, 0.367879]
-    """
-    z = z.astype(jnp.float64)
-    small = jnp.abs(z) < 1e-2
-    safe = jnp.where(small, 1.0, z)
-    first = -jnp.expm1(-safe) / safe
-    if order == 1:
-        return jnp.where(small, 1.0 - z / 2 + z**2 / 6 - z**3 / 24, first)
-    return jnp.where(small, 0.5 - z / 6 + z**2 / 24 - z**3 / 120, (1.0 - first) / safe)
 
 
 def relaxation(
@@ -175,18 +158,6 @@ class Seen(NamedTuple):
     ratio: Number
 
 
-def forced(rule: AveragedRule, state: PyTree, motion: Motion) -> Motion:
-    """Return dw/dt, and F of ds/dt = F - r s, r being `rule.memory_rates`."""
-    rates = rule.memory_rates(state)
-    return motion._replace(
-        state=jax.tree.map(lambda ds, r, s: ds + _like(r, s) * s, motion.state, rates, state)
-    )
-
-
-def _like(x: Any, array: Array) -> Array:
-    return jnp.asarray(x).astype(array.dtype)
-
-
 def arrive(
     past: Past, rate: Motion, relaxes: Relaxation, tolerance: float | Number, fastest: Number
 ) -> Seen:
@@ -194,7 +165,7 @@ def arrive(
 
     Args:
         past: of that substep.
-        rate: where it ended, at the X with which it was made, `forced`.
+        rate: where it ended, at the X with which it was made, with F.
         relaxes: K there.
         tolerance: allowed error over the way.
         fastest: rates outside K are at most this; the faster, the more of the old slope stays.
@@ -240,23 +211,9 @@ def ahead(
 ) -> Place:
     """Return where a substep of length h leads, by the rates and slopes where it begins."""
     params = here.params + h * relaxes.phi(1, h, rate.params) + later(seen, relaxes, h)
-    rates = rule.memory_rates(here.state)
-
-    def straight(s: Array, F: Array, r: Any) -> Array:
-        return s + _like(h * phi(1, h * jnp.asarray(r)), s) * (F - _like(r, s) * s)
-
-    euler = jax.tree.map(straight, here.state, rate.state, rates)
-    bent = jax.tree.map(jnp.add, euler, later_state(rule, here.state, seen, h))
-    return Place(params, rule.admissible(bent, euler), here.t + h)
-
-
-def later_state(rule: AveragedRule, state: PyTree, seen: Seen, h: Number) -> PyTree:
-    """Return the part of a substep of s that is due to slopes: h² φ₂(hr) F'."""
-    return jax.tree.map(
-        lambda slope, r: _like(h**2 * phi(2, h * jnp.asarray(r)), slope) * slope,
-        seen.slope.state,
-        rule.memory_rates(state),
-    )
+    euler = relaxed(rule, here.state, rate.state, h)
+    whole = jax.tree.map(jnp.add, euler, bent(rule, here.state, seen.slope.state, h))
+    return Place(params, rule.admissible(whole, euler), here.t + h)
 
 
 def later(seen: Seen, relaxes: Relaxation, h: Number) -> Float[Array, " d"]:

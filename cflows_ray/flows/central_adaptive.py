@@ -24,9 +24,7 @@ from cflows_ray.flows.adaptive import (
     ahead,
     arrive,
     choose,
-    forced,
     later,
-    later_state,
     longest_stable,
     relaxation,
 )
@@ -39,6 +37,7 @@ from cflows_ray.flows.central_covariance import (
     no_covariances,
     solve_ahead,
 )
+from cflows_ray.flows.exponential import bent, forcing
 from cflows_ray.flows.integrators import Place
 from cflows_ray.flows.process import FlowContext, Tracked
 from cflows_ray.rules import Motion
@@ -94,7 +93,8 @@ def advance(
 
     def rate_with(X: Float[Array, "k k"]) -> Motion:
         moments = basis.moments(grad, X, has_force)
-        return forced(rule, here.state, rule.motion(here.t, here.params, here.state, moments, 0.0))
+        motion = rule.motion(here.t, here.params, here.state, moments, 0.0)
+        return motion._replace(state=forcing(rule, here.state, motion.state))
 
     eigvals, options = point.eig.eigvals, context.options
     # no shorter substep mends what the eigensolver leaves
@@ -106,8 +106,8 @@ def advance(
         ratio = jnp.maximum(ratio, passes / tolerance)
     size = choose(past, ratio, position, longest_stable(rule, point.t, eigvals[0], relaxes))
     h = size.astype(grad.dtype) / PARTS
-    bent = later_state(rule, here.state, seen, h)
-    substep = Ahead(h, lambda v: relaxes.phi(1, h, v), Motion(later(seen, relaxes, h), bent))
+    turn = Motion(later(seen, relaxes, h), bent(rule, here.state, seen.slope.state, h))
+    substep = Ahead(h, lambda v: relaxes.phi(1, h, v), turn)
     solved = jax.lax.cond(
         (point.num_critical > 0) & acts,
         lambda: solve_ahead(context, point, basis, guess, substep, has_force),

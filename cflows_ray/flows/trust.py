@@ -1,10 +1,11 @@
 """Whether to believe a flow's numbers: its own estimate of what its integration got wrong.
 
 An embedded pair without a further derivative: beside the flow's scheme, the rule's state s goes
-along by Heun's second-order one with the moments that the flow sees anyway, and the trapezoidal
-rule over its velocities says where a substep would have led. How far the scheme's own displacement
-is from that is an estimate of the local error; they are added up as norms. See docs/theory.md,
-"Whether to believe a flow".
+along by Heun's second-order one (`exponential.py`, since a filter's memory may forget many times
+within a substep) with the moments that the flow sees anyway, and the trapezoidal rule over its
+velocities says where a substep would have led. How far the scheme's own displacement is from that
+is an estimate of the local error; they are added up as norms. See docs/theory.md, "Whether to
+believe a flow".
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from cflows_ray.flows.exponential import bent, forcing, relaxed, settled
 from cflows_ray.flows.integrators import Place
 from cflows_ray.rules import AveragedRule, Moments, Motion
 from cflows_ray.schema import Doubt
@@ -64,15 +66,21 @@ class Passed(NamedTuple):
             is_whole: whether the scheme has its full order here, and is not half-way through a
                 pair.
         """
-        ahead = _add(self.state, self.rate.state, self.length)
-        rate = rule.motion(here.t, here.params, rule.admissible(ahead, here.state), seen, 0.0)
-        mean = jax.tree.map(lambda a, b: 0.5 * (a + b), self.rate, rate)
-        arrived = _add(self.state, mean.state, self.length)
-        owed = self.owed + self.length * mean.params
+        force = forcing(rule, self.state, self.rate.state)
+        euler = relaxed(rule, self.state, force, self.length)
+        ahead = rule.admissible(euler, here.state)
+        rate = rule.motion(here.t, here.params, ahead, seen, 0.0)
+        over = jnp.where(self.length > 0, self.length, 1.0)
+        slope = jax.tree.map(lambda a, b: (a - b) / over, forcing(rule, ahead, rate.state), force)
+        arrived = jax.tree.map(jnp.add, euler, bent(rule, self.state, slope, self.length))
+        state = rule.admissible(arrived, here.state)
+        ahead = settled(rule, ahead, state, self.length)
+        rate = rule.motion(here.t, here.params, ahead, seen, 0.0)
+        owed = self.owed + 0.5 * self.length * (self.rate.params + rate.params)
         return Passed(
             error=self.error + jnp.where(is_whole, jnp.linalg.norm(owed), 0.0),
             owed=jnp.where(is_whole, 0.0, owed),
-            state=rule.admissible(arrived, here.state),
+            state=state,
             rate=rate,
             length=self.length,
         )
@@ -104,7 +112,3 @@ def edge_doubt(
     above = (num_critical > 0) & (sharpness > 2.0 + EDGE_MARGIN) & has_moved
     below = (jnp.trace(held) > 0) & (sharpness < 2.0 - EDGE_MARGIN)
     return jnp.where(above | below, int(Doubt.OFF_THE_EDGE), 0).astype(jnp.int32)
-
-
-def _add(state: PyTree, rate: PyTree, length: Float[Array, ""]) -> PyTree:
-    return jax.tree.map(lambda s, ds: s + length * ds, state, rate)

@@ -15,11 +15,10 @@ from cflows_ray.flows.adaptive import (
     ahead,
     arrive,
     choose,
-    forced,
     longest_stable,
-    phi,
     relaxation,
 )
+from cflows_ray.flows.exponential import forcing, phi
 from cflows_ray.flows.integrators import Place
 from cflows_ray.rules import Adam, Moments, RMSProp, traced
 from tests.networks import NETWORKS
@@ -62,7 +61,7 @@ def follow(rule, loss, w, tolerance, longest, steps=STEPS):
         U = top / jnp.sqrt(Q)
         K = relaxation(rule, here, g, U, U @ H, U * Q, jnp.ones(2, bool))
         motion = rule.motion(here.t, here.params, here.state, Moments.still(g), 0.0)
-        rate = forced(rule, here.state, motion)
+        rate = motion._replace(state=forcing(rule, here.state, motion.state))
         return rate, K, arrive(past, rate, K, tolerance, jnp.zeros(()))
 
     def substep(carry):

@@ -72,6 +72,19 @@ def test_estimate_is_a_few_times_the_error_and_has_its_order(network, rule, sche
 
 
 @pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("decay", [5e-4, 1e-6])
+@pytest.mark.parametrize("scheme", ORDERS)
+def test_a_memory_that_forgets_within_a_substep_changes_the_estimate_little(scheme, decay):
+    loss, params = NETWORKS["tanh_regression"]()
+    without, short = (
+        follow(traced(rule, jnp.float64), scheme, loss, jnp.asarray(params), 4, 30)
+        for rule in (GradientDescent(0.5), GradientDescent(0.5 * (1 - decay), momentum=decay))
+    )
+    np.testing.assert_allclose(short[0], without[0], atol=20 * decay)
+    assert short[1] == pytest.approx(float(without[1]), rel=200 * decay)
+
+
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("scheme", ORDERS)
 def test_estimate_is_zero_where_integration_is_exact(scheme):
     def slope(w):
