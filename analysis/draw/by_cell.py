@@ -73,7 +73,7 @@ def plot_cells(
         style.plain_log_axis(ax.xaxis)
     unit = "%" if chosen.percent else chosen.unit
     label = f"{chosen.label} ({unit})" if unit else chosen.label
-    style.finish(ax, xlabel=label, ylabel="", loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
+    style.finish(ax, xlabel=label, ylabel="", loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
     if found:
         return ax
     return style.note(ax, "no finished run has this metric")
