@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from cflows_ray import GradientDescent, Problem
+from cflows_ray import Problem
 from cflows_ray.linalg import solve_sdcp
 from cflows_ray.linalg.symmetric import num_pairs
 from cflows_ray.paired.run import PairedOptions, PairedRun
-from cflows_ray.problem import ParamStructure
 from cflows_ray.workloads import build_workload
 from tests.benchmarks.measuring import table
 from tests.benchmarks.problems import images, reference_problem
+from tests.benchmarks.table_memory import chunk_program
 
 WORKLOADS = ("reference", "digits_mlp", "cnn_cifar10", "resnet_cifar10", "vit_cifar10")
 NUM_EIGS = 4
@@ -50,12 +50,8 @@ def compiled(function: Callable[..., Any], *args: Any) -> Compiled:
 def chunk_compiled(problem: Problem, params: Any, flows: tuple[str, ...]) -> Compiled:
     """Compile the program of a run's chunk, with everything that `steps` records."""
     options = PairedOptions(num_eigs=NUM_EIGS, flows=flows)
-    run = PairedRun(problem, GradientDescent(0.01), options)
-    structure = ParamStructure.of(params, options.dtype)
-    program = run._use_program(structure)
+    program, args = chunk_program(problem, params, options)
     with PairedRun.mode():
-        state = run._abstract_state(structure, NUM_EIGS)
-        args = run.traced_rule(), run.inputs, state, jnp.asarray(1, jnp.int32)
         return compiled(program._advance, *args)
 
 

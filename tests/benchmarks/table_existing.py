@@ -80,8 +80,7 @@ def _ours(
     """Return the last points of the central flow and of the optimizer."""
     result = run_paired(
         loss, params, GradientDescent(REFERENCE_LR), steps=steps, flows=flows,
-        num_eigs=NUM_EIGS, substeps=scheme.substeps, scheme=scheme.name,
-        tolerance=scheme.tolerance, dtype=dtype, progress=False,
+        num_eigs=NUM_EIGS, dtype=dtype, progress=False, **scheme.settings(),
     )  # fmt: skip
     central, optimizer = (
         np.asarray(ravel_pytree(result.final[process])[0], float)

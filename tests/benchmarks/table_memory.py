@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from cflows_ray import GradientDescent
+from cflows_ray.paired.program import PairedProgram
 from cflows_ray.paired.run import PairedOptions, PairedRun
-from cflows_ray.problem import ParamStructure
+from cflows_ray.problem import ParamStructure, Problem
 from cflows_ray.workloads import Workload, build_workload
 from tests.benchmarks.measuring import table
 from tests.benchmarks.problems import DATA, PAPER_SLICES, has_cifar10, images
@@ -42,22 +43,30 @@ class ProgramMemory:
         return self.arguments + self.results + self.temporary - self.shared
 
 
+def chunk_program(
+    problem: Problem, params: Any, options: PairedOptions
+) -> tuple[PairedProgram, tuple[Any, ...]]:
+    """Return the program of a paired run and the shapes that its chunk is compiled for."""
+    run = PairedRun(problem, GradientDescent(0.01), options)
+    structure = ParamStructure.of(params, options.dtype)
+    program = run._use_program(structure)
+    with PairedRun.mode():
+        state = run._abstract_state(structure, options.num_eigs)
+        return program, (run.traced_rule(), run.inputs, state, jnp.asarray(1, jnp.int32))
+
+
 def advance_memory(workload: Workload, num_eigs: int) -> tuple[int, ProgramMemory]:
     """Compile a paired run's chunk without running it; return d and its memory.
 
     All flows, float32, with everything that `steps` records.
     """
     options = PairedOptions(num_eigs=num_eigs)
-    run = PairedRun(workload.problem, GradientDescent(0.01), options)
-    structure = ParamStructure.of(workload.init(0), options.dtype)
-    program = run._use_program(structure)
+    program, args = chunk_program(workload.problem, workload.init(0), options)
     program._executables.clear()
     before = program.compile_s
     with PairedRun.mode():
-        state = run._abstract_state(structure, num_eigs)
-        args = run.traced_rule(), run.inputs, state, jnp.asarray(1, jnp.int32)
         found = program._executable("advance", program._advance, *args).memory_analysis()
-    return structure.size, ProgramMemory(
+    return program.structure.size, ProgramMemory(
         found.argument_size_in_bytes,
         found.output_size_in_bytes,
         found.temp_size_in_bytes,

@@ -104,10 +104,8 @@ def _run(case: Case, workload: Workload, scheme: Scheme) -> Path:
         flows=("central",),
         warmup=WARMUP,
         num_eigs=NUM_EIGS,
-        substeps=scheme.substeps,
-        scheme=scheme.name,
-        tolerance=scheme.tolerance,
         progress=False,
+        **scheme.settings(),
     )
     rows = result.steps[result.steps.process == "central"]
     at_edge = rows.num_critical > 0

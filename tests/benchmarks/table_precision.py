@@ -33,6 +33,10 @@ class Scheme(NamedTuple):
     def __str__(self) -> str:
         return f"{self.name} {self.tolerance if self.name == 'adaptive' else self.substeps:g}"
 
+    def settings(self) -> dict[str, Any]:
+        """Return it as settings of a run."""
+        return {"scheme": self.name, "substeps": self.substeps, "tolerance": self.tolerance}
+
 
 REFERENCE = Scheme("extrapolated", 64)
 SCHEMES = (
@@ -97,10 +101,8 @@ def integrate(case: Case, scheme: Scheme, dtype: str) -> tuple[CentralPath, Call
             steps=case.steps,
             flows=flows,
             warmup=WARMUP,
-            substeps=scheme.substeps,
-            scheme=scheme.name,
-            tolerance=scheme.tolerance,
             dtype=dtype,
+            **scheme.settings(),
         )
 
     result = again()
