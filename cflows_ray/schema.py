@@ -54,6 +54,7 @@ class Doubt(enum.IntFlag):
     UNCONVERGED = 4
     CONTRADICTED = 8
     NOT_FINITE = 16
+    LEAPING = 32
 
     @property
     def words(self) -> str | None:

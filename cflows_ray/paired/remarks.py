@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from cflows_ray.curvature import Loss, float_mode
 from cflows_ray.paired.differences import ORDERS, Checked, contradictions, first_not_finite
-from cflows_ray.paired.doubts import more_than_a_trifle
+from cflows_ray.paired.doubts import worth_a_remark
 from cflows_ray.paired.program import Inputs, PairedProgram
 from cflows_ray.paired.smoothness import PIECES, has_jump
 from cflows_ray.paired.state import ENDINGS, RUN_DIVERGED, RUNNING, PairedState
@@ -99,7 +99,7 @@ def remarks_on(
         for name, gap in zip(ORDERS, state.checked.gaps, strict=True)
         if gap > 0
     ]
-    found += more_than_a_trifle(state.processes)
+    found += worth_a_remark(state.processes)
     if program.most_eigs <= state.num_eigs < state.start.size and _unconverged(state):
         found.append(f"the limit of {program.most_eigs} tracked directions was reached")
     return found

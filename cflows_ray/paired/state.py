@@ -78,6 +78,8 @@ class PairedState(NamedTuple):
         seed: seed of the eigensolver's random rows.
         limits: the loss at the common start, and above which loss the run has diverged.
         checked: what was found of the loss's derivatives where the run began.
+        longest_step: length of the optimizer's longest step so far, from the last one of the
+            warm-up on; 0 before its first.
         start: where the flows started, shape (d,).
         start_step: step at which they did, int32.
         is_again: whether this step's rows are made, and flows have begun anew.
@@ -93,6 +95,7 @@ class PairedState(NamedTuple):
     seed: Int[Array, ""]
     limits: LossLimits
     checked: Checked
+    longest_step: Float[Array, ""]
     start: Float[Array, " d"]
     start_step: Int[Array, ""]
     is_again: Bool[Array, ""]

@@ -98,6 +98,7 @@ def begin(
         outcome=jnp.full((), RUNNING, jnp.int32),
         seed=numbers["seed"],
         checked=Checked.nothing(),
+        longest_step=jnp.zeros((), params.dtype),
         limits=LossLimits(start_value, jnp.where(limit > 0, limit, jnp.inf).astype(params.dtype)),
         start=current,
         start_step=jnp.zeros((), jnp.int32),
@@ -146,11 +147,13 @@ def step_all(
     wanted = (ends | (state.step % options.record_every == 0)) & ~state.is_again
     hold = ends | restarts
     ask = Ask(hold, wanted)
+    stride = jnp.linalg.norm(reference.params - reference.previous)
+    longest = jnp.maximum(state.longest_step, stride)
     moved, steps = {}, {}
     for name, process_state in state.processes.items():
         process = process_named(name)
         step = _step_process(context, process, process_state, reference, ask)
-        steps[name] = step._replace(doubt=_doubt(process_state, step, state.checked))
+        steps[name] = step._replace(doubt=_doubt(process_state, step, state.checked, longest))
         moved[name] = _after(process_state, steps[name], ask, ~state.is_again)
     if options.restart_every:
         # the optimizer is measured once at a step, when its row is made
@@ -177,6 +180,7 @@ def step_all(
         step=jnp.where(hold, state.step, state.step + 1),
         outcome=jnp.where(diverged, RUN_DIVERGED, ended).astype(jnp.int32),
         is_again=restarts,
+        longest_step=longest,
         optimizer=_where(hold, state.optimizer, following),
         processes=moved,
         windows=None if windows is None else said(windows, wanted),
@@ -262,10 +266,12 @@ def _step_process(
     return jax.lax.cond(state.status == StepStatus.OK, run, absent, state.own)
 
 
-def _doubt(before: ProcessState, step: Step, checked: Checked) -> Int[Array, ""]:
+def _doubt(
+    before: ProcessState, step: Step, checked: Checked, longest: Float[Array, ""]
+) -> Int[Array, ""]:
     """Return the doubts of a step's row; none where the process has no row."""
     counts = before.counts.plus(step.counts)
-    found = doubt_of(step, before.params, before.doubts, counts, checked)
+    found = doubt_of(step, before.params, before.doubts, counts, checked, longest)
     return jnp.where(step.status == ABSENT, 0, found)
 
 

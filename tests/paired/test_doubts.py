@@ -1,4 +1,4 @@
-"""Five ways in which a run's numbers mean nothing, and the run that says so."""
+"""Six ways in which a run's numbers mean nothing, and the run that says so."""
 
 import jax
 import jax.numpy as jnp
@@ -7,9 +7,11 @@ import pytest
 
 from cflows_ray import GradientDescent, PairedOptions, PairedRun, Problem
 from cflows_ray.curvature import derivatives_along, float_mode
+from cflows_ray.flows import Counts, Step
 from cflows_ray.flows.trust import edge_doubt
-from cflows_ray.paired.differences import contradictions, first_not_finite
-from cflows_ray.schema import Doubt
+from cflows_ray.paired.differences import Checked, contradictions, first_not_finite
+from cflows_ray.paired.doubts import Doubts, doubt_of
+from cflows_ray.schema import Doubt, StepStatus
 from tests.networks import NETWORKS
 
 
@@ -96,6 +98,36 @@ def test_a_substep_that_the_scheme_chooses_is_not_stiff():
     assert rows.doubt.isna().all()
     assert run.doubts(state) is None
     assert run.outcome(state) == ("finished", None)
+
+
+# A leap ---------------------------------------------------------------------------------------
+
+
+def test_a_leap_of_a_flow_that_explodes():
+    """A rounding of 1e-10 where lr S = 50: the rod, which knows only lr S = 0.5, throws it far."""
+
+    def loss(w):
+        return 0.25 * w[0] ** 2 + 25.0 * w[1] ** 2
+
+    run, state, rows = made(loss, [1.0, 1e-10], 4, flows=("stable", "rod"))
+    assert doubts(rows, "rod") == {1: "leaping", 2: "leaping"}
+    assert doubts(rows, "stable") == {}
+    assert run.doubts(state) == "rod: 2 leaping"
+    assert "2 of 4 rows of rod are leaping" in run.outcome(state)[1]
+
+
+@pytest.mark.parametrize(
+    ("length", "longest", "leaps"),
+    [(1.01, 0.1, True), (0.99, 0.1, False), (1.01, 0.0, False), (1e-6, 1e-8, False)],
+)
+def test_what_is_a_leap(length, longest, leaps):
+    """Beyond ten of the optimizer's steps; not at its start, nor within rounding."""
+    with float_mode("float64"):
+        before = jnp.ones(1, jnp.float32)
+        step = Step(None, before + length, {}, {}, jnp.asarray(StepStatus.OK), Counts.of())
+        none, most = Doubts.none(before), jnp.asarray(longest)
+        found = doubt_of(step, before, none, Counts.of(), Checked.nothing(), most)
+    assert int(found) == (Doubt.LEAPING if leaps else 0)
 
 
 # A solver that missed its tolerance -----------------------------------------------------------
