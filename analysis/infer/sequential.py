@@ -10,11 +10,16 @@ from functools import cache
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import betaln
 
-from analysis.infer.cells import cell_keys, cells
+from analysis.infer.cells import cell_keys, cells, check_accuracy
 from analysis.infer.intervals import LEVEL, Interval
+from analysis.infer.order import scores_of
+from analysis.read import MAIN_FLOW, REFERENCE_FLOW
+
+RATIO_OF = "final_distance"
+"""Error of which `ratio_precision` takes the ratio of two flows'."""
 
 CONCENTRATION = 2.0
 """a of the mixture's Beta(a, a): no other is much narrower between 10 and 300 values."""
@@ -59,44 +64,57 @@ def _least_count(n: int) -> int:
     return int(np.argmax(log_ratio < -np.log(1.0 - LEVEL)))
 
 
-def ratio_precision(
-    frame: pd.DataFrame,
-    flow: str = "central",
-    against: str = "stable",
-    metric: str = "final_distance",
-) -> pd.DataFrame:
-    """How well the median ratio of two flows' distances is known: one row per cell of seeds.
+def ratio_precision(frame: pd.DataFrame) -> pd.DataFrame:
+    """How well the median ratio ‖central - w_t‖ / ‖stable - w_t‖ at the end is known, by cell.
 
-    Columns: what makes the cell (`cell_keys`); `runs` that have ended, `n` with a ratio; `median`,
-    `low` and `high` of a confidence sequence (`median_sequence`); `halfwidth`, half of their
-    distance relative to the median; `run_ids`. A run of which `flow` has no distance (it stopped,
-    or the run failed) counts as an infinite ratio, and one of which only `against` has none as 0,
-    so that nothing is left out in favour of a flow; `n` does not count them.
+    A row per cell of seeds. Columns: what makes the cell (`cell_keys`); `runs` that have ended, `n`
+    with a ratio of two flows that lasted; `median`, `low` and `high` of a confidence sequence
+    (`median_sequence`) of the ratios; `halfwidth`, half of their distance relative to the median;
+    `run_ids` of all that have ended. A flow that ended before its run is infinitely far off,
+    whatever its error was until then: the ratio is infinite where the central flow ended, 0 where
+    only the stable flow did. Runs that did not finish, and those in which a flow has neither an
+    error nor an end, have no ratio, as in `summarize` and `compare`.
 
-    `frame`: from `analysis.accuracy`.
+    `frame`: from `analysis.accuracy`. Raises `ValueError` for another.
     """
+    check_accuracy(frame)
     keys = cell_keys(frame)
     rows = []
     for key, cell in cells(frame, keys):
-        by_flow = cell.pivot(index="run_id", columns="flow", values=metric)
-        by_flow = by_flow.reindex(columns=[flow, against]).astype("float64")
-        above, below = by_flow[flow], by_flow[against]
-        ratios = (above / below).where(above.notna(), np.inf).where(below.notna() | above.isna(), 0)
-        ratios = ratios.fillna(1.0)  # 0 / 0: both are exact
+        ratios, lasted = _ratios(cell)
         low, high, _ = median_sequence(ratios)
-        median = float(np.median(ratios))
+        median = float(np.median(ratios)) if len(ratios) else np.nan
         bounded = np.isfinite([low, high, median]).all() and median > 0
+        run_ids = sorted(cell["run_id"].astype("str").unique())
         rows.append(
             {
                 **key,
-                "runs": len(ratios),
-                "n": int((above.notna() & below.notna()).sum()),
+                "runs": len(run_ids),
+                "n": int(lasted.sum()),
                 "median": median,
                 "low": low,
                 "high": high,
                 "halfwidth": (high - low) / 2 / median if bounded else np.inf,
-                "run_ids": list(by_flow.index),
+                "run_ids": run_ids,
             }
         )
     columns = [*keys, "runs", "n", "median", "low", "high", "halfwidth", "run_ids"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _ratios(cell: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Ratios of a cell's runs, and of which both flows lasted: `ratio_precision`."""
+    flow = cell["flow"].astype("str")
+    finished = cell["run_status"].astype("str") == "finished"
+    pairs = cell[finished & (flow == MAIN_FLOW)].merge(
+        cell.loc[flow == REFERENCE_FLOW, ["run_id", "flow_status", "last_step", RATIO_OF]],
+        on="run_id", suffixes=("", "_second"),
+    )  # fmt: skip
+    above, below = scores_of(pairs, RATIO_OF), scores_of(pairs, RATIO_OF, "_second")
+    defined = above.defined & below.defined
+    above, below = above.taken(defined), below.taken(defined)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = above.error / below.error
+    ratios = np.where((above.error == 0) & (below.error == 0), 1.0, ratios)  # both are exact
+    ratios = np.where(below.ended, 0.0, ratios)
+    return np.where(above.ended, np.inf, ratios), ~(above.ended | below.ended)
