@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 # Counts are int32 in compiled programs; seeds are int64 in the tables.
@@ -92,9 +93,9 @@ def sequence(name: str, value: Any) -> tuple[Any, ...]:
 
 def _repeated(values: tuple[Any, ...]) -> list[str]:
     """Return what occurs more than once, in words."""
+    times: Callable[[Any], int]
     try:
-        if len(set(values)) == len(values):  # a hundred thousand of them, mostly
-            return []
-    except TypeError:  # lists, say
-        pass
-    return sorted({str(v) for v in values if values.count(v) > 1})
+        times = Counter(values).__getitem__  # of a hundred thousand seeds, say
+    except TypeError:  # lists, which have no hash
+        times = values.count
+    return sorted({str(v) for v in values if times(v) > 1})

@@ -69,7 +69,8 @@ class OptaxRule(UpdateRule):
         """Return the transformation's own first state."""
         if self.structure is not None:
             size = self.structure.size
-            require(params.size == size, "params", f"of {size} numbers, as for from_optax", params)
+            allowed = f"of {size} numbers, as for from_optax"
+            require(params.size == size, "params", allowed, params.size)
         own, none = self._init(params), jnp.zeros_like(params)
         return OptaxState(own, own, none, params, none)
 

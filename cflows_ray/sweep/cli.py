@@ -57,7 +57,7 @@ def main(
 
 Hook = Callable[[type[BaseException], BaseException, TracebackType | None], Any]
 # What Python says when a study gives a field that does not exist, or leaves one out.
-_WRONG_FIELDS = re.compile(r"(Grid|SweepConfig|Execution)\.__init__\(\) (got|missing) ")
+_WRONG_FIELDS = re.compile(r"(Grid|SweepConfig|Execution|RunConfig)\.__init__\(\) (got|missing) ")
 
 
 def explaining_mistakes(before: Hook) -> Hook:

@@ -50,6 +50,11 @@ def study(folder: Path, text: str) -> list[str]:
             "Grid(workload='saddle_2d', rule='gradient_descent', lr=0.1)",
             "Grid.__init__() got an unexpected keyword argument 'lr' (study.py, line 2)",
         ),
+        (
+            "from cflows_ray.sweep import RunConfig\n"
+            "RunConfig('saddle_2d', 'rmsprop', lr=0.1, beta3=1)",
+            "RunConfig.__init__() got an unexpected keyword argument 'beta3' (study.py, line 3)",
+        ),
     ],
 )
 def test_mistakes_in_the_studys_file(tmp_path: Path, text: str, message: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cflows_ray.checks import ConfigError
+from cflows_ray.checks import ConfigError, sequence
 from cflows_ray.store.tables import runs_schema
 from cflows_ray.sweep.config import Grid, SweepConfig
 from cflows_ray.sweep.execution_settings import Execution
@@ -106,6 +106,26 @@ def test_bad_sweeps_are_refused_in_one_line(make: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=f"^{message}") as info:
         make()
     assert "\n" not in str(info.value)
+
+
+class Counted(int):
+    """A number that counts how often it is compared."""
+
+    compared = 0
+    __hash__ = int.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        Counted.compared += 1
+        return int(self) == other
+
+
+def test_a_repetition_among_many_values_is_found_without_comparing_all_pairs() -> None:
+    seeds = [*map(Counted, range(2000)), Counted(7)]
+    with pytest.raises(ConfigError, match=r"^seeds must be free of repetitions, got '7'$"):
+        sequence("seeds", seeds)
+    assert Counted.compared < 3 * len(seeds)
+    with pytest.raises(ConfigError, match=r"^pairs must be free of repetitions, got '\[1, 2\]'$"):
+        sequence("pairs", [[1, 2], [3], [1, 2]])  # no hash
 
 
 def test_a_run_that_occurs_twice_is_refused() -> None:
