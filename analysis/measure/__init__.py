@@ -4,12 +4,12 @@ Hands out these functions and what they go by unless told: `EDGE` and `EDGE_THRE
 sharpness at the edge, and from which on it counts as there), `DEFAULT_TOLERANCE` (of horizons),
 `DEFAULT_BANDWIDTH` and `TRUNCATE` (of time averages), `SAMPLED_RUNS` (of which a study has more
 than metrics), `DOUBTFUL_SHARE` (of rows, above which a run is doubtful), `PHASES` of training (of
-forecasts), `CLAIMS` of flows' authors and `NO_CLAIM`, that of any other flow, and `Frames`, what is
-scored where there is no folder.
+forecasts), `TARGETS` that flows may be near to, in words, `CLAIMS` of flows' authors and
+`NO_CLAIM`, that of any other flow, and `Frames`, what is scored where there is no folder.
 """
 
 from analysis.measure.accuracy import accuracy, bandwidth_sensitivity, smoothed_metrics
-from analysis.measure.claims import CLAIMS, NO_CLAIM
+from analysis.measure.claims import CLAIMS, NO_CLAIM, TARGETS
 from analysis.measure.doubt import DOUBTFUL_SHARE, is_doubtful, without_doubtful
 from analysis.measure.forecasts import PHASES, forecast_errors
 from analysis.measure.formulas import (
@@ -44,6 +44,7 @@ __all__ = [
     "NO_CLAIM",
     "PHASES",
     "SAMPLED_RUNS",
+    "TARGETS",
     "TRUNCATE",
     "Frames",
     "Horizon",

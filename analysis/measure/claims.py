@@ -1,8 +1,21 @@
-"""What the authors of each flow claim that it predicts, in words and as targets."""
+"""Targets that flows may be near to, and which the authors of each flow claim that it follows."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
+
+from cflows_ray.schema import TARGET_WINDOWS
+
+TARGET_PREFIX = "distance_to_"
+
+WINDOW_TARGETS = tuple(f"mean_{window}" for window in TARGET_WINDOWS)
+"""Targets with a value in a window's last row only, not in those between."""
+
+TARGETS = {"discrete": "iterates", "midpoint": "midpoints", "half": "half-way points"} | {
+    f"mean_{window}": f"mean of {window}" if window.isdigit() else f"mean over a {window}"
+    for window in TARGET_WINDOWS
+}
+"""Targets in words, in the order of tables."""
 
 
 class Claim(NamedTuple):
@@ -17,7 +30,8 @@ class Claim(NamedTuple):
 
 
 NO_CLAIM = Claim("", ())
-_AVERAGES = ("mean_50", "mean_20", "mean_loop", "midpoint")
+# The mean of 5 steps, of which the oscillation has a period of two, is no average over it.
+_AVERAGES = ("midpoint", *(target for target in WINDOW_TARGETS if target != "mean_5"))
 _ITERATES = ("discrete", "midpoint")
 
 CLAIMS: dict[str, Claim] = {

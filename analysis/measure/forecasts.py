@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from analysis.measure.claims import TARGET_PREFIX, WINDOW_TARGETS
 from analysis.measure.formulas import EDGE
 from analysis.measure.frames import Frames, tables_of
 from analysis.measure.metrics.delay import BANDWIDTH, crossing, oscillation_delay
@@ -35,7 +36,6 @@ from analysis.read import (
 
 PHASES = ("before the edge", "onset", "at the edge")
 MOST_LEADS = 24
-_PREFIX = "distance_to_"
 _ALWAYS = ("start_step", "distance_from_start", "effective_sharpness", *OSCILLATION)
 
 
@@ -59,8 +59,9 @@ def forecast_errors(results: Source | Frames, targets: Sequence[str] | None = No
     Columns `run_id`, the configuration, `seed`, `flow`, `target`, `phase`, `lead` (steps);
     `n_forecasts`, `n_ended` (in which the flow had ended by then; its last error counts); `error`
     (param), and for the same forecasts `persistence`, the distance that the optimizer has come
-    since the start, and `stable`, the stable flow's error; NaN without it. At most 24 leads, evenly
-    spread in their logarithm. The phase is the forecast's: all before the optimizer's effective
+    since the start, and `stable`, the stable flow's error; NaN without it. At most 24 leads of a
+    target, evenly spread in their logarithm; one without a value, as of a window's mean between the
+    ends of windows, has no row. The phase is the forecast's: all before the optimizer's effective
     sharpness comes to 2, all after it oscillates as predicted (`delay`), or between or across.
 
     >>> frame = forecast_errors(load(example_sweep))
@@ -68,7 +69,8 @@ def forecast_errors(results: Source | Frames, targets: Sequence[str] | None = No
     (['discrete', 'midpoint'], 600)
     """
     tables = tables_of(results)
-    known = [n.removeprefix(_PREFIX) for n in tables.step_columns if n.startswith(_PREFIX)]
+    distances = [name for name in tables.step_columns if name.startswith(TARGET_PREFIX)]
+    known = [name.removeprefix(TARGET_PREFIX) for name in distances]
     wanted = [t for t in known if targets is None or t in targets]
     for name in targets or ():
         if name not in known:
@@ -86,16 +88,15 @@ def forecast_errors(results: Source | Frames, targets: Sequence[str] | None = No
 
 
 def _columns(targets: Iterable[str]) -> set[str]:
-    return {_PREFIX + name for name in targets}
+    return {TARGET_PREFIX + name for name in targets}
 
 
 def _of_run(trace: Trace, targets: Sequence[str]) -> Iterator[dict[str, Any]]:
     forecasts = _forecasts(trace)
-    if not forecasts:
-        return
-    leads = _leads(forecasts)
-    for target in targets:
-        errors = {flow: _errors(trace, flow, target, forecasts, leads) for flow in trace.flows}
+    for target in targets if trace.flows else ():
+        scored = [_scored(trace, target, forecast) for forecast in forecasts]
+        leads = _leads([one.lead[one.is_measured] for one in scored])
+        errors = {flow: _by_lead(flow, forecasts, scored, leads) for flow in trace.flows}
         stable = errors.get(REFERENCE_FLOW, {})
         for flow, found in errors.items():
             for (phase, lead), values in found.items():
@@ -153,31 +154,59 @@ def _phase(start: float, end: float, onset: float, settled: float) -> str:
     return PHASES[2] if start >= settled else PHASES[1]
 
 
-def _leads(forecasts: Sequence[_Forecast]) -> NDArray[np.int64]:
-    """Lead times that are recorded in the longest forecast, few and evenly spread."""
-    longest = max(forecasts, key=lambda f: f.step[-1] - f.start)
-    there = longest.step - longest.start
+def _leads(measured: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Lead times that are measured in some forecast, few and evenly spread."""
+    there = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *measured]))
+    if not len(there):
+        return there
     places = np.geomspace(1, len(there), MOST_LEADS).round().astype(int) - 1
     return there[np.unique(places)]
 
 
-def _errors(
-    trace: Trace, flow: str, target: str, forecasts: Sequence[_Forecast], leads: NDArray[np.int64]
+class _Scored(NamedTuple):
+    """Errors of one forecast to a target: its lead times, where there is one, and by flow."""
+
+    lead: NDArray[np.int64]
+    is_measured: NDArray[np.bool_]
+    errors: dict[str, Floats]
+    is_gone: dict[str, NDArray[np.bool_]]
+
+
+def _scored(trace: Trace, target: str, forecast: _Forecast) -> _Scored:
+    """Score all flows in a forecast; of one that has ended its last error stands.
+
+    The mean over a window has an error in the window's last row only, where any flow has one; it is
+    not carried on to the rows between, at which the optimizer has come further. A flow that ended
+    before it had an error has stayed where it began, as far off as persistence.
+    """
+    found = {f: _of_forecast(_rows(trace, f, target), forecast) for f in trace.flows}
+    is_gone = {f: gone for f, (_, gone) in found.items()}
+    every = np.array([error for error, _ in found.values()])
+    is_measured = np.isfinite(every).any(axis=0)
+    if target not in WINDOW_TARGETS:  # measured in every row, whether or not a flow is left
+        is_measured |= np.all(list(is_gone.values()), axis=0)
+    errors = {}
+    for flow, (error, gone) in found.items():
+        last = carried_forward(error)
+        stands = np.where(np.isnan(last), forecast.travelled, last)
+        errors[flow] = np.where(gone & is_measured, stands, error)
+    return _Scored(forecast.step - forecast.start, is_measured, errors, is_gone)
+
+
+def _by_lead(
+    flow: str,
+    forecasts: Sequence[_Forecast],
+    scored: Sequence[_Scored],
+    leads: NDArray[np.int64],
 ) -> dict[tuple[str, int], list[tuple[float, float, float]]]:
     """List by phase and lead, for each forecast: error, distance travelled, whether it ended."""
-    rows = _rows(trace, flow, target)
     found: dict[tuple[str, int], list[tuple[float, float, float]]] = {}
-    for forecast in forecasts:
-        error, is_gone = _of_forecast(rows, forecast)
-        if is_gone.all():  # it has stayed where it began, and is as far off as persistence
-            every = [_of_forecast(_rows(trace, f, target), forecast)[0] for f in trace.flows]
-            is_measured = np.any(np.isfinite(every), axis=0)
-            error = np.where(is_measured, forecast.travelled, np.nan)
-        whole = carried_forward(error)
-        at = forecast.step - forecast.start
-        for place in np.flatnonzero(np.isin(at, leads)):
-            entry = (whole[place], forecast.travelled[place], float(is_gone[place]))
-            found.setdefault((forecast.phase, int(at[place])), []).append(entry)
+    for forecast, one in zip(forecasts, scored, strict=True):
+        for place in np.flatnonzero(np.isin(one.lead, leads)):
+            entry = (
+                one.errors[flow][place], forecast.travelled[place], float(one.is_gone[flow][place])
+            )  # fmt: skip
+            found.setdefault((forecast.phase, int(one.lead[place])), []).append(entry)
     return found
 
 
@@ -192,7 +221,7 @@ class _Rows(NamedTuple):
 def _rows(trace: Trace, flow: str, target: str) -> _Rows:
     columns = trace.scored(flow)
     start = np.nan_to_num(column(columns, "start_step"))
-    return _Rows(columns["step"], start, column(columns, _PREFIX + target))
+    return _Rows(columns["step"], start, column(columns, TARGET_PREFIX + target))
 
 
 def _of_forecast(rows: _Rows, forecast: _Forecast) -> tuple[Floats, NDArray[np.bool_]]:

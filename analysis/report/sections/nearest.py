@@ -9,18 +9,13 @@ import pandas as pd
 
 from analysis.draw import FigureSet, flow_styles, key_text
 from analysis.infer import RANKED_BY, Ranking, cell_keys, cells, rank, skill
-from analysis.measure import CLAIMS, NO_CLAIM, PHASES, Study, find_metric, some_runs
+from analysis.measure import CLAIMS, NO_CLAIM, PHASES, TARGETS, Study, find_metric, some_runs
 from analysis.report import page
 from analysis.report.cells import cell_table, has_forecasts, records
 from analysis.report.drawn import drawn
 from analysis.report.numbers import DASH, p_text, percent, significant, with_limits
 
 FORECAST_RUNS = 100  # of a workload, criterion and rule whose steps are read for forecasts
-_TARGETS = {
-    "discrete": "iterates", "midpoint": "midpoints", "half": "half-way points",
-    "mean_5": "mean of 5", "mean_20": "mean of 20", "mean_50": "mean of 50",
-    "mean_loop": "mean over a loop",
-}  # fmt: skip
 
 
 def nearest(found: Study, figures: FigureSet) -> str:
@@ -114,7 +109,7 @@ def _targets(found: Study, flows: list[str]) -> str:
     table = skill(some_runs(found.results, FORECAST_RUNS), by=[], targets=None)
     if table.empty:
         return ""
-    names = [t for t in _TARGETS if t in set(table["target"])]
+    names = [t for t in TARGETS if t in set(table["target"])]
     values = table.groupby(["flow", "target"])["error"].mean()
     rows = []
     for flow in flows:
@@ -123,12 +118,13 @@ def _targets(found: Study, flows: list[str]) -> str:
             value = float(values.get((flow, name), np.nan))
             text = significant(100 * value)
             claimed = name in CLAIMS.get(flow, NO_CLAIM).targets
-            row[f"{_TARGETS[name]} %"] = page.Html(f"<b>{text}</b>") if claimed else text
+            row[f"{TARGETS[name]} %"] = page.Html(f"<b>{text}</b>") if claimed else text
         rows.append(row)
     caption = (
         "Distance to each target, relative to how far the optimizer has come since the forecast "
         f"began, mean over lead times and phases, all runs ({FORECAST_RUNS} at random of a rule's "
-        "that has more); bold: the target that its authors claim"
+        "that has more), of a window's mean at lead times at which one ends; bold: the target that "
+        "its authors claim"
     )
     body = "<h3>To what</h3>" + page.table(
         pd.DataFrame(rows, dtype=object), caption=caption, text=["flow"]

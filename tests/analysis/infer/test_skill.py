@@ -82,13 +82,48 @@ def test_a_forecast_that_stops_at_once_is_not_left_out() -> None:
         assert row["skill_stable"] == pytest.approx(1 - (2 * 0.01 + SPEED) / (3 * 0.04))
 
 
-def test_between_the_ends_of_windows_no_flow_has_ended() -> None:
+def test_a_window_has_an_error_at_its_end_alone() -> None:
+    """Carried on to the rows between it would be over a way that the optimizer came later."""
     given = [steps_of({"central": 0.01, "stable": 0.04})]
     table = analysis.skill(given, by=[], targets="mean_20")
+    assert sorted(table["lead"].unique()) == [20, 40]
     assert table["n_ended"].sum() == 0
-    assert table["error"].notna().all()
-    lost = analysis.skill([steps_of({"central": 0.01}, stop=0)], by=[], targets="mean_20")
-    assert lost["n_ended"].sum() == 0  # of one flow nothing says where a window ended
+    for flow, error in (("central", 0.1), ("stable", 0.4)):
+        mine = table[table["flow"] == flow]
+        assert mine["error"].to_numpy() == pytest.approx(error)
+        assert mine["skill_persistence"].to_numpy() == pytest.approx(1 - error)
+        assert mine["skill_stable"].to_numpy() == pytest.approx(1 - error / 0.4)
+
+
+@pytest.mark.parametrize("stop", [0, 10, 30])
+def test_a_window_after_a_flow_ended_has_its_last_error(stop: int) -> None:
+    """It has none where the flow ended before its first window did: it is as far as persistence."""
+    given = [steps_of({"central": 0.01, "stable": 0.04}, stop=stop)]
+    table = analysis.skill(given, by=[], targets="mean_20").set_index(["flow", "phase", "lead"])
+    for lead in (20, 40):
+        row = table.loc[("central", "before the edge", lead)]
+        last = 0.01 * min(lead, stop // 20 * 20) if stop >= 20 else SPEED * lead
+        assert row["error"] == pytest.approx((2 * 0.01 * lead + last) / (3 * SPEED * lead))
+        assert (row["n_forecasts"], row["n_ended"]) == (3, int(lead > stop))
+    alone = analysis.skill([steps_of({"central": 0.01}, stop=stop)], by=[], targets="mean_20")
+    assert alone["n_ended"].sum() == 0  # of one flow nothing says where a window ended
+    step = analysis.skill([steps_of({"central": 0.01}, stop=stop)], by=[])
+    last = step.set_index(["phase", "lead"]).loc[("before the edge", EVERY)]
+    assert (last["n_forecasts"], last["n_ended"]) == (3, 1)  # but its iterates are there
+
+
+def test_leads_of_a_loop_are_where_one_ended() -> None:
+    """Loops have other lengths in each forecast, and before the edge there is none."""
+    frame = steps_of({"central": 0.01, "stable": 0.04}).drop(columns="distance_to_mean_20")
+    lead = frame["step"] - frame["start_step"]
+    ended = ((frame["start_step"] == 250) & (lead == 33)) | (frame["step"] == 317)
+    frame["distance_to_mean_loop"] = frame["distance_to_discrete"].where(ended)
+    table = analysis.skill([frame], by=[], targets="mean_loop")
+    assert sorted(table["lead"].unique()) == [17, 33]
+    assert set(table["phase"]) == {"at the edge"}
+    assert (table["n_forecasts"] == 1).all()
+    errors = table.set_index(["flow", "lead"])["error"]
+    assert errors["central"].to_numpy() == pytest.approx(0.1)
 
 
 def test_a_run_without_restarts_is_one_forecast() -> None:
