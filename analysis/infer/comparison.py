@@ -18,7 +18,7 @@ from analysis.infer.cells import (
     panel_keys,
 )
 from analysis.infer.intervals import holm, median_interval, wilson
-from analysis.infer.order import Scores, bounded_log_ratio, order, scores_of, signed_rank_p
+from analysis.infer.order import Scores, bounded_ratio, order, scores_of, signed_rank_p
 from analysis.measure import find_metric
 
 _COMPARISON = (
@@ -54,11 +54,12 @@ def compare(
     Returns columns `by`, `metric`; `n` pairs (finished runs where both flows have an error or an
     early end); `wins` (first nearer), `ties` (equal to 1e-6); `win_rate` = (wins + ties/2) / n with
     its 95% Wilson interval; `median_ratio` of first over second with a 95% bootstrap interval (none
-    below n = 6), a pair with one flow that ended counting as 1 at best for that one; `p_value` of
-    Wilcoxon's signed-rank test on the log ratios (on the differences, if an error is zero; pairs
-    that an early end decided have the largest ranks) and `p_holm`, corrected for all rows of this
-    table; and counts: `n_diverged`, `n_failed`, `n_loss_undefined` (its derivatives, at the start)
-    and `n_undefined` (the metric) of the `n_runs` runs are not in n, `n_stopped` and
+    below n = 6), a pair with one flow that ended counting as 1 at best for that one, one with an
+    infinite error as infinite or 0 (a limit that would be infinite is NaN), two errors of zero as
+    1; `p_value` of Wilcoxon's signed-rank test on the log ratios (on the differences, if an error
+    is zero; pairs that an early end decided have the largest ranks) and `p_holm`, corrected for all
+    rows of this table; and counts: `n_diverged`, `n_failed`, `n_loss_undefined` (its derivatives,
+    at the start) and `n_undefined` (the metric) of the `n_runs` runs are not in n, `n_stopped` and
     `n_flow_diverged` are finished runs in which either flow ended.
 
     The p-values take runs as independent. Runs of one seed at several learning rates share their
@@ -139,26 +140,18 @@ def _ratio(a: Scores, b: Scores, sign: NDArray[np.float64], seed: int) -> dict[s
     p_value = signed_rank_p(a, b, sign)
     if not both.any():
         return {"median_ratio": np.nan, "ratio_method": "none", "p_value": p_value}
-    if np.all(a.error[both] > 0) and np.all(b.error[both] > 0):
-        logs = bounded_log_ratio(a, b)
-        logs = logs[np.isfinite(logs)]
-        found = median_interval(logs, seed=seed)
-        return {
-            "median_ratio": float(np.exp(np.median(logs))) if len(logs) else np.nan,
-            "ratio_low": float(np.exp(found.low)),
-            "ratio_high": float(np.exp(found.high)),
-            "ratio_method": found.method,
-            "p_value": p_value,
-        }
-    ratio = np.divide(a.error, b.error, out=np.full(len(sign), np.nan), where=b.error > 0)
-    ratio = np.where(a.ended & ~b.ended, np.maximum(ratio, 1.0), ratio)
-    ratio = np.where(b.ended & ~a.ended, np.minimum(ratio, 1.0), ratio)
-    ratio = ratio[np.isfinite(ratio)]
-    found = median_interval(ratio, seed=seed)
+    ratios = bounded_ratio(a, b)
+    ratios = ratios[~np.isnan(ratios)]
+    of_logs = np.all(a.error[both] > 0) and np.all(b.error[both] > 0)
+    with np.errstate(divide="ignore", invalid="ignore"):  # infinite errors, and a median of 0 and ∞
+        values = np.log(ratios) if of_logs else ratios
+        found = median_interval(values, seed=seed)
+        limits = np.array([np.median(values), found.low, found.high])
+    middle, low, high = (float(value) for value in (np.exp(limits) if of_logs else limits))
     return {
-        "median_ratio": float(np.median(ratio)) if len(ratio) else np.nan,
-        "ratio_low": found.low,
-        "ratio_high": found.high,
+        "median_ratio": middle,
+        "ratio_low": low if np.isfinite(low) else np.nan,
+        "ratio_high": high if np.isfinite(high) else np.nan,
         "ratio_method": found.method,
         "p_value": p_value,
     }

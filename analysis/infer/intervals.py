@@ -77,15 +77,23 @@ def mean_interval(values: ArrayLike, *, seed: int = 0) -> Interval:
 def median_interval(values: ArrayLike, *, seed: int = 0) -> Interval:
     """95% interval of a median: BCa bootstrap; order statistics from n = 200; none below n = 6.
 
+    NaN are left out. Infinite values count: the interval is then between order statistics too, and
+    its limits may be infinite.
+
     >>> median_interval([1.0, 2.0, 3.0])
     Interval(low=nan, high=nan, method='none')
+    >>> median_interval([1.0, 2.0, 3.0, 4.0, 5.0, np.inf])
+    Interval(low=1.0, high=inf, method='order')
     """
-    data = _finite(values)
+    data = np.asarray(values, dtype=np.float64)
+    data = data[~np.isnan(data)]
     if len(data) < MIN_MEDIAN:
         return NO_INTERVAL
-    if np.ptp(data) == 0:
+    if np.all(data == data[0]):
         return Interval(float(data[0]), float(data[0]), "exact")
-    return between_ranks(data) if len(data) >= MANY else bca(data, np.median, seed=seed)
+    if len(data) >= MANY or np.isinf(data).any():
+        return between_ranks(data)
+    return bca(data, np.median, seed=seed)
 
 
 def edgeworth(data: NDArray[np.float64]) -> Interval:

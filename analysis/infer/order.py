@@ -75,17 +75,25 @@ def order(one: Scores, other: Scores) -> NDArray[np.float64]:
     return np.where(one.defined & other.defined, found, np.nan)
 
 
-def bounded_log_ratio(one: Scores, other: Scores) -> NDArray[np.float64]:
-    """Logarithm of the ratio of errors; a flow that ended is never the nearer one by it.
+def bounded_ratio(one: Scores, other: Scores) -> NDArray[np.float64]:
+    """Ratio of errors of each run; a flow that ended is never the nearer one by it.
 
-    Where only one flow ended, its error is a lower bound, so the ratio is a bound, and cut at 1
-    where it would favour it. NaN unless both errors are positive and finite.
+    Infinite where the first error alone is, or the second alone is zero; 0 the other way round; 1
+    where both are: a tie. Where only one flow ended, its error is a lower bound, so the ratio is a
+    bound, and cut at 1 where it would favour it; of a flow that ended without an error it is 1. NaN
+    where either flow has neither an error nor an end.
+
+    >>> lasted = Scores(np.array([0.1, np.inf]), np.zeros(2, bool), np.full(2, 600.0))
+    >>> ended = Scores(np.array([0.2, 0.2]), np.array([True, False]), np.array([150.0, 600.0]))
+    >>> bounded_ratio(ended, lasted), bounded_ratio(lasted, ended)
+    (array([2., 0.]), array([0.5, inf]))
     """
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.log(one.error / other.error)
-    ratio = np.where(np.isfinite(ratio), ratio, np.nan)
-    ratio = np.where(one.ended & ~other.ended, np.maximum(ratio, 0.0), ratio)
-    return np.where(other.ended & ~one.ended, np.minimum(ratio, 0.0), ratio)
+        ratio = one.error / other.error
+    ratio = np.where(np.isnan(ratio), 1.0, ratio)
+    ratio = np.where(one.ended & ~other.ended, np.maximum(ratio, 1.0), ratio)
+    ratio = np.where(other.ended & ~one.ended, np.minimum(ratio, 1.0), ratio)
+    return np.where(one.defined & other.defined, ratio, np.nan)
 
 
 def signed_rank_p(one: Scores, other: Scores, sign: NDArray[np.float64]) -> float:

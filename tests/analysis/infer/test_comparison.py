@@ -51,10 +51,42 @@ def test_zero_errors_are_compared_by_difference() -> None:
     pairs = [(0.0, 0.1), (0.1, 0.3), (0.2, 0.9), (0.4, 0.3), (0.0, 0.0)]
     row = analysis.compare(frame_of(pairs), "central", "stable", by=[]).iloc[0]
     assert (row["n"], row["wins"], row["ties"]) == (5, 3, 1)
-    assert row["median_ratio"] == pytest.approx(np.median([0.0, 1 / 3, 2 / 9, 4 / 3]))
+    assert row["median_ratio"] == pytest.approx(np.median([0.0, 1 / 3, 2 / 9, 4 / 3, 1.0]))
     differences = [a - b for a, b in pairs]
     expected = stats.wilcoxon(differences, zero_method="zsplit").pvalue
     assert row["p_value"] == pytest.approx(expected)
+
+
+def test_infinite_errors_count_in_the_median_ratio() -> None:
+    """As in means: to leave out an impossible prediction would flatter the flow that made it."""
+    pairs = [*[(0.02, 0.1)] * 3, *[(np.inf, 0.1)] * 4, (np.inf, np.inf)]
+    row = analysis.compare(frame_of(pairs), "central", "stable", by=[]).iloc[0]
+    assert (row["n"], row["wins"], row["ties"]) == (8, 3, 1)
+    assert row["median_ratio"] == np.inf  # of 0.2, 0.2, 0.2, 1, ∞, ∞, ∞, ∞ in logarithms
+    assert (row["ratio_low"], row["ratio_method"]) == (pytest.approx(0.2), "order")
+    assert np.isnan(row["ratio_high"])
+    other = analysis.compare(frame_of(pairs), "stable", "central", by=[]).iloc[0]
+    assert (other["median_ratio"], other["ratio_low"]) == (0.0, 0.0)
+    assert other["ratio_high"] == pytest.approx(5.0)
+    few = analysis.compare(frame_of([*pairs[:4], (0.03, 0.1)]), "central", "stable", by=[]).iloc[0]
+    assert few["median_ratio"] == pytest.approx(0.2)
+    assert few["ratio_method"] == "none"
+    lost = analysis.compare(frame_of(pairs[3:7]), "central", "stable", by=[]).iloc[0]
+    assert (lost["median_ratio"], lost["wins"]) == (np.inf, 0)
+    assert lost[["ratio_low", "ratio_high"]].isna().all()
+
+
+def test_an_error_of_zero_does_not_drop_the_other() -> None:
+    pairs = [(0.1, 0.0), (0.2, 0.0), (0.3, 0.0), (0.1, 0.2)]
+    row = analysis.compare(frame_of(pairs), "central", "stable", by=[]).iloc[0]
+    assert (row["n"], row["wins"], row["median_ratio"]) == (4, 1, np.inf)
+
+
+def test_a_flow_that_ended_without_an_error_has_a_ratio() -> None:
+    pairs = [(np.nan, 0.1), (np.nan, 0.1), (0.05, 0.1)]
+    status = ["stopped", "stopped", "ok"]
+    row = analysis.compare(frame_of(pairs, central_status=status), "central", "stable", by=[])
+    assert row[["n", "wins", "median_ratio"]].iloc[0].tolist() == [3, 1, 1.0]  # 1 at best
 
 
 def test_what_is_left_out_is_counted() -> None:
