@@ -117,7 +117,7 @@ def sweep_up(storage: Storage) -> None:
     folded steps of runs that have no row (it could not be read and was deleted by hand, say).
     """
     finish_interrupted(storage)
-    folded = {table: set(folded_runs(storage, table)) for table in TABLES}
+    folded = {table: folded_runs(storage, table) for table in TABLES}
     for table in TABLES:
         _delete_singles(storage, table, folded[table] & set(_singles(storage, table)))
     forget(storage, folded["steps"] - folded["runs"] - set(_singles(storage, "runs")), ["steps"])
@@ -126,10 +126,10 @@ def sweep_up(storage: Storage) -> None:
 # Looking ----------------------------------------------------------------------------------------
 
 
-def folded_runs(storage: Storage, table: Table) -> dict[str, str]:
-    """Return the name of the part that holds a run, by run id."""
+def folded_runs(storage: Storage, table: Table) -> set[str]:
+    """Return the ids of all runs that parts hold."""
     parts = _parts(storage, table)
-    return {i: part for part in parts for i in run_ids(storage, table, part)}
+    return {i for part in parts for i in run_ids(storage, table, part)}
 
 
 def find(storage: Storage, table: Table, run_id: str) -> str | None:

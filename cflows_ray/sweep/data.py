@@ -59,8 +59,8 @@ def absolute_options(runs: Iterable[RunConfig]) -> str:
     return json.dumps({k: options for k, options in found.items() if json.loads(k)[1] != options})
 
 
-def as_carried_out(run: RunConfig, absolute: str) -> RunConfig:
-    """Return a run as a process in another folder carries it out: of `absolute_options`."""
+def with_absolute_paths(run: RunConfig, absolute: str) -> RunConfig:
+    """Return a run as a process in another folder can open it: of `absolute_options`."""
     options = json.loads(absolute).get(key(run.workload, run.workload_options))
     return run if options is None else replace(run, workload_options=options)
 

@@ -38,7 +38,7 @@ class Pilot:
     """A search for the edge.
 
     Attributes:
-        run: the optimizer; its learning rate is where the search begins.
+        run: the optimizer; its learning rate does not count.
 
     Raises `ConfigError` for a rule whose edge is not known.
     """
@@ -85,12 +85,11 @@ class Found(NamedTuple):
     trials: list[tuple[float, int | None]]
 
 
-def find_edge(reached: Callable[[float], int | None], first: float = FIRST_RATE) -> Found:
+def find_edge(reached: Callable[[float], int | None]) -> Found:
     """Search the least learning rate that reaches the edge.
 
     Args:
         reached: returns the step at which a rate first reaches the edge, None if it does not.
-        first: where to begin.
 
     Example:
         >>> find_edge(lambda lr: 7 if lr > 0.3 else None).lr
@@ -102,7 +101,7 @@ def find_edge(reached: Callable[[float], int | None], first: float = FIRST_RATE)
         trials.append((lr, reached(lr)))
         return trials[-1][1] is not None
 
-    lr, before = _rounded(first), reaches(first)
+    lr, before = FIRST_RATE, reaches(FIRST_RATE)
     for _ in range(MOST_BRACKETS):
         following = _rounded(lr / BRACKET if before else lr * BRACKET)
         if reaches(following) != before:
@@ -155,7 +154,7 @@ def carry_out(
     storage: Storage,
     *,
     commit: str | None = None,
-    carried_out: Pilot | None = None,
+    absolute: Pilot | None = None,
     search: Callable[[Pilot], Callable[[float], int | None]] = edge_step,
 ) -> None:
     """Make a pilot and write its record; loads JAX.
@@ -166,13 +165,13 @@ def carry_out(
         pilot: as the study says.
         storage: the sweep's folder.
         commit: commit of the code, for the record.
-        carried_out: the pilot with paths as they are to be opened here.
+        absolute: the pilot with absolute paths, which are opened; `pilot` is recorded.
         search: makes what a learning rate is tried with.
     """
     begin = time.perf_counter()
     found, status, detail = Found(None, []), "failed", None
     try:
-        found = find_edge(search(carried_out or pilot))
+        found = find_edge(search(absolute or pilot))
         status = "found" if found.lr is not None else "no edge"
     except MemoryError:
         raise
@@ -185,7 +184,7 @@ def carry_out(
         "detail": detail,
         "lr": found.lr,
         "trials": found.trials,
-        "data": fingerprint((carried_out or pilot).run) if status != "failed" else None,
+        "data": fingerprint((absolute or pilot).run) if status != "failed" else None,
         "wall_s": time.perf_counter() - begin,
         "device": device(),
         "versions": versions(),

@@ -132,7 +132,7 @@ class RunSession:
         chunk_steps: optimizer steps in one `advance`.
         checkpoint_every: chunks between checkpoints.
         commit: commit of the code, for the `runs` table.
-        carried_out: the run with paths as they are to be opened here; `config` is recorded.
+        absolute: the run with absolute paths, which are opened; `config` is recorded.
         build: makes the paired run and its first state.
 
     Raises `StorageError` if storage can't be read or written.
@@ -147,11 +147,11 @@ class RunSession:
         chunk_steps: int,
         checkpoint_every: int = 1,
         commit: str | None = None,
-        carried_out: RunConfig | None = None,
+        absolute: RunConfig | None = None,
         build: Callable[[RunConfig], tuple[Paired, Any]] = build_paired,
     ) -> None:
         self.config = config
-        self._carried_out = carried_out or config
+        self._absolute = absolute or config
         self.notes: list[str] = []
         self._sweep = sweep
         self._chunk_steps = chunk_steps
@@ -206,8 +206,8 @@ class RunSession:
 
     def _prepare(self) -> None:
         """Build the paired run; put it into the checkpoint's state."""
-        paired, state = self._build(self._carried_out)
-        data = fingerprint(self._carried_out)
+        paired, state = self._build(self._absolute)
+        data = fingerprint(self._absolute)
         if self._facts.get("data", data) != data:
             # A run that has not ended was promised to nobody: better anew than of two data sets.
             self._start_over("data have been replaced since its checkpoint; starts over")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -105,11 +105,6 @@ class SweepStatus:
     steps: Mapping[str, int] = field(default_factory=dict)
     wall_s: float = 0.0
     num_unknown: int = 0
-
-    def count(self, status: str, run_ids: Iterable[str] | None = None) -> int:
-        """Return how many runs (of some) have a status."""
-        ids = self.runs if run_ids is None else run_ids
-        return sum(self.statuses[run_id] == status for run_id in ids)
 
 
 def sweep_status(storage: Storage) -> SweepStatus:

@@ -52,7 +52,7 @@ from cflows_ray.store import (  # noqa: E402
     read_lock,
 )
 from cflows_ray.sweep.config import SweepConfig  # noqa: E402
-from cflows_ray.sweep.data import absolute_options, as_carried_out  # noqa: E402
+from cflows_ray.sweep.data import absolute_options, with_absolute_paths  # noqa: E402
 from cflows_ray.sweep.display import Display  # noqa: E402
 from cflows_ray.sweep.execution_settings import Execution  # noqa: E402
 from cflows_ray.sweep.folding_thread import folding_ended_runs  # noqa: E402
@@ -137,7 +137,7 @@ class PairedTrial(tune.Trainable):
                 chunk_steps=settings["chunk_steps"],
                 checkpoint_every=settings["checkpoint_every"],
                 commit=settings["commit"],
-                carried_out=as_carried_out(run, settings["absolute_options"]),
+                absolute=with_absolute_paths(run, settings["absolute_options"]),
             )
             for run in runs_of(settings)
         ]
@@ -347,7 +347,7 @@ def _pilot(settings: dict[str, Any]) -> None:
         Pilot(run),
         Storage(settings["storage"], settings["sweep"]),
         commit=settings["commit"],
-        carried_out=Pilot(as_carried_out(run, settings["absolute_options"])),
+        absolute=Pilot(with_absolute_paths(run, settings["absolute_options"])),
     )
 
 

@@ -46,13 +46,13 @@ class Watching:
     def on_trial_start(self, *, trial: Any, **info: Any) -> None:  # noqa: ARG002
         """Note that runs have a process."""
         self.running.add(trial.trial_id)
-        for run in self._openruns_of(trial):
+        for run in self._open_runs_of(trial):
             self._display.started(run.run_id)
 
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **info: Any) -> None:  # noqa: ARG002
         """Note a chunk."""
         if result["status"] in (STORAGE_FAILED, NOT_BEGUN):
-            for run in self._openruns_of(trial):
+            for run in self._open_runs_of(trial):
                 self._display.waits(run.run_id)
             return
         runs = {run.run_id: run for run in runs_of(trial.config)}
@@ -73,18 +73,18 @@ class Watching:
     def on_trial_recover(self, *, trial: Any, **info: Any) -> None:  # noqa: ARG002
         """Note that runs have lost their process and will be started again."""
         self.running.discard(trial.trial_id)
-        for run in self._openruns_of(trial):
+        for run in self._open_runs_of(trial):
             self._display.waits(run.run_id)
             self._display.note(f"{run}: {self._reason(trial)}; goes on from its last checkpoint")
 
     def on_trial_error(self, *, trial: Any, **info: Any) -> None:  # noqa: ARG002
         """Note that runs were given up."""
         self.running.discard(trial.trial_id)
-        for run in self._openruns_of(trial):
+        for run in self._open_runs_of(trial):
             self.lost[run.run_id] = f"{run}: {self._reason(trial)}"
             self._display.given_up(run.run_id)
             self._display.note(f"{run}: {self._reason(trial)}; given up")
 
-    def _openruns_of(self, trial: Any) -> list[RunConfig]:
+    def _open_runs_of(self, trial: Any) -> list[RunConfig]:
         """Return the trial's runs that have not ended."""
         return [run for run in runs_of(trial.config) if self._display.is_open(run.run_id)]

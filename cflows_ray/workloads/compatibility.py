@@ -86,6 +86,23 @@ def check_no_gap(labels: Iterable[np.ndarray]) -> None:
     expect(len(present) == present[-1] + 1, "y", "classes 0 .. c - 1, all in use", got)
 
 
+def check_belonging(arrays: Arrays) -> None:
+    """Check that inputs and targets are of one length, and test arrays like those of training.
+
+    Raises `ConfigError` naming the arrays and what they are.
+    """
+    for suffix in ("", "_test"):
+        if f"x{suffix}" in arrays and f"y{suffix}" in arrays:
+            x, y = arrays[f"x{suffix}"], arrays[f"y{suffix}"]
+            got = f"{x.shape} and {y.shape}"
+            expect(len(x) == len(y), f"x{suffix} and y{suffix}", "of one length", got)
+    for name, array in arrays.items():
+        train = arrays[name[0]]
+        same = array.shape[1:] == train.shape[1:] and is_integer(array) == is_integer(train)
+        got = f"{array.dtype} {array.shape} and {train.dtype} {train.shape}"
+        expect(same, name, f"like {name[0]}", got)
+
+
 def as_taken_by(kind: NetworkKind, data: DataSet) -> DataSet:
     """Return the data in the form in which a network takes them.
 
@@ -140,16 +157,7 @@ def check_meeting(criterion: str, workload: str, kind: NetworkKind, data: DataSe
     Raises `ConfigError` naming the array, what is allowed and what it is.
     """
     arrays = arrays_of(data)
-    for suffix in ("", "_test"):
-        if f"x{suffix}" in arrays and f"y{suffix}" in arrays:
-            x, y = arrays[f"x{suffix}"], arrays[f"y{suffix}"]
-            got = f"{len(x)} and {len(y)}"
-            expect(len(x) == len(y), f"x{suffix} and y{suffix}", "of one length", got)
-    for name, array in arrays.items():
-        train = arrays[name[0]]
-        same = array.shape[1:] == train.shape[1:] and is_integer(array) == is_integer(train)
-        got = f"{array.dtype} {array.shape} and {train.dtype} {train.shape}"
-        expect(same, name, f"like {name[0]}", got)
+    check_belonging(arrays)
     for name in ("y", "y_test"):
         if name in arrays:
             _check_targets(name, arrays[name], data.num_outputs)

@@ -33,6 +33,9 @@ else:
 
 Initializer = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 
+# Added under the roots of variances and of mean squares.
+EPS, RMS_EPS = 1e-6, 1e-5
+
 
 def parameter(scope: Scope, name: str, init: Initializer, shape: tuple[int, ...]) -> Array:
     """Return a parameter of a scope; while a network is initialised, draw it.
@@ -169,21 +172,21 @@ def average_pool(x: Float[Array, "n h w c"], size: int) -> Float[Array, "n h2 w2
     return x.reshape(n, rows, size, columns, size, c).mean(axis=(2, 4))
 
 
-def standardise(x: Array, axes: tuple[int, ...], eps: float) -> Array:
-    """Subtract the mean over axes and divide by sqrt(variance + eps).
+def standardise(x: Array, axes: tuple[int, ...]) -> Array:
+    """Subtract the mean over axes and divide by sqrt(variance + EPS).
 
     The variance is the mean of the squared deviations: exact, positive, smooth to every order.
     """
     deviation = x - x.mean(axis=axes, keepdims=True)
     variance = jnp.mean(deviation**2, axis=axes, keepdims=True)
-    return deviation / jnp.sqrt(variance + eps)
+    return deviation / jnp.sqrt(variance + EPS)
 
 
-def layer_norm(scope: Scope, x: Float[Array, "*n c"], *, eps: float = 1e-6) -> Float[Array, "*n c"]:
+def layer_norm(scope: Scope, x: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
     """Standardise the last axis, then scale and shift it."""
     scale = parameter(scope, "scale", ones, (x.shape[-1],))
     bias = parameter(scope, "bias", zeros, (x.shape[-1],))
-    x = standardise(x, (-1,), eps)
+    x = standardise(x, (-1,))
     return x * jnp.broadcast_to(scale, x.shape) + jnp.broadcast_to(bias, x.shape)
 
 
@@ -193,21 +196,20 @@ def group_norm(
     groups: int,
     *,
     scale_init: Initializer = ones,
-    eps: float = 1e-6,
 ) -> Float[Array, "n h w c"]:
     """Standardise each group of channels over pixels, then scale and shift each channel."""
     n, h, w, c = x.shape
     scale = parameter(scope, "scale", scale_init, (c,))
     bias = parameter(scope, "bias", zeros, (c,))
     x = x.reshape(n, h, w, groups, c // groups)
-    x = standardise(x, (1, 2, 4), eps).reshape(n, h, w, c)
+    x = standardise(x, (1, 2, 4)).reshape(n, h, w, c)
     return x * jnp.broadcast_to(scale, x.shape) + jnp.broadcast_to(bias, x.shape)
 
 
-def rms_norm(scope: Scope, x: Float[Array, "*n c"], *, eps: float = 1e-5) -> Float[Array, "*n c"]:
+def rms_norm(scope: Scope, x: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
     """Divide the last axis by its root mean square, then scale it."""
     scale = parameter(scope, "scale", ones, (x.shape[-1],))
-    x = x / jnp.sqrt(jnp.mean(x**2, axis=-1, keepdims=True) + eps)
+    x = x / jnp.sqrt(jnp.mean(x**2, axis=-1, keepdims=True) + RMS_EPS)
     return x * jnp.broadcast_to(scale, x.shape)
 
 

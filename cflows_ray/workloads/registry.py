@@ -72,9 +72,12 @@ WORKLOADS: Registry[Recipe] = Registry(
 )
 
 
-def _resolve(name: str, options: Mapping[str, Any] | None) -> tuple[Recipe, list[Any]]:
-    """Return a workload's recipe and its checked options."""
+def _resolve(
+    name: str, options: Mapping[str, Any] | None, criterion: str = "mse"
+) -> tuple[Recipe, list[Any]]:
+    """Return a workload's recipe and its checked options; the criterion is checked as well."""
     one_of("workload", name, sorted(WORKLOADS))
+    one_of("criterion", criterion, CRITERIA)
     recipe = WORKLOADS[name]
     return recipe, recipe.resolve(name, options or {})
 
@@ -90,9 +93,7 @@ def check_workload(
     Example:
         >>> check_workload("digits_mlp", "mse", {"width": 16})
     """
-    one_of("workload", name, sorted(WORKLOADS))
-    one_of("criterion", criterion, CRITERIA)
-    _resolve(name, options)
+    _resolve(name, options, criterion)
 
 
 def full_options(name: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -125,8 +126,7 @@ def check_data(name: str, criterion: str = "mse", options: Mapping[str, Any] | N
     Example:
         >>> check_data("digits_mlp", "cross_entropy")
     """
-    check_workload(name, criterion, options)
-    recipe, resolved = _resolve(name, options)
+    recipe, resolved = _resolve(name, options, criterion)
     recipe.fetch(*resolved)
     try:
         recipe.check_data(name, criterion, *resolved)
@@ -206,8 +206,7 @@ def build_workload(name: str, criterion: str = "mse", **options: Any) -> Workloa
         >>> build_workload("digits_mlp", width=16) is build_workload("digits_mlp", width=16)
         True
     """
-    check_workload(name, criterion, options)
-    recipe, resolved = _resolve(name, options)
+    recipe, resolved = _resolve(name, options, criterion)
     return _build(recipe, name, criterion, tuple(resolved), stamp(recipe.files(*resolved)))
 
 

@@ -14,7 +14,7 @@ from cflows_ray.store.checkpoint import Checkpoints
 from cflows_ray.store.storage import Storage
 from cflows_ray.store.tables import Results
 from cflows_ray.sweep import Execution, Grid, SweepConfig, main
-from cflows_ray.sweep.data import absolute_options, as_carried_out, fingerprint
+from cflows_ray.sweep.data import absolute_options, fingerprint, with_absolute_paths
 from cflows_ray.sweep.plan import clear_the_way, make_plan
 from cflows_ray.sweep.run_config import RunConfig
 from cflows_ray.sweep.session import RunSession
@@ -41,10 +41,10 @@ def npz_sweep(folder: Path, **changes: object) -> SweepConfig:
     return SweepConfig(**given)  # type: ignore[arg-type]
 
 
-def open_session(folder: Path, run: RunConfig, carried_out: RunConfig | None = None) -> RunSession:
+def open_session(folder: Path, run: RunConfig, absolute: RunConfig | None = None) -> RunSession:
     storage = Storage(str(folder / "results"), "s")
     settings = {"sweep": "s", "storage": storage, "chunk_steps": 10, "build": build_fake}
-    return RunSession(run, carried_out=carried_out, **settings)  # type: ignore[arg-type]
+    return RunSession(run, absolute=absolute, **settings)  # type: ignore[arg-type]
 
 
 def finish(session: RunSession) -> None:
@@ -195,7 +195,11 @@ def test_runs_of_other_data_can_run_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("rows", "targets", "message"),
-    [(8, 7, "n >= 1, got (8, 2) and (7, 1)"), (0, 0, "n >= 1"), (None, None, "task.npz")],
+    [
+        (8, 7, "x and y must be of one length, got (8, 2) and (7, 1)"),
+        (0, 0, "n >= 1"),
+        (None, None, "task.npz"),
+    ],
 )
 def test_data_are_looked_at_before_ray_is_loaded(
     tmp_path: Path,
@@ -225,13 +229,13 @@ def test_relative_paths_are_found_from_another_folder(
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
-    carried_out = as_carried_out(run, here)
-    assert carried_out.workload_options["path"] == str(tmp_path / "task.npz")
+    absolute = with_absolute_paths(run, here)
+    assert absolute.workload_options["path"] == str(tmp_path / "task.npz")
     opened: list[RunConfig] = []
-    session = open_session(tmp_path, run, carried_out)
+    session = open_session(tmp_path, run, absolute)
     session._build = lambda config: (opened.append(config), build_fake(config))[1]  # type: ignore[func-returns-value]
     finish(session)
-    assert opened == [carried_out]
+    assert opened == [absolute]
     row = Results(Storage(str(tmp_path / "results"), "s")).finished()[run.run_id]
     assert json.loads(row["workload_options"]) == {"path": "task.npz"}
     assert row["data"] == fingerprint(npz_run(tmp_path / "task.npz"))

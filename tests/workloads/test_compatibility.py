@@ -241,7 +241,7 @@ def outside(monkeypatch, network="mlp", **changes):
         ({"y": LABELS + 1}, r"y must be classes below num_outputs = 3, got 3"),
         ({"y": LABELS - 1}, r"y must be >= 0 where it is integer, got -1"),
         ({"y": np.ones((N, 2), np.float32)}, r"y must be of num_outputs = 3 numbers.* \(12, 2\)"),
-        ({"y": LABELS[:-1]}, r"x and y must be of one length, got 12 and 11"),
+        ({"y": LABELS[:-1]}, r"x and y must be of one length, got \(12, 4\) and \(11,\)"),
         ({"x_test": np.ones((2, 4)), "y_test": np.array([0, 5])}, "y_test must be classes below"),
         ({"x_test": np.ones((2, 5)), "y_test": np.array([0, 1])}, "x_test must be like x"),
         ({"x": np.ones((N, 0))}, r"'mlp' needs x of shape \(n, \.\.\.\)"),

@@ -8,7 +8,13 @@ import sys
 
 import pytest
 
-from cflows_ray.workloads import WORKLOADS, build_workload, check_workload, full_options
+from cflows_ray.workloads import (
+    WORKLOADS,
+    build_workload,
+    check_data,
+    check_workload,
+    full_options,
+)
 
 SCALED = [name for name in WORKLOADS if getattr(WORKLOADS[name], "cpu", None) is not None]
 
@@ -73,6 +79,21 @@ def test_the_same_call_gives_the_same_object():
     assert build_workload("saddle_2d", c=0.5) is first
     assert build_workload("saddle_2d", "mse", c=0.5, y0=9.8) is first  # a default spelt out
     assert build_workload("saddle_2d", c=0.25) is not first
+
+
+@pytest.mark.parametrize("function", [build_workload, check_data])
+def test_options_are_checked_once(function, monkeypatch):
+    given = []
+    kind = type(WORKLOADS["saddle_2d"])
+    resolve = kind.resolve
+
+    def counted(self, name, options):
+        given.append(name)
+        return resolve(self, name, options)
+
+    monkeypatch.setattr(kind, "resolve", counted)
+    function("saddle_2d")
+    assert given == ["saddle_2d"]
 
 
 def test_lists_are_as_good_as_tuples():

@@ -22,6 +22,7 @@ from cflows_ray.checks import require
 from cflows_ray.workloads.base import DataSet, DataSource, DataUnavailable
 from cflows_ray.workloads.compatibility import (
     Arrays,
+    check_belonging,
     check_no_gap,
     expect,
     is_integer,
@@ -85,25 +86,13 @@ def _numbers(name: str, array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _check_shapes(arrays: Arrays) -> None:
-    """Check that arrays belong together."""
-    for suffix in ("", "_test"):
-        if f"x{suffix}" not in arrays:
-            continue
-        x, y = arrays[f"x{suffix}"], arrays[f"y{suffix}"]
-        if x.ndim < 2 or y.ndim < 1 or len(x) != len(y) or len(x) == 0:
-            raise ValueError(
-                f"x{suffix} must be (n, ...) and y{suffix} (n, ...) with n >= 1, "
-                f"got {x.shape} and {y.shape}"
-            )
-        for name, array in ((f"x{suffix}", x), (f"y{suffix}", y)):
-            expect(array.size > 0, name, "of at least one number an example", array.shape)
-            train = arrays[name[0]]
-            if array.shape[1:] != train.shape[1:] or is_integer(array) != is_integer(train):
-                raise ValueError(
-                    f"{name} must be like {name[0]}, got {array.dtype} {array.shape} "
-                    f"and {train.dtype} {train.shape}"
-                )
+def _check_form(arrays: Arrays) -> None:
+    """Check that every array holds examples, and these numbers."""
+    for name, array in arrays.items():
+        axes = 2 if name[0] == "x" else 1
+        ok = array.ndim >= axes and len(array) > 0
+        expect(ok, name, "(n, ...) with n >= 1", array.shape)
+        expect(array.size > 0, name, "of at least one number an example", array.shape)
 
 
 def _targets(targets: Arrays) -> Arrays:
@@ -138,7 +127,8 @@ def load(options: NpzOptions) -> DataSet:
     Raises `FileNotFoundError` or `ValueError` saying which array is missing or wrong.
     """
     arrays = {k: _numbers(k, v) for k, v in _read(file_of(options)).items()}
-    _check_shapes(arrays)
+    _check_form(arrays)
+    check_belonging(arrays)
     arrays |= _targets({k: v for k, v in arrays.items() if k[0] == "y"})
     x, y = arrays["x"], arrays["y"]
     tokens = is_integer(x) and x.ndim == 2

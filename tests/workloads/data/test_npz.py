@@ -52,7 +52,12 @@ def test_npz_tokens_and_regression(tmp_path):
     ("arrays", "message"),
     [
         ({"x": np.ones((3, 2))}, "no array 'y'"),
-        ({"x": np.ones((3, 2)), "y": np.zeros(4, int)}, r"got \(3, 2\) and \(4,\)"),
+        (
+            {"x": np.ones((3, 2)), "y": np.zeros(4, int)},
+            r"x and y must be of one length, got \(3, 2\) and \(4,\)",
+        ),
+        ({"x": np.ones(3), "y": np.zeros(3)}, r"x must be \(n, ...\) with n >= 1, got \(3,\)"),
+        ({"x": np.ones((3, 2)), "y": 1.0}, r"y must be \(n, ...\) with n >= 1, got \(\)"),
         ({"x": np.full((3, 2), np.nan), "y": np.zeros(3, int)}, "x must be finite"),
         ({"x": np.ones((3, 2)), "y": np.array([0, -1, 1])}, "y must be >= 0"),
         ({"x": np.ones((3, 2)), "y": np.array(["a", "b", "c"])}, "y must be of numbers"),
