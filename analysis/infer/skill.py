@@ -13,7 +13,10 @@ from analysis.infer.intervals import mean_interval
 from analysis.measure import Frames, forecast_errors
 from analysis.read import Source, declare_like
 
-_SCORES = ("error", "skill_stable", "skill_persistence")
+_SCORES = {
+    "error": (0.0, np.inf), "skill_stable": (-np.inf, 1.0), "skill_persistence": (-np.inf, 1.0)
+}  # fmt: skip
+"""Scores, with the least and the largest value that each can have."""
 
 
 def skill(
@@ -58,12 +61,13 @@ def skill(
     for cell, group in cells(frame, [*keys, "flow", "target", "phase", "lead"]):
         row: dict[str, Any] = cell | {"n_runs": group["run_id"].nunique()}
         row |= {name: int(group[name].sum()) for name in ("n_forecasts", "n_ended")}
-        for name in _SCORES:
+        for name, (least, most) in _SCORES.items():
             values = group[name].to_numpy(dtype=np.float64)
             found = mean_interval(values, seed=seed)
             known = values[np.isfinite(values)]
             row[name] = float(known.mean()) if len(known) else np.nan
-            row |= {f"{name}_low": found.low, f"{name}_high": found.high}
+            low, high = np.clip(found[:2], least, most)
+            row |= {f"{name}_low": float(low), f"{name}_high": float(high)}
         rows.append(row)
     numbers = [f"{name}{end}" for name in _SCORES for end in ("", "_low", "_high")]
     names = [*keys, "flow", "target", "phase", "lead", "n_runs", "n_forecasts", "n_ended", *numbers]

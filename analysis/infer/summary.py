@@ -19,7 +19,7 @@ from analysis.infer.cells import (
 )
 from analysis.infer.intervals import mean_interval
 from analysis.infer.survival import median_horizon
-from analysis.measure import all_metrics, find_metric, is_doubtful
+from analysis.measure import Metric, all_metrics, find_metric, is_doubtful
 from analysis.read import ENDED
 
 DEFAULT_SEED = 0  # of the bootstrap
@@ -48,9 +48,10 @@ def summarize(
 
     Returns columns `by`, `flow`, `metric`, `unit`; `n` (runs the statistics are of: finished, and
     the metric defined), `mean`, `median`, `sd`, `q25`, `q75`, `ci_low`, `ci_high` (95%, of the
-    mean) and `ci_method` (see `intervals.mean_interval`; `kaplan-meier` of horizons); and the
-    counts `n_runs`, `n_diverged`, `n_failed`, `n_loss_undefined` (of the runs), `n_stopped`,
-    `n_flow_diverged` and `n_doubtful` (of the flow; the last of finished runs, by `is_doubtful`).
+    mean, within what the metric can be) and `ci_method` (see `intervals.mean_interval`;
+    `kaplan-meier` of horizons); and the counts `n_runs`, `n_diverged`, `n_failed`,
+    `n_loss_undefined` (of the runs), `n_stopped`, `n_flow_diverged` and `n_doubtful` (of the flow;
+    the last of finished runs, by `is_doubtful`).
     Diverged and failed runs, and those of a loss without derivatives at the start, are counted but
     not averaged; how flows ended in the latter is no failure of theirs and not counted. Of errors,
     `n_censored` counts finished runs in which the flow ended first: its last error stands for the
@@ -92,8 +93,7 @@ def summarize(
             statistics = (
                 _horizon_statistics(data, observed[m.name][finished])
                 if m.censored
-                else _statistics(data, seed, non_negative=m.is_error)
-                | ({"n_censored": lost} if m.is_error else {})
+                else _statistics(data, seed, m) | ({"n_censored": lost} if m.is_error else {})
             )
             rows.append(cell | {"metric": m.name, "unit": m.unit} | statistics | counts)
     frame = pd.DataFrame(rows, columns=[*keys, "flow", "metric", "unit", *_STATISTICS])
@@ -118,7 +118,7 @@ def _counts(run_status: np.ndarray, flow_status: np.ndarray) -> dict[str, int]:
     }
 
 
-def _statistics(values: np.ndarray, seed: int, *, non_negative: bool) -> dict[str, Any]:
+def _statistics(values: np.ndarray, seed: int, metric: Metric) -> dict[str, Any]:
     data = values[~np.isnan(values)]
     if len(data) == 0:
         return {"n": 0, "ci_method": "none"}
@@ -126,8 +126,8 @@ def _statistics(values: np.ndarray, seed: int, *, non_negative: bool) -> dict[st
         middle = float(np.median(data))
         return {"n": len(data), "mean": np.inf, "median": middle, "ci_method": "none"}
     low, high, method = mean_interval(data, seed=seed)
-    if non_negative:
-        low = max(low, 0.0)  # an error cannot be negative: cutting there loses no coverage
+    # No mean is outside what single values can be: cutting there loses no coverage.
+    low, high = metric.within_bounds(low), metric.within_bounds(high)
     q25, median, q75 = np.quantile(data, [0.25, 0.5, 0.75])
     return {
         "n": len(data),

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from analysis.measure.formulas import Horizon
 from analysis.measure.side_by_side import SideBySide
@@ -13,6 +16,9 @@ Function = Callable[[SideBySide], float | Horizon]
 
 SECTIONS = ("summary", "comparison", "trend")
 """Where a metric may be shown: the tables of means, of flows compared, and against a rate."""
+
+ANY = (-math.inf, math.inf)
+"""Bounds of a metric that may have any value."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,8 @@ class Metric:
             a column `<name>_observed` goes with it, and its median is Kaplan-Meier's.
         per_run: whether it is the optimizer's, the same for all flows of a run.
         percent: whether tables show it times 100.
+        bounds: the least and the largest value that it can have, at which intervals of means are
+            cut; an error's least is 0 in any case.
         shown_in: which of `SECTIONS` show it.
         also: further columns of `accuracy` that go with it and are no metrics, by name.
         function: computes it.
@@ -50,6 +58,7 @@ class Metric:
     censored: bool = field(default=False, kw_only=True)
     per_run: bool = field(default=False, kw_only=True)
     percent: bool = field(default=False, kw_only=True)
+    bounds: tuple[float, float] = field(default=ANY, kw_only=True)
     shown_in: tuple[str, ...] = field(default=(), kw_only=True)
     also: Mapping[str, Callable[[SideBySide], float]] = field(default_factory=dict, kw_only=True)
     function: Function = field(kw_only=True)
@@ -62,11 +71,19 @@ class Metric:
                 raise ValueError(f"shown_in must be of {list(SECTIONS)}, got {section!r}")
         if "comparison" in self.shown_in and not self.is_error:
             raise ValueError(f"shown_in must be without 'comparison' for no error, got {self.name}")
+        low, high = self.bounds
+        if not low < high:
+            raise ValueError(f"bounds must be a smaller and a larger number, got {self.bounds}")
 
     @property
     def columns(self) -> list[str]:
         """Columns that the metric has in `accuracy`, in order."""
         return [self.name, *([f"{self.name}_observed"] if self.censored else []), *self.also]
+
+    def within_bounds(self, value: float) -> float:
+        """Move a limit of an interval to the nearest value that the metric can have; NaN stays."""
+        low, high = self.bounds
+        return float(np.clip(value, max(low, 0.0) if self.is_error else low, high))
 
     @property
     def short(self) -> str:
@@ -95,6 +112,7 @@ def metric(
     censored: bool = False,
     per_run: bool = False,
     percent: bool = False,
+    bounds: tuple[float, float] = ANY,
     shown_in: tuple[str, ...] = ("summary",),
     also: Mapping[str, Callable[[SideBySide], float]] | None = None,
     name: str | None = None,
@@ -118,7 +136,7 @@ def metric(
             name=name or str(getattr(function, "__name__", "")), unit=unit, label=label,
             meaning=" ".join(text.partition("\n\n")[0].split()), is_error=is_error, head=head,
             reads=reads, smoothed=smoothed, censored=censored, per_run=per_run, percent=percent,
-            shown_in=shown_in, also=also or {}, function=function,
+            bounds=bounds, shown_in=shown_in, also=also or {}, function=function,
         )  # fmt: skip
 
     return declare

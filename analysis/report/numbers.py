@@ -42,15 +42,23 @@ def with_limits(value: float, low: float, high: float, *, digits: int = 2) -> st
     return page.with_small(significant(value, digits), limits)
 
 
+def steps_text(value: float, longest: float) -> str:
+    """Format a number of steps; infinite is beyond the longest run.
+
+    >>> steps_text(31.0, 200.0), steps_text(math.inf, 200.0), steps_text(math.nan, 200.0)
+    ('31', '>200', '-')
+    """
+    if math.isnan(value):
+        return DASH
+    return f">{longest:.0f}" if math.isinf(value) else f"{value:.0f}"
+
+
 def step_limits(median: float, low: float, high: float, longest: float) -> str:
     """Format a number of steps with its interval; infinite is beyond the longest run."""
-
-    def text(value: float) -> str:
-        return f">{longest:.0f}" if np.isinf(value) else f"{value:.0f}"
-
     if np.isnan(low) or np.isinf(low):
-        return text(median)
-    return page.with_small(text(median), f"[{text(low)}, {text(high)}]")
+        return steps_text(median, longest)
+    limits = f"[{steps_text(low, longest)}, {steps_text(high, longest)}]"
+    return page.with_small(steps_text(median, longest), limits)
 
 
 def p_text(value: float) -> str:

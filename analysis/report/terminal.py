@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +13,7 @@ from analysis.infer import PLACE, cell_keys, cells, summarize
 from analysis.measure import Metric
 from analysis.read import Results
 from analysis.report.fitting import SCREEN_ROWS, fitted, worst_cells
-from analysis.report.numbers import DASH, percent, significant
+from analysis.report.numbers import DASH, percent, significant, steps_text
 from analysis.report.overview import (
     doubt_legend,
     doubt_mark,
@@ -97,10 +96,7 @@ def _runs(values: pd.DataFrame) -> str:
 
 def _number(metric: Metric, values: pd.DataFrame, longest: float) -> str:
     if metric.censored:
-        median = float(values["median"][metric.name])
-        if math.isinf(median):
-            return f">{longest:.0f}"
-        return DASH if math.isnan(median) else f"{median:.0f}"
+        return steps_text(float(values["median"][metric.name]), longest)
     mean = float(values["mean"][metric.name])
     if metric.percent and metric.per_run:
         return percent(mean)

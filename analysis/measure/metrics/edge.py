@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from analysis.measure import formulas
@@ -9,11 +11,12 @@ from analysis.measure.metric import metric
 from analysis.measure.side_by_side import SideBySide
 
 _SHARPNESS = ("effective_sharpness",)
+_NOT_NEGATIVE = (0.0, math.inf)
 
 
 @metric(
     label="time at the edge", head="at edge", reads=_SHARPNESS, is_error=False, smoothed=True,
-    per_run=True, percent=True,
+    per_run=True, percent=True, bounds=(0.0, 1.0),
 )  # fmt: skip
 def edge_fraction(run: SideBySide) -> float:
     """Fraction of steps at which the optimizer's time-averaged effective sharpness is >= 1.95."""
@@ -21,7 +24,8 @@ def edge_fraction(run: SideBySide) -> float:
 
 
 @metric(
-    label="peak of the sharpness", reads=_SHARPNESS, is_error=False, per_run=True, shown_in=()
+    label="peak of the sharpness", reads=_SHARPNESS, is_error=False, per_run=True,
+    bounds=_NOT_NEGATIVE, shown_in=(),
 )  # fmt: skip
 def peak_sharpness(run: SideBySide) -> float:
     """Largest effective sharpness of the optimizer: how far it passes the edge before it swings.
@@ -32,7 +36,10 @@ def peak_sharpness(run: SideBySide) -> float:
     return float(np.nanmax(sharpness)) if np.isfinite(sharpness).any() else np.nan
 
 
-@metric(label="critical directions", reads=("num_critical",), is_error=False, shown_in=())
+@metric(
+    label="critical directions", reads=("num_critical",), is_error=False, bounds=_NOT_NEGATIVE,
+    shown_in=(),
+)  # fmt: skip
 def mean_num_critical(run: SideBySide) -> float:
     """Mean number of the flow's effective eigenvalues above the critical threshold."""
     return formulas.mean_value(run.flow("num_critical"))
@@ -40,7 +47,7 @@ def mean_num_critical(run: SideBySide) -> float:
 
 @metric(
     label="flow within 2% of 2", unit="steps", reads=_SHARPNESS, is_error=False, smoothed=True,
-    shown_in=(),
+    bounds=_NOT_NEGATIVE, shown_in=(),
 )  # fmt: skip
 def near_edge_steps(run: SideBySide) -> float:
     """Time (steps) during which the flow's average effective sharpness is within 2% of 2.
@@ -55,7 +62,7 @@ def near_edge_steps(run: SideBySide) -> float:
 
 @metric(
     label="optimizer within 2% of 2", unit="steps", reads=_SHARPNESS, is_error=False,
-    smoothed=True, per_run=True, shown_in=(),
+    smoothed=True, per_run=True, bounds=_NOT_NEGATIVE, shown_in=(),
 )  # fmt: skip
 def near_edge_steps_optimizer(run: SideBySide) -> float:
     """Time (steps) during which the optimizer's average effective sharpness is within 2% of 2."""

@@ -12,13 +12,19 @@ def output_error(run: SideBySide) -> float:
     return run.recorded_error("output_distance")
 
 
-@metric(label="train-accuracy error", reads=("train_accuracy",), smoothed=True, shown_in=())
+@metric(
+    label="train-accuracy error", reads=("train_accuracy",), smoothed=True, bounds=(0.0, 1.0),
+    shown_in=(),
+)  # fmt: skip
 def train_accuracy_error(run: SideBySide) -> float:
     """Mean |flow's training accuracy - optimizer's|, time averages both."""
     return run.absolute_error("train_accuracy")
 
 
-@metric(label="test-accuracy error", reads=("test_accuracy",), smoothed=True, shown_in=())
+@metric(
+    label="test-accuracy error", reads=("test_accuracy",), smoothed=True, bounds=(0.0, 1.0),
+    shown_in=(),
+)  # fmt: skip
 def test_accuracy_error(run: SideBySide) -> float:
     """Mean |flow's test accuracy - optimizer's|, time averages both."""
     return run.absolute_error("test_accuracy")

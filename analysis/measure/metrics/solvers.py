@@ -10,14 +10,18 @@ from analysis.measure.side_by_side import SideBySide
 _UNCONVERGED = ("eig_unconverged", "sdcp_unconverged")
 
 
-@metric(label="unconverged", reads=("status",), is_error=False, shown_in=())
+@metric(
+    label="unconverged", reads=("status",), is_error=False, bounds=(0.0, 1.0), shown_in=()
+)  # fmt: skip
 def unconverged_fraction(run: SideBySide) -> float:
     """Fraction of steps at which the flow's eigensolver or complementarity solver failed."""
     status = run.flow("status")
     return float(np.isin(status, _UNCONVERGED).mean()) if len(status) else np.nan
 
 
-@metric(label="doubtful", reads=("doubt", "status"), is_error=False, shown_in=())
+@metric(
+    label="doubtful", reads=("doubt", "status"), is_error=False, bounds=(0.0, 1.0), shown_in=()
+)  # fmt: skip
 def doubtful_fraction(run: SideBySide) -> float:
     """Fraction of steps at which the flow's own row says that it may mean nothing."""
     status, doubt = run.flow("status"), run.flow("doubt")

@@ -38,8 +38,8 @@ def covariance_slope(run: SideBySide) -> float:
 
 
 @metric(
-    label="covariance R²", reads=OSCILLATION, is_error=False, smoothed=True, shown_in=(),
-    also={"covariance_points": _points},
+    label="covariance R²", reads=OSCILLATION, is_error=False, smoothed=True, bounds=(0.0, 1.0),
+    shown_in=(), also={"covariance_points": _points},
 )  # fmt: skip
 def covariance_r2(run: SideBySide) -> float:
     """R² of the fit of log measured on log predicted variance."""

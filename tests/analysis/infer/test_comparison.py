@@ -157,6 +157,26 @@ def test_a_summary_by_hand() -> None:
     assert slope["ci_low"] == mean_interval(slopes, seed=3).low < 0
 
 
+@pytest.mark.parametrize(
+    ("metric", "low", "high"),
+    [
+        ("edge_fraction", 0.0, 1.0), ("doubtful_fraction", 0.0, 1.0), ("covariance_r2", 0.0, 1.0),
+        ("unconverged_fraction", 0.0, 1.0), ("test_accuracy_error", 0.0, 1.0),
+        ("train_accuracy_error", 0.0, 1.0), ("peak_sharpness", 0.0, np.inf),
+        ("mean_num_critical", 0.0, np.inf), ("near_edge_steps", 0.0, np.inf),
+        ("near_edge_steps_optimizer", 0.0, np.inf), ("log_loss_error", 0.0, np.inf),
+        ("covariance_slope", -np.inf, np.inf),
+    ],
+)  # fmt: skip
+def test_limits_are_within_what_a_metric_can_be(metric: str, low: float, high: float) -> None:
+    values = [0.02, 0.98, 0.9]
+    limits = mean_interval(values)
+    assert limits.low < 0 < 1 < limits.high
+    frame = frame_of([(0.1, 0.1)] * 3, **{metric: values})
+    row = analysis.summarize(frame, by=[], metrics=[metric]).iloc[0]
+    assert (row["ci_low"], row["ci_high"]) == (max(limits.low, low), min(limits.high, high))
+
+
 def test_censored_horizons_in_a_summary() -> None:
     horizons, observed = [30.0, 40.0, 60.0, 80.0], [False, True, True, True]
     frame = frame_of([(0.1, 0.1)] * 4, horizon=horizons, horizon_observed=observed)

@@ -55,6 +55,17 @@ def test_skill_is_what_was_put_in() -> None:
     assert (last["n_runs"] == 3).all()
 
 
+def test_limits_are_within_what_a_score_can_be() -> None:
+    """Of two runs the limits of a mean reach far beyond both."""
+    frames = [steps_of({"central": 0.001 * f, "stable": 0.04}) for f in (1.0, 40.0)]
+    table = analysis.skill(frames, by=[])
+    central = table[table["flow"] == "central"]
+    assert (central["error_low"] == 0).all()
+    for reference in ("stable", "persistence"):
+        assert (central[f"skill_{reference}_high"] == 1).all()
+        assert (central[f"skill_{reference}_low"] < 0).all()
+
+
 def test_the_row_at_a_start_is_the_old_flows() -> None:
     table = analysis.skill([steps_of({"central": 0.01})], by=[])
     assert table["lead"].min() == 1

@@ -152,6 +152,8 @@ def test_mistakes_in_a_declaration(toy: Metric) -> None:
         analysis.metric(name="x", label="x", shown_in=("front page",))(lambda _: 0.0)
     with pytest.raises(ValueError, match="shown_in must be without 'comparison'"):
         Metric("a", "", "l", "M.", False, shown_in=("comparison",), function=lambda _: 0.0)
+    with pytest.raises(ValueError, match=r"bounds must be a smaller and a larger.* got \(1, 0\)"):
+        analysis.metric(name="x", label="x", bounds=(1, 0))(lambda _: 0.0)
     analysis.register_metric(toy)  # again, as a notebook's cell does
 
 
