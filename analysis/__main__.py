@@ -49,8 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     folder = _out(options)
     try:
+        tables = study_tables(found) if options.format else {}
         for kind in options.format:
-            for file in write_tables(study_tables(found), folder / "tables", kind):
+            for file in write_tables(tables, folder / "tables", kind):
                 print(f"wrote {file}")
         if grouped(found.accuracy).words and "parquet" not in options.format:
             # The tables that are shown pool what only this one tells apart.

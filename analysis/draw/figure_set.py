@@ -32,11 +32,11 @@ from analysis.read import Results, run_trace
 MOST_CHART_BYTES = 900_000  # of the data of a report's charts, a third of what a page may have
 
 
-def ranked_runs(accuracy: pd.DataFrame, metric: str = "final_distance") -> pd.Series:
-    """Sort run ids by the metric of the main flow (central, if there), best first."""
+def ranked_runs(accuracy: pd.DataFrame) -> pd.Series:
+    """Sort run ids by the final distance of the main flow (central, if there), best first."""
     is_main = accuracy["flow"].astype("str") == main_flow(accuracy)
     rows = accuracy[is_main & (accuracy["run_status"].astype("str") == "finished")]
-    series = rows.set_index(rows["run_id"].astype("str"))[metric]
+    series = rows.set_index(rows["run_id"].astype("str"))["final_distance"]
     return series.dropna().sort_values(kind="stable")
 
 

@@ -73,8 +73,8 @@ def swept(frame: pd.DataFrame) -> list[str]:
     return [name for name in names if _varying(bare, panel_keys(frame, name), [name])]
 
 
-def main_flow(frame: pd.DataFrame, wanted: str = MAIN_FLOW) -> str:
-    """Flow that a report is about: the wanted one if it is there, else the first by name.
+def main_flow(frame: pd.DataFrame) -> str:
+    """Flow that a report is about: `central` if it is there, else the first by name.
 
     The reference flow, `stable`, comes last: others are compared with it.
 
@@ -82,8 +82,8 @@ def main_flow(frame: pd.DataFrame, wanted: str = MAIN_FLOW) -> str:
     'rod'
     """
     flows = set(frame["flow"].astype("str"))
-    if wanted in flows or not flows:
-        return wanted
+    if MAIN_FLOW in flows or not flows:
+        return MAIN_FLOW
     return min(flows, key=lambda name: (name == REFERENCE_FLOW, name))
 
 

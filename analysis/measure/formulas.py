@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 EDGE = 2.0  # effective sharpness at which the optimizer's step becomes unstable
 EDGE_THRESHOLD = 1.95  # time-averaged effective sharpness counted as being at the edge
+NEAR_EDGE = 0.02  # relative distance to the edge up to which a sharpness counts as near it
 DEFAULT_TOLERANCE = 0.05
 
 
@@ -198,7 +199,7 @@ def relative_error(predicted: ArrayLike, average: ArrayLike) -> float:
     return float(np.abs(predicted[keep] - average[keep]).sum() / total) if total > 0 else np.nan
 
 
-def edge_fraction(average_sharpness: ArrayLike, threshold: float = EDGE_THRESHOLD) -> float:
+def edge_fraction(average_sharpness: ArrayLike) -> float:
     """Fraction of steps at the edge of stability.
 
     A step counts if the optimizer's time-averaged effective sharpness is at least the threshold
@@ -210,10 +211,10 @@ def edge_fraction(average_sharpness: ArrayLike, threshold: float = EDGE_THRESHOL
     """
     average = np.asarray(average_sharpness, dtype=np.float64)
     defined = np.isfinite(average)
-    return float(np.mean(average[defined] >= threshold)) if defined.any() else np.nan
+    return float(np.mean(average[defined] >= EDGE_THRESHOLD)) if defined.any() else np.nan
 
 
-def steps_near_edge(step: ArrayLike, sharpness: ArrayLike, relative: float = 0.02) -> float:
+def steps_near_edge(step: ArrayLike, sharpness: ArrayLike) -> float:
     """How long the effective sharpness stays within 2% of 2: the number of optimizer steps.
 
     Recorded steps within the band, times the distance between records. NaN if the sharpness is
@@ -227,7 +228,7 @@ def steps_near_edge(step: ArrayLike, sharpness: ArrayLike, relative: float = 0.0
     if not np.isfinite(sharpness).any():
         return np.nan
     spacing = float(step[1] - step[0]) if len(step) > 1 else 1.0
-    band = relative * EDGE * (1 + 1e-9)  # its ends belong to it
+    band = NEAR_EDGE * EDGE * (1 + 1e-9)  # its ends belong to it
     within = np.abs(sharpness - EDGE) <= band
     return float(np.sum(within)) * spacing
 

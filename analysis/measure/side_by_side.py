@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from analysis.measure.formulas import DEFAULT_TOLERANCE, check_tolerance
 from analysis.measure.smoothing import DEFAULT_BANDWIDTH, half_window, time_average
-from analysis.measure.together import Together, everywhere, prefer
+from analysis.measure.together import Together, prefer
 from analysis.read import Floats, Trace, common_steps
 
 Columns = Mapping[str, NDArray]
@@ -103,10 +103,6 @@ class SideBySide:
         """All of the optimizer's steps."""
         return self._optimizer["step"]
 
-    def predicted(self, name: str) -> Floats:
-        """Flow's prediction of a time average: the `_predicted` column, else its own value."""
-        return prefer(self.flow(f"{name}_predicted"), self.flow(name))
-
     def flow_average(self, name: str) -> Floats:
         """Time average of a column of the flow, by the optimizer's window, on the common steps."""
         return self.average_of(self._name, name)[self._here]
@@ -117,31 +113,10 @@ class SideBySide:
             return self.average_of(self._name, name)
         return time_average(self.step, self.flow(name), self.bandwidth)
 
-    def predicted_average(self, name: str) -> Floats:
-        """Time average of what `predicted` returns, by the optimizer's window."""
-        self._check(name, f"{name}_predicted")
-        averages = self._together.predicted_average(self._name, name, self.bandwidth)
-        return averages[self._row][self._here]
-
     def distance(self, to: str = "discrete") -> Floats:
         """Distance to `to`, relative to how far the optimizer has come, on the common steps."""
         self._check(f"distance_to_{to}", "distance_from_start")
         return self._together.distance(self._name, to)[self._row]
-
-    def everywhere(self, errors: Floats, measurable: NDArray[np.bool_]) -> Floats:
-        """Errors on all steps at which the optimizer can be measured against, the lost ones too.
-
-        Every flow of a run is scored over the same steps. Where a flow has no error any more,
-        because it ended or a value is missing, its last one is carried forward: what it lost counts
-        against it, if by no more than what it had shown.
-
-        Args:
-            errors: on the common steps, NaN where undefined.
-            measurable: on the optimizer's steps.
-
-        Returns errors on the optimizer's steps; NaN where not measurable, and before the first.
-        """
-        return everywhere(errors, measurable, self._there)
 
     def whole_distance(self, to: str = "discrete") -> Floats:
         """Return `distance` on all of the optimizer's steps, carried forward where it is lost."""

@@ -12,12 +12,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from analysis.read.declared import PROCESSES, processes_of, references
-from cflows_ray.schema import arrow_schema
+from cflows_ray.schema import StepStatus, arrow_schema
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64] | slice
 
-ENDED = ("stopped", "diverged")
+ENDED = (StepStatus.STOPPED.word, StepStatus.DIVERGED.word)
 """Statuses of the row with which a process ended before its run did."""
 
 

@@ -30,16 +30,15 @@ def significant(value: float, digits: int = 2) -> str:
     return f"{value:.{max(0, digits - 1 - magnitude)}f}"
 
 
-def with_limits(value: float, low: float, high: float, *, digits: int = 2) -> str:
+def with_limits(value: float, low: float, high: float) -> str:
     """Format a value with its interval in small print, if it has one.
 
     >>> with_limits(0.5, 0.4, 0.61), with_limits(0.5, float("nan"), float("nan"))
     ('0.50<small>[0.40, 0.61]</small>', '0.50')
     """
     if not np.isfinite(low) and not np.isfinite(high):
-        return significant(value, digits)
-    limits = f"[{significant(low, digits)}, {significant(high, digits)}]"
-    return page.with_small(significant(value, digits), limits)
+        return significant(value)
+    return page.with_small(significant(value), f"[{significant(low)}, {significant(high)}]")
 
 
 def steps_text(value: float, longest: float) -> str:

@@ -184,21 +184,16 @@ def _named(file: Path | None) -> str:
     return "" if file is None else f' data-file="{html.escape(file.stem)}"'
 
 
-def png(drawing: Figure, dpi: int = DPI) -> bytes:
+def png(drawing: Figure) -> bytes:
     """PNG of a figure at print resolution, with at most 256 colours to keep it light."""
-    drawing.set_dpi(dpi)
+    drawing.set_dpi(DPI)
     canvas = FigureCanvasAgg(drawing)
     canvas.draw()
     image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     light = image.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     out = io.BytesIO()
-    light.save(out, format="png", dpi=(dpi, dpi))
+    light.save(out, format="png", dpi=(DPI, DPI))
     return out.getvalue()
-
-
-def attribute(text: str) -> str:
-    """Escape a text, so that it can stand in an attribute or between tags."""
-    return html.escape(text)
 
 
 def paragraph(text: str, kind: str = "") -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import platform
 from collections import Counter
@@ -85,7 +86,7 @@ def _each(found: Study, section: sections.Section, figures: FigureSet) -> str:
     keys = ["workload", "criterion"]
     for cell, group in cells(found.accuracy, keys):
         workload, criterion = str(cell["workload"]), str(cell["criterion"])
-        name = page.attribute(f"{workload} · {criterion}")
+        name = html.escape(f"{workload} · {criterion}")
         blocks.append(f"<h3>{name}</h3>" + section(found, group, figures))
     return "".join(blocks)
 
@@ -116,7 +117,7 @@ def _provenance(found: Study, command: str) -> str:
         ("horizon tolerance", f"{found.tolerance:g}"),
         ("intervals", f"{LEVEL:.0%}; bootstrap with seed {DEFAULT_SEED}, {RESAMPLES} resamples"),
         ("analysed with", f"Python {platform.python_version()}, " + ", ".join(_versions())),
-        ("runs made with", _counted(runs["versions"].map(_readable_versions))),
+        ("runs made with", _counted(runs["versions"].dropna().map(_readable_versions))),
         ("commit of the runs", _counted(runs["commit"])),
         ("device", _counted(runs["device"])),
         ("computing time", f"{runs['wall_s'].sum() / 3600:.2f} h over all runs"),

@@ -6,8 +6,9 @@ import numpy as np
 
 from analysis.measure.metric import metric
 from analysis.measure.side_by_side import SideBySide
+from cflows_ray.schema import StepStatus
 
-_UNCONVERGED = ("eig_unconverged", "sdcp_unconverged")
+_UNCONVERGED = (StepStatus.EIG_UNCONVERGED.word, StepStatus.SDCP_UNCONVERGED.word)
 
 
 @metric(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Container, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -65,7 +66,7 @@ def runs(found: Study, shown: Sequence[str]) -> str:
         table, caption=caption, text=["run", *_words(rows, keys), "status"],
         anchors=[anchor(run) for run in shown],
     )  # fmt: skip
-    location = page.attribute(found.results.location)
+    location = html.escape(found.results.location)
     return f'<div class="runs" data-keys="{len(keys)}" data-results="{location}">{body}</div>'
 
 
@@ -82,7 +83,7 @@ def run_link(run: str, linked: Container[str]) -> str:
     """
     if run not in linked:
         return run
-    return page.Html(f'<a href="#{page.attribute(quote(anchor(run)))}">{page.attribute(run)}</a>')
+    return page.Html(f'<a href="#{html.escape(quote(anchor(run)))}">{html.escape(run)}</a>')
 
 
 def _keys(found: Study) -> list[str]:

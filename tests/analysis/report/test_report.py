@@ -165,7 +165,28 @@ def test_all_diverged_and_nothing_ended(tmp_path: Path, capsys: pytest.CaptureFi
     shutil.rmtree(folder / "report")
     assert main([str(folder)]) == 0
     assert "No run has ended yet" in capsys.readouterr().out
-    assert "1 runs had not ended" in (folder / "report" / "report.html").read_text()
+    html = (folder / "report" / "report.html").read_text()
+    assert "1 runs had not ended" in html
+    assert "<dt>runs made with</dt><dd>not recorded</dd>" in html
+
+
+def test_tables_are_made_once_for_all_formats(
+    example_sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command, made = sys.modules["analysis.__main__"], []
+
+    def tables(found: analysis.Study) -> dict[str, pd.DataFrame]:
+        made.append(found)
+        return {"one": found.accuracy}
+
+    monkeypatch.setattr(command, "study_tables", tables)
+    monkeypatch.setattr(command, "write_report", lambda *_, **__: tmp_path)
+    formats = ["--format", "csv", "--format", "markdown"]
+    assert main([str(example_sweep), "--out", str(tmp_path), *formats]) == 0
+    assert len(made) == 1
+    assert {f.name for f in (tmp_path / "tables").iterdir()} == {"one.csv", "one.md"}
+    assert main([str(example_sweep), "--out", str(tmp_path)]) == 0
+    assert len(made) == 1
 
 
 def test_printed_tables_keep_every_result(example_sweep: Path) -> None:
