@@ -141,7 +141,9 @@ RUNS: tuple[Column, ...] = (
         "how the central flow makes its substeps: adaptive, euler or extrapolated",
         absent="euler",
     ),
-    _setting("stable_scheme", _S, "", "how the stable flow is integrated", absent="euler"),
+    _setting(
+        "stable_scheme", _S, "", "the stable flow's integrator: chebyshev or euler", absent="euler"
+    ),
     _setting(
         "tolerance",
         _F,
@@ -175,7 +177,7 @@ RUNS: tuple[Column, ...] = (
             ("rod_substeps", _I, "1/step", "its substeps per step, at least", 4),
             ("covariance_substeps", _I, "1/step", "its substeps per step, at least", 4),
             ("corrected_substeps", _I, "1/step", "its substeps per step, at least", 4),
-            ("corrected_sharpness_limit", _F, "", "the corrected flow stops at it", 20.0),
+            ("corrected_sharpness_limit", _F, "", "where the corrected flow stops", 20.0),
         )
     ),
     _setting("data", _S, "", "fingerprint of the data that were trained on; null for none"),
@@ -280,7 +282,7 @@ STEPS: tuple[Column, ...] = (
         "as output_distance, between the flow's f + ½<f'', Σ> and the optimizer's outputs "
         "averaged over t-1, t, t, t+1; if asked for",
     ),
-    Column("num_gradients", _I, "", "gradients computed since the process started"),
+    Column("num_gradients", _I, "", "gradients computed since the process started, not by that"),
     Column("num_hvps", _I, "", "Hessian-vector products computed since then"),
     Column("num_third_derivatives", _I, "", "third-derivative contractions computed since then"),
     Column(

@@ -21,7 +21,8 @@ many runs the flow did not finish; nothing where it is not defined. Other tables
 
 `--add` keeps the runs that the page has already beside those of the folder, so that a long study
 can be made in several sittings and on several machines; of a run that is in both, the folder's
-scores count. `--bandwidth` is that of `analysis.accuracy`, for short runs.
+scores count. Refused where the two vary in different hyperparameters, which would pool other
+cells, and for a page with forecasts. `--bandwidth` is that of `analysis.accuracy`, for short runs.
 
 `docs/data/NAME.csv.gz` has a row per run and flow, `docs/data/NAME-skill.csv.gz`, for a study whose
 page asks for it, what `analysis.skill` returns, at the leads that are shown; pandas opens them as
@@ -87,21 +88,29 @@ def keep(frame: pd.DataFrame, name: str) -> Path:
 
 
 def together(scores: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Return scores, and those that are kept of a study for runs that are not among them."""
+    """Return scores, and those that are kept of a study for runs that are not among them.
+
+    Raises `ValueError` if the cells of the two are made by other columns.
+    """
     file = DATA / f"{name}.csv.gz"
     if not file.exists():
         return scores
     kept = pd.read_csv(file)
+    keys, before = (_columns_of_cells(frame) for frame in (scores, kept))
+    if keys != before:
+        raise ValueError(f"runs to add must vary in {before}, as those of {file.name}, got {keys}")
     return pd.concat([scores, kept[~kept["run_id"].isin(scores["run_id"])]], ignore_index=True)
+
+
+def _columns_of_cells(scores: pd.DataFrame) -> list[str]:
+    names = [str(name) for name in scores]
+    return names[names.index("run_id") + 1 : names.index("seed")]
 
 
 def keys_of(frame: pd.DataFrame) -> list[str]:
     """Return the columns that make a cell and are not the same in all."""
     names = [str(name) for name in frame]
-    if "run_id" in names:
-        keys = names[names.index("run_id") + 1 : names.index("seed")]
-    else:
-        keys = names[: names.index("flow")]
+    keys = _columns_of_cells(frame) if "run_id" in names else names[: names.index("flow")]
     return [key for key in keys if key != "flows" and frame[key].nunique(dropna=False) > 1]
 
 
@@ -286,6 +295,8 @@ def main() -> None:
     page = DOCS / f"{options.name}.md"
     text = page.read_text()
     asked = any(place[1] in FORECASTS for place in PLACE.finditer(text))
+    if options.add and asked:
+        parser.error("--add must be of a study without forecasts, which are of all its runs")
     if options.results:
         scores = score(options.results, options.bandwidth)
         print(keep(together(scores, options.name) if options.add else scores, options.name))

@@ -86,6 +86,10 @@ def test_runs_are_added_to_those_that_are_kept(
     assert dict(zip(both["run_id"], both["final_distance"], strict=True)) == {
         "a": 0.1, "b": 0.5, "c": 0.3,
     }  # fmt: skip
+    other = scores(d=0.1)
+    other.insert(3, "beta2", 0.99)  # would be pooled with runs that do not say theirs
+    with pytest.raises(ValueError, match=r"must vary in \['rule', 'lr'\].* 'beta2'\]"):
+        make_study.together(other, "some")
 
 
 def test_one_run_has_no_interval_and_a_figure_is_named_after_its_study(

@@ -206,9 +206,7 @@ class Settings:
     covariance_substeps: int = _substeps(4, "covariance")
     corrected_substeps: int = _substeps(4, "corrected")
     # its fastest rate, s + s²/2, has grown past use there
-    corrected_sharpness_limit: float = _real(
-        20.0, "effective sharpness at which the corrected flow stops"
-    )
+    corrected_sharpness_limit: float = _real(20.0, "sharpness at which the corrected flow stops")
 
     def __post_init__(self) -> None:
         check_declared(self)

@@ -34,6 +34,7 @@ from cflows_ray.flows.process import (
     Tracked,
     spectrum_columns,
 )
+from cflows_ray.flows.settings import FIXED_SUBSTEPS
 from cflows_ray.flows.spectrum import (
     effective_eigenpairs,
     eig_row_status,
@@ -43,7 +44,6 @@ from cflows_ray.flows.trust import Passed
 from cflows_ray.rules import Moments
 from cflows_ray.schema import StepStatus
 
-MIN_SUBSTEPS = 4
 # Effective sharpness rises within a step; attention by whole steps: 1.0 ends 33% off, 1.25 2%.
 MARGIN = 1.25
 
@@ -146,7 +146,7 @@ def _substeps(
     options: FlowOptions, fastest: Float[Array, ""], is_followed: Bool[Array, ""]
 ) -> Int[Array, ""]:
     """Return Euler's substeps of an optimizer step; 1 where it is not to be made."""
-    least = max(MIN_SUBSTEPS, options.substeps)
+    least = max(FIXED_SUBSTEPS, options.substeps)
     substeps = jnp.maximum(least, jnp.ceil(2.0 * fastest)).astype(jnp.int32)
     return jnp.where(is_followed, substeps, 1)
 
@@ -160,7 +160,7 @@ def _steps(
     fewer. Two stages of half a step are stable to a rate of 3.9: enough for the rule's own
     averages, which four of Euler's follow to 4.
     """
-    least = max(MIN_SUBSTEPS, options.substeps)
+    least = max(FIXED_SUBSTEPS, options.substeps)
     count = -(-least // chebyshev.LEAST_STAGES)
     stages = chebyshev.num_stages(MARGIN * fastest / count)
     return chebyshev.Steps(jnp.where(is_followed, count, 1), jnp.where(is_followed, stages, 1))

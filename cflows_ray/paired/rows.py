@@ -12,8 +12,9 @@ from cflows_ray.flows import Listed, steps_columns
 from cflows_ray.paired.state import ABSENT, Row
 from cflows_ray.schema import STEP_STATUSES, Column, Doubt
 
-# Losses are kept as they are, infinite ones too; other numbers that are not finite are missing.
+# Relative, between two processes at the common start: a float32 loss that cancels is as far off.
 LOSS_TOLERANCE = 0.01
+# Kept as they are, infinite ones too; other numbers that are not finite are missing.
 LOSSES = ("train_loss", "test_loss")
 
 

@@ -110,8 +110,12 @@ class PairedRun:
         Rows have the columns of the `steps` table but `run_id`, ordered by step and process. The
         chunk that reaches the end holds the row of the last step too. Results do not depend on how
         a run is cut into chunks, to the last bit.
+
+        Raises `ValueError` for a run that has ended.
         """
         integer("num_steps", num_steps, 1)
+        if self.is_done(state):
+            raise ValueError("state must be of a run that has not ended, it has")
         program = self.program
         frames = []
         with self.mode():
@@ -241,7 +245,7 @@ class PairedRun:
 
     def _use_program(self, structure: ParamStructure) -> PairedProgram:
         functions, captured = _trace(self.problem, structure, self.inputs)
-        _check_result(functions["loss"])
+        _check_results(functions)
         _warn_of_size(functions)
         self._computes_in = functions["loss"].computes_in
         options = self.options.for_loss_in(self._computes_in)
@@ -351,15 +355,21 @@ def _start_numbers(warmup: Any, steps: Any, seed: Any, divergence_factor: Any) -
     }
 
 
-def _check_result(loss: Traced) -> None:
-    """Raise `ValueError` unless the loss returns one floating-point number."""
-    if not jax.tree_util.treedef_is_leaf(loss.out_tree) or not loss.out:
-        raise ValueError(f"loss_fn must return a scalar, got a {loss.out_tree}")
-    ((shape, dtype),) = loss.out
-    if shape != ():
-        raise ValueError(f"loss_fn must return a scalar, got an array of shape {shape}")
-    if not jnp.issubdtype(jnp.dtype(dtype), jnp.floating):
-        raise ValueError(f"loss_fn must return a floating-point number, got {dtype}")
+def _check_results(functions: Mapping[str, Traced]) -> None:
+    """Raise `ValueError` unless each function returns one floating-point array, as it should."""
+    for name, function in functions.items():
+        words, tree = "loss_fn" if name == "loss" else name, function.out_tree
+        wanted, what = "a scalar", "a floating-point number"
+        if name == "outputs":
+            wanted, what = "an array (n, ...)", "floating-point numbers"
+        if not jax.tree_util.treedef_is_leaf(tree) or not function.out:
+            raise ValueError(f"{words} must return {wanted}, got a {tree}")
+        ((shape, dtype),) = function.out
+        if (len(shape) > 0) != (name == "outputs"):
+            raise ValueError(f"{words} must return {wanted}, got an array of shape {shape}")
+        if not jnp.issubdtype(jnp.dtype(dtype), jnp.floating):
+            raise ValueError(f"{words} must return {what}, got {dtype}")
+    loss = functions["loss"]
     if loss.computes_in is not None and loss.computes_in not in DTYPES:
         raise ValueError(
             f"loss_fn must compute in {' or '.join(DTYPES)}, got {loss.computes_in} inside: its "

@@ -50,6 +50,7 @@ class ProcessState(NamedTuple):
         own: its own state.
         params: the point that its last row described, shape (d,).
         status: OK, or how it ended (STOPPED, DIVERGED).
+        is_unsaid: whether it ended at a step without a row; the next row says it.
         counts: derivatives since it started.
         rows: rows so far, and how many of them a solver left unconverged, shape (2,); `doubts`
             counts the latter too, but saved states have them here.
@@ -61,6 +62,7 @@ class ProcessState(NamedTuple):
     own: Any
     params: Float[Array, " d"]
     status: Int[Array, ""]
+    is_unsaid: Bool[Array, ""]
     counts: Counts
     rows: Int[Array, "2"]
     doubts: Doubts

@@ -113,10 +113,10 @@ def _started(
     context: FlowContext, options: PairedOptions, process: Process, start: Start
 ) -> ProcessState:
     ok = jnp.full((), StepStatus.OK, jnp.int32)
-    none = jnp.zeros(2, jnp.int32)
+    none, no = jnp.zeros(2, jnp.int32), jnp.zeros((), bool)
     ends = none if options.restart_every else None
     own, doubts = process.init(context, start), Doubts.none(start.params)
-    return ProcessState(own, start.params, ok, Counts.of(), none, doubts, ends)
+    return ProcessState(own, start.params, ok, no, Counts.of(), none, doubts, ends)
 
 
 def _ends(process: ProcessState) -> Int[Array, "2"] | None:
@@ -144,7 +144,8 @@ def step_all(
     diverged = ~(jnp.isfinite(value) & (value <= state.limits.diverged))
     ends = is_last | diverged
     restarts = is_restart(state.step, options.restart_every, state.is_again) & ~ends
-    wanted = (ends | (state.step % options.record_every == 0)) & ~state.is_again
+    is_recorded = state.step % options.record_every == 0
+    wanted = (ends | restarts | is_recorded) & ~state.is_again
     hold = ends | restarts
     ask = Ask(hold, wanted)
     stride = jnp.linalg.norm(reference.params - reference.previous)
@@ -154,11 +155,11 @@ def step_all(
         process = process_named(name)
         step = _step_process(context, process, process_state, reference, ask)
         steps[name] = step._replace(doubt=_doubt(process_state, step, state.checked, longest))
-        moved[name] = _after(process_state, steps[name], ask, ~state.is_again)
+        moved[name] = _after(process_state, steps[name], ask)
     if options.restart_every:
         # the optimizer is measured once at a step, when its row is made
         before, now = state.processes["discrete"], steps["discrete"]
-        measured = _after(before, now, ask._replace(is_last=ends), ~state.is_again)
+        measured = _after(before, now, ask._replace(is_last=ends))
         moved["discrete"] = _where(state.is_again, before, measured)
     if_diverged = jnp.where(diverged, StepStatus.DIVERGED, StepStatus.OK)
     steps["discrete"] = steps["discrete"]._replace(
@@ -245,7 +246,7 @@ def _step_optimizer(context: FlowContext, state: PairedState) -> tuple[Reference
 def _step_process(
     context: FlowContext, process: Process, state: ProcessState, reference: Reference, ask: Ask
 ) -> Step:
-    """Step one process, unless it has stopped or diverged before."""
+    """Step one process, unless it has stopped or diverged, and a row says so."""
 
     @jax.jit
     def run(own: Any) -> Step:
@@ -263,7 +264,9 @@ def _step_process(
         nothing = jax.tree.map(_undefined, shapes)
         return nothing._replace(state=own, status=jnp.full((), ABSENT, jnp.int32))
 
-    return jax.lax.cond(state.status == StepStatus.OK, run, absent, state.own)
+    has_row = (state.status == StepStatus.OK) | (state.is_unsaid & ask.wanted)
+    step = jax.lax.cond(has_row, run, absent, state.own)
+    return step._replace(status=jnp.where(has_row, jnp.maximum(step.status, state.status), ABSENT))
 
 
 def _doubt(
@@ -281,10 +284,10 @@ def _undefined(shape: Any) -> Array:
     return jnp.full(shape.shape, nothing, shape.dtype)
 
 
-def _after(before: ProcessState, step: Step, ask: Ask, is_said: Array) -> ProcessState:
+def _after(before: ProcessState, step: Step, ask: Ask) -> ProcessState:
     """Return a process after its step; held where the run ends or the process does.
 
-    An end that no row says (`is_said`) is not one yet: the process stays, and the next row says it.
+    Where the step at which it ends has no row, the next row says it, of the same state.
     """
     is_absent = step.status == ABSENT
     ended = step.status >= StepStatus.STOPPED
@@ -295,7 +298,8 @@ def _after(before: ProcessState, step: Step, ask: Ask, is_said: Array) -> Proces
     return ProcessState(
         own=_where(keep, before.own, step.state),
         params=jnp.where(is_absent, before.params, step.params),
-        status=jnp.where(ended & is_said, step.status, before.status).astype(jnp.int32),
+        status=jnp.where(ended, step.status, before.status).astype(jnp.int32),
+        is_unsaid=jnp.where(is_absent, before.is_unsaid, ended & ~is_row),
         counts=before.counts.plus(step.counts),
         rows=before.rows + rows.astype(jnp.int32),
         doubts=before.doubts.after(step, jnp.asarray(step.doubt), is_row),

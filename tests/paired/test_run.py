@@ -221,6 +221,34 @@ class TestChunks:
         for column in ("train_loss", "train_loss_predicted", "distance_to_discrete"):
             np.testing.assert_array_equal(thinned[column], kept[column])
 
+    @pytest.mark.parametrize("chunk", [1, 60])
+    def test_a_flow_that_ends_between_two_rows_is_said_to_in_the_next(self, chunk):
+        options = {
+            "flows": ("stable", "corrected"),
+            "num_eigs": 1,
+            "corrected_sharpness_limit": 1.5,
+        }
+        every = {}
+        for record_every in (1, 7):
+            run = PairedRun(
+                Problem(lambda w, _: _sharpening(w)),
+                GradientDescent(1.0),
+                PairedOptions(record_every=record_every, **options),
+            )
+            state = run.start(np.array([0.05, 1.0], np.float32), steps=60, warmup=0, seed=0)
+            every[record_every] = finish(run, state, chunk)[1].query("process == 'corrected'")
+        ended = every[1].iloc[-1]
+        assert ended.status == "stopped"
+        assert ended.step % 7
+        last = every[7].iloc[-1]
+        assert (last.status, last.step) == ("stopped", 7 * (ended.step // 7 + 1))
+        assert last.effective_sharpness == pytest.approx(ended.effective_sharpness, rel=1e-5)
+        assert list(every[7].status[:-1].unique()) == ["ok"]
+
+
+def _sharpening(w):  # sharpness w[1] rises by 0.02 a step
+    return 0.5 * w[1] * w[0] ** 2 - 0.02 * w[1]
+
 
 class TestCompilations:
     """What is traced and what is static."""
@@ -364,3 +392,20 @@ def test_bad_input_is_named_before_anything_is_compiled(changes, message):
 
     assert count_compilations(call) == 0
     assert compiled == [True]
+
+
+@pytest.mark.parametrize(
+    ("functions", "message"),
+    [
+        ({"outputs": lambda w, _: w.sum()}, r"outputs must return an array \(n, ...\), got"),
+        ({"outputs": lambda w, _: (w, w)}, r"outputs .* an array \(n, ...\), got a PyTreeDef"),
+        ({"outputs": lambda w, _: w > 0}, "outputs must return floating-point numbers, got bool"),
+        ({"accuracy": lambda w, _: w}, r"accuracy must return a scalar, got .* \(3,\)"),
+        ({"accuracy": lambda w, _: w[0] > 0}, "accuracy must return a floating-point number"),
+    ],
+)  # fmt: skip
+def test_outputs_and_accuracy_that_cannot_be_are_named(functions, message):
+    problem = Problem(lambda w, _: w.sum(), **functions)
+    run = PairedRun(problem, GradientDescent(0.1), PairedOptions())
+    with pytest.raises(ValueError, match=message):
+        run.start(np.ones(3), steps=1, warmup=0, seed=0)
