@@ -27,6 +27,7 @@ MEMORY_SHARE = 0.8
 # A larger pack must be so much faster than the one before to be worth its memory.
 LEAST_GAIN = 1.1
 PROBE_STEPS = 5
+SIZES = (1, 4, 16, 64)  # that are tried
 
 
 class PairedPack:
@@ -75,6 +76,25 @@ class PairedPack:
         `PairedRun.advance` for the rows. All members get as many tracked directions as the one that
         needs most.
 
+        Raises `ValueError` where every run has ended, and what `check` raises for any of them.
+        """
+        states, frames = self.compute(states, num_steps)
+        for frame in frames:
+            self.check(frame)
+        return states, frames
+
+    def check(self, rows: pd.DataFrame) -> None:
+        """Raise `ValueError` for rows of one run that can't be right: a loss that is no function.
+
+        For callers of `compute`, where one run's mistake is not to be another's.
+        """
+        check_one_loss(rows, self.runs[0].options.dtype)
+
+    def compute(
+        self, states: Sequence[PairedState], num_steps: int
+    ) -> tuple[list[PairedState], list[pd.DataFrame]]:
+        """Make steps as `advance` does, but check no rows.
+
         Raises `ValueError` where every run has ended.
         """
         integer("num_steps", num_steps, 1)
@@ -106,10 +126,7 @@ class PairedPack:
                     frames[i].append(steps_frame(rows, int(chunk.num_rows[i])))
                 if np.any(chunk.needs_more_eigs):
                     needed = self.runs[0].options.grown(needed, states[0].start.size)
-        joined = [as_one_frame(f) for f in frames]
-        for frame in joined:
-            check_one_loss(frame, self.runs[0].options.dtype)
-        return states, joined
+        return states, [as_one_frame(f) for f in frames]
 
     def memory_bytes(self, states: Sequence[PairedState]) -> int:
         """Return what the compiled program takes on the device, by the compiler's estimate."""
@@ -122,36 +139,37 @@ def choose_pack_size(
     states: Sequence[PairedState],
     *,
     memory_limit: int | None = None,
-    candidates: Sequence[int] = (1, 4, 16, 64),
     clock: Callable[[], float] = time.perf_counter,
 ) -> int:
     """Return how many runs to pack: the size with the most member-steps a second that fits.
 
-    Sizes are tried in turn on a few steps that are thrown away, until one does not fit into memory
-    or is no longer faster than the one before.
+    Sizes (`SIZES`, and the number of runs unless it is larger than these) are tried in turn on a
+    few steps that are thrown away, until one does not fit into memory, can't be carried out or is
+    no longer faster than the one before.
 
     Args:
         runs: runs to carry out, as for `PairedPack`.
         states: their states.
         memory_limit: bytes of the device; by default what the device says, or no limit.
-        candidates: sizes to try, rising, up to `len(runs)`, which is tried as well unless the
-            largest is below.
         clock: seconds.
+
+    Raises `ValueError` for runs that can't be packed, and what a run raises that is carried out by
+    itself.
     """
     limit = _device_memory() if memory_limit is None else memory_limit
     best, best_rate = 1, 0.0
-    for size in [c for c in candidates if c < len(runs)] + [min(len(runs), max(candidates))]:
+    for size in [s for s in SIZES if s < len(runs)] + [min(len(runs), SIZES[-1])]:
         pack, members = PairedPack(runs[:size]), list(states[:size])
-        if limit is not None and pack.memory_bytes(members) > MEMORY_SHARE * limit:
-            break
         try:
-            pack.advance(members, PROBE_STEPS)  # compiles, and grows k where that is due
+            if limit is not None and pack.memory_bytes(members) > MEMORY_SHARE * limit:
+                break
+            pack.compute(members, PROBE_STEPS)  # compiles, and grows k where that is due
             begin = clock()
-            pack.advance(members, PROBE_STEPS)
-        except jax.errors.JaxRuntimeError:
+            pack.compute(members, PROBE_STEPS)
+        except Exception:
             if size == 1:
                 raise
-            break  # the estimate was too low: out of memory
+            break  # out of memory, mostly: the estimate was too low
         rate = size * PROBE_STEPS / max(clock() - begin, 1e-9)
         if rate < LEAST_GAIN * best_rate:
             break

@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from cflows_ray.sweep.run_config import RunConfig
-from cflows_ray.sweep.session import Progress, RunSession, out_of_memory
+from cflows_ray.sweep.session import Progress, RunSession, in_one_line, out_of_memory
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from cflows_ray.paired import PairedRun
 
 
@@ -87,10 +89,20 @@ class PackSession:
             reports.append(_report(session, progress))
         self._unprepared = []
         if self._size is None and self._ready:
-            from cflows_ray.paired import choose_pack_size
-
-            self._size = choose_pack_size(_paired(self._ready), [s.state for s in self._ready])
+            self._size = self._size_that_pays()
         return reports
+
+    def _size_that_pays(self) -> int:
+        """Return how many runs to pack; one where that can't be found out."""
+        from cflows_ray.paired import choose_pack_size
+
+        try:
+            return choose_pack_size(_paired(self._ready), [s.state for s in self._ready])
+        except Exception as error:
+            # By itself, each run meets what is wrong with it, and no other fails for that.
+            note = f"no size of packs could be tried ({in_one_line(error)}): runs go one by one"
+            self._ready[0].notes.append(note)
+            return 1
 
     def _form(self) -> None:
         """Take the next runs into a pack."""
@@ -104,7 +116,7 @@ class PackSession:
     def _advance_pack(self) -> list[Progress]:
         begin, compiled = time.perf_counter(), self._packed[0].paired.compile_s
         try:
-            states, frames = self._pack.advance([s.state for s in self._packed], self._chunk_steps)
+            states, frames = self._pack.compute([s.state for s in self._packed], self._chunk_steps)
         except Exception as error:
             if not out_of_memory(error) or len(self._live) == 1:
                 return [session.fail(error) for session in self._live]
@@ -116,10 +128,20 @@ class PackSession:
         wall_s = share * (time.perf_counter() - begin)
         compile_s = share * (self._packed[0].paired.compile_s - compiled)
         return [
-            session.record(state, frame, wall_s=wall_s, compile_s=compile_s)
+            self._record(session, state, frame, wall_s=wall_s, compile_s=compile_s)
             for session, state, frame in zip(self._packed, states, frames, strict=True)
             if session in self._live
         ]
+
+    def _record(
+        self, session: RunSession, state: Any, frame: pd.DataFrame, **cost: float
+    ) -> Progress:
+        """Take over a run's part of a chunk; rows that can't be right are this run's end only."""
+        try:
+            self._pack.check(frame)
+        except ValueError as error:
+            return session.fail(error)
+        return session.record(state, frame, **cost)
 
     def _reports(self, progress: list[Progress]) -> list[Report]:
         reports = [_report(s, p) for s, p in zip(self._live, progress, strict=True)]

@@ -81,6 +81,12 @@ def out_of_memory(error: Exception) -> bool:
     return type(error).__name__ in MACHINE_ERROR_NAMES and "RESOURCE_EXHAUSTED" in str(error)
 
 
+def in_one_line(error: Exception) -> str:
+    """Return kind and first line of an error."""
+    first_line = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first_line}".removesuffix(": ")
+
+
 class Superseded(RuntimeError):
     """Another process has taken this run over; this one must not write any more."""
 
@@ -292,8 +298,7 @@ class RunSession:
         machine = isinstance(error, MACHINE_ERRORS) or type(error).__name__ in MACHINE_ERROR_NAMES
         if machine and not (out_of_memory(error) and self._has_met_it_here()):
             raise error
-        first_line = (str(error).strip().splitlines() or [""])[0]
-        return self._end("failed", f"{type(error).__name__}: {first_line}".removesuffix(": "))
+        return self._end("failed", in_one_line(error))
 
     def _has_met_it_here(self) -> bool:
         """Say whether the run has run out of memory at this step before; note that it has now."""

@@ -97,6 +97,30 @@ def test_what_cannot_be_packed_is_refused():
         PairedPack([run]).advance([ended], 5)
 
 
+def test_a_loss_with_two_values_at_one_point_is_told_of_each_member_by_itself(monkeypatch):
+    """`advance` raises; after `compute` the caller can tell the members apart."""
+
+    def rows(stable):
+        return pd.DataFrame(
+            {
+                "step": [0, 0],
+                "process": ["discrete", "stable"],
+                "train_loss": [1.0, stable],
+                "distance_to_discrete": [np.nan, 0.0],
+            }
+        )
+
+    run, state = start()
+    pack = PairedPack([run, run])
+    monkeypatch.setattr(pack, "compute", lambda states, _: (states, [rows(1.0), rows(2.0)]))
+    states, frames = pack.compute([state, state], 3)
+    pack.check(frames[0])
+    message = r"^loss_fn must have one value at one point, got 1 \(discrete\) and 2 \(stable\)"
+    for call in (lambda: pack.check(frames[1]), lambda: pack.advance(states, 3)):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
 class FakePacks:
     """Stands in for `PairedPack`: a program of known size and speed."""
 
@@ -108,21 +132,32 @@ class FakePacks:
     def memory_bytes(self, states):
         return self.bytes_each * len(states)
 
-    def advance(self, states, num_steps):  # noqa: ARG002
+    def compute(self, states, num_steps):  # noqa: ARG002
         FakePacks.now += FakePacks.seconds[self.size]
         return states, []
 
 
-def test_a_pack_that_does_not_fit_after_all_is_not_chosen(monkeypatch):
+@pytest.mark.parametrize("error", [jax.errors.JaxRuntimeError, MemoryError, ZeroDivisionError])
+def test_a_pack_that_does_not_fit_after_all_is_not_chosen(monkeypatch, error):
     class TooLarge(FakePacks):
-        def advance(self, states, num_steps):
+        def compute(self, states, num_steps):
             if self.size > 4:
-                raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED")
-            return super().advance(states, num_steps)
+                raise error("RESOURCE_EXHAUSTED")
+            return super().compute(states, num_steps)
 
     monkeypatch.setattr("cflows_ray.paired.pack.PairedPack", TooLarge)
     FakePacks.seconds, FakePacks.now = dict.fromkeys((1, 4, 16, 64), 1), 0.0
     assert choose_pack_size([None] * 64, [None] * 64, clock=lambda: FakePacks.now) == 4
+
+
+def test_one_run_by_itself_that_fails_says_so(monkeypatch):
+    class Broken(FakePacks):
+        def compute(self, states, num_steps):  # noqa: ARG002
+            raise ZeroDivisionError
+
+    monkeypatch.setattr("cflows_ray.paired.pack.PairedPack", Broken)
+    with pytest.raises(ZeroDivisionError):
+        choose_pack_size([None] * 4, [None] * 4)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from cflows_ray.store.storage import Storage
@@ -75,7 +76,7 @@ def test_a_mistake_in_the_computation_is_a_result_of_every_member(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("no reason")
 
-    monkeypatch.setattr("cflows_ray.paired.pack.PairedPack.advance", broken)
+    monkeypatch.setattr("cflows_ray.paired.pack.PairedPack.compute", broken)
     seen = carry_out(pack)
     assert [status for _, _, status in seen] == ["running", "running", "failed", "failed"]
     runs = read_tables(tmp_path)["runs"]
@@ -88,9 +89,12 @@ class FakePack:
     def __init__(self, runs: list[FakePaired]) -> None:
         self.runs = runs
 
-    def advance(self, states: list[FakeState], num_steps: int) -> tuple[list, list]:
+    def compute(self, states: list[FakeState], num_steps: int) -> tuple[list, list]:
         moved = [run.advance(s, num_steps) for run, s in zip(self.runs, states, strict=True)]
         return [state for state, _ in moved], [frame for _, frame in moved]
+
+    def check(self, rows: pd.DataFrame) -> None:
+        """Find nothing wrong."""
 
 
 @pytest.mark.parametrize("first", [0, 1])
@@ -121,11 +125,11 @@ def test_a_pack_too_large_for_the_device_is_halved(
     sizes = []
 
     class SmallDevice(FakePack):
-        def advance(self, states: list[FakeState], num_steps: int) -> tuple[list, list]:
+        def compute(self, states: list[FakeState], num_steps: int) -> tuple[list, list]:
             sizes.append(len(self.runs))
             if len(self.runs) > 1 and states[0].step >= 10:
                 raise JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
-            return super().advance(states, num_steps)
+            return super().compute(states, num_steps)
 
     monkeypatch.setattr("cflows_ray.paired.PairedPack", SmallDevice)
     runs = [dataclasses.replace(RUNS[0], lr=lr) for lr in (0.1, 0.2, 0.3, 0.4)]
@@ -138,6 +142,51 @@ def test_a_pack_too_large_for_the_device_is_halved(
     assert sizes == [4, 4, 2]  # from then on one by one, without a batched program
     assert {status for _, _, status in seen} == {"running", "finished"}
     assert_same_tables(tmp_path / "single", tmp_path / "packed")
+
+
+def test_rows_that_cannot_be_right_are_the_end_of_their_run_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A seed whose loss has two values at the start does not mark its neighbours as failed."""
+
+    class Checking(FakePack):
+        def check(self, rows: pd.DataFrame) -> None:
+            start = rows.loc[rows["step"] == 0, "train_loss"]
+            if len(start) and start.iloc[0] == self.runs[1].start().point[0]:
+                raise ValueError("loss_fn must have one value\nat one point")
+
+    monkeypatch.setattr("cflows_ray.paired.PairedPack", Checking)
+    for session in sessions(tmp_path / "single", RUNS, build=build_fake):
+        carry_out(PackSession([session], size=1, chunk_steps=10))
+    packed = sessions(tmp_path / "packed", RUNS, build=build_fake)
+    seen = carry_out(PackSession(packed, size=3, chunk_steps=10))
+    ends = {run_id: status for run_id, _, status in seen}
+    assert [ends[run.run_id] for run in RUNS] == ["finished", "failed", "finished"]
+    rows = {row["run_id"]: row for row in read_tables(tmp_path / "packed")["runs"].to_pylist()}
+    assert rows[RUNS[1].run_id]["status_detail"] == "ValueError: loss_fn must have one value"
+    expected, found = (
+        read_tables(tmp_path / name)["steps"].to_pylist() for name in ("single", "packed")
+    )
+    assert found == [row for row in expected if row["run_id"] != RUNS[1].run_id]
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, JaxRuntimeError, MemoryError])
+def test_what_goes_wrong_while_packs_are_tried_out_fails_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def broken(*_: object) -> int:
+        raise error("no reason\nat all")
+
+    monkeypatch.setattr("cflows_ray.paired.choose_pack_size", broken)
+    pack = PackSession(sessions(tmp_path, RUNS, build=build_fake), size=None, chunk_steps=10)
+    notes, ends = [], {}
+    while not pack.done:
+        for report in pack.advance():
+            notes += report.notes
+            ends[report.run_id] = report.progress.status
+    assert set(ends.values()) == {"finished"}
+    reason = f"{error.__name__}: no reason"
+    assert notes == [f"no size of packs could be tried ({reason}): runs go one by one"]
 
 
 def test_a_run_too_large_for_the_device_is_a_result_the_second_time(tmp_path: Path) -> None:
