@@ -24,13 +24,18 @@ from cflows_ray.sweep.data import check_all_data
 from cflows_ray.sweep.display import Display, print_whole, say
 from cflows_ray.sweep.more_seeds import cells_of, measured, next_round, share, with_added_seeds
 from cflows_ray.sweep.options import Options, apply, parse
-from cflows_ray.sweep.pilot import edges, recorded
+from cflows_ray.sweep.pilot import edges, of_replaced_data, recorded
 from cflows_ray.sweep.placement import cluster_address
 from cflows_ray.sweep.plan import make_plan
 from cflows_ray.sweep.provenance import commit
-from cflows_ray.sweep.summaries import pilots_in_words, plan_table, summary_table
+from cflows_ray.sweep.summaries import failed_pilots, pilots_in_words, plan_table, summary_table
 
 INTERRUPTED = 130  # exit code of a launch that a person stopped
+# What can be said to a launch that meets results of data replaced since.
+ANSWERS = (
+    "--retry-changed makes them again, --accept-changed leaves them, and another --name keeps the "
+    "two apart"
+)
 
 
 def main(
@@ -38,8 +43,8 @@ def main(
 ) -> NoReturn:
     """Run a study's command line and exit; `about` is what `--help` says first.
 
-    Exit codes: 0, every run has ended with a result; 1, some have failed, were given up or storage
-    can't be written; 2, a mistake in the request; 130, stopped by a person.
+    Exit codes: 0, every run has ended with a result; 1, some have failed (or a pilot has), were
+    given up or storage can't be written; 2, a mistake in the request; 130, stopped by a person.
     """
     console = Console(highlight=False)
     try:
@@ -108,10 +113,15 @@ def launch(sweep: SweepConfig, options: Options, console: Console) -> int:
     storage = Storage(sweep.execution.storage, sweep.name)
     say(console, f"{sweep.name} in {storage.location}")
     with contextlib.ExitStack() as cluster:
-        sweep = _with_pilots(sweep, storage, options, console, cluster)
-        if options.until_halfwidth is None:
-            return _carry_out(sweep, storage, options, console)
-        return _until_precise(sweep, storage, options, console)
+        sweep, failed = _with_pilots(sweep, storage, options, console, cluster)
+        if failed is not None and not sweep.runs and not options.dry_run:
+            return _complain(f"no run has a learning rate: {failed}", 1)
+        go = _carry_out if options.until_halfwidth is None else _until_precise
+        code = go(sweep, storage, options, console)
+        if failed is None or options.dry_run:
+            return code
+        say(console, failed)
+        return code or 1
 
 
 def _check_budget(options: Options) -> None:
@@ -149,16 +159,14 @@ def _with_pilots(
     options: Options,
     console: Console,
     cluster: contextlib.ExitStack,
-) -> SweepConfig:
+) -> tuple[SweepConfig, str | None]:
     """Return the sweep with learning rates found by pilots, those that are missing made first.
 
-    A dry run says only how many are missing.
+    Beside it, which have failed, in words. A dry run says only how many are missing.
     """
     if not sweep.pilots:
-        return sweep
-    records = recorded(sweep.pilots, storage)
-    if options.retry_failed:
-        records = {i: record for i, record in records.items() if record["status"] != "failed"}
+        return sweep, None
+    records = _standing_records(sweep, storage, options, console)
     missing = [pilot for pilot in sweep.pilots if pilot.pilot_id not in records]
     waiting = sweep.num_waiting
     say(console, f"  {len(sweep.pilots)} pilots: {len(missing)} to make, for {waiting} runs")
@@ -173,7 +181,28 @@ def _with_pilots(
         records = recorded(sweep.pilots, storage)
     for line in pilots_in_words(sweep.pilots, records, options.verbose):
         say(console, f"  {line}")
-    return sweep.resolved(edges(records))
+    return sweep.resolved(edges(records)), failed_pilots(sweep.pilots, records)
+
+
+def _standing_records(
+    sweep: SweepConfig, storage: Storage, options: Options, console: Console
+) -> dict[str, dict[str, Any]]:
+    """Return the records of pilots, by pilot id, without those that are to be made again.
+
+    Raises `ConfigError` for pilots of data that have been replaced since, unless that was answered.
+    """
+    records = recorded(sweep.pilots, storage)
+    if options.retry_failed:
+        records = {i: record for i, record in records.items() if record["status"] != "failed"}
+    changed, told = of_replaced_data(sweep.pilots, records)
+    if not changed:
+        return records
+    say(console, f"  {told}")
+    if options.retry_changed:
+        return {i: record for i, record in records.items() if i not in changed}
+    if not (options.accept_changed or options.dry_run):
+        raise ConfigError(f"{told}: {ANSWERS}")
+    return records
 
 
 def _carry_out(sweep: SweepConfig, storage: Storage, options: Options, console: Console) -> int:
@@ -187,10 +216,7 @@ def _carry_out(sweep: SweepConfig, storage: Storage, options: Options, console: 
             say(console, f"  would {plan.what(run)}: {run.run_id}  {run}")
         return 0
     if plan.left_with_other_data and not options.accept_changed:
-        raise ConfigError(
-            f"{plan.told_of_changed_data}: --retry-changed runs them again, --accept-changed "
-            "leaves them, and another --name keeps the two apart"
-        )
+        raise ConfigError(f"{plan.told_of_changed_data}: {ANSWERS}")
     if cluster_address(sweep.execution) is None:
         check_all_data(plan.todo)
     from cflows_ray.sweep.tune import run_sweep  # imports Ray: not before all is checked

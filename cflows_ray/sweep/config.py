@@ -260,7 +260,8 @@ class SweepConfig(Settings):
     def resolved(self, edges: Mapping[str, float | None]) -> SweepConfig:
         """Return the sweep with the learning rates that pilots have found.
 
-        A point whose pilot found no edge is left out; one whose pilot is not there still waits.
+        A point whose pilot found no edge is left out; one whose pilot is not there, or has failed,
+        still waits.
 
         Args:
             edges: the rate at the edge by pilot id; None where none was found.

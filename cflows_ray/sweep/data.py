@@ -108,3 +108,12 @@ def in_words(rows: Mapping[str, Mapping[str, Any]], run_ids: Iterable[str]) -> s
     """Name the data of some rows, each once."""
     kinds = {(rows[i]["workload"], rows[i]["workload_options"]) for i in run_ids}
     return ", ".join(sorted({describe(name, json.loads(text)) for name, text in kinds}))
+
+
+def replaced_in_words(what: str, changed: Mapping[str, tuple[str, str]], named: str) -> str:
+    """Say how many of something were of data `replaced` since, which data, and how these differ."""
+    n = len(changed)
+    told = f"{n} {what}{'s were' if n > 1 else ' was'} of data replaced since"
+    pairs = sorted(set(changed.values()))[:3]
+    prints = ", ".join(f"fingerprint {then}, now {now}" for then, now in pairs)
+    return f"{told} ({'; '.join(filter(None, [named, prints]))})"

@@ -99,9 +99,9 @@ class Options:
     verbose: _Flag = False
     """With --dry-run: list every run that would be carried out."""
     retry_failed: _Flag = False
-    """Try failed runs again."""
+    """Try failed runs again, and failed pilots."""
     retry_changed: _Flag = False
-    """Run those again whose data have been replaced since they ended."""
+    """Make those runs and pilots again whose data have been replaced since they ended."""
     accept_changed: _Flag = False
     """Leave those as they are, and go on with the data that there are now."""
 

@@ -20,9 +20,10 @@ from cflows_ray.checks import ConfigError
 from cflows_ray.declare import declared
 from cflows_ray.rules import RULES, AveragedRule
 from cflows_ray.store import Storage
-from cflows_ray.sweep.data import fingerprint
+from cflows_ray.sweep.data import fingerprint, in_words, replaced, replaced_in_words
 from cflows_ray.sweep.provenance import device, versions
 from cflows_ray.sweep.run_config import RunConfig
+from cflows_ray.sweep.session import in_one_line
 
 FIRST_RATE = 0.01
 BRACKET = 4.0
@@ -176,8 +177,7 @@ def carry_out(
     except MemoryError:
         raise
     except Exception as error:
-        first_line = (str(error).strip().splitlines() or [""])[0]
-        detail = f"{type(error).__name__}: {first_line}".removesuffix(": ")
+        detail = in_one_line(error)
     record = {
         "pilot": pilot.to_json(),
         "status": status,
@@ -208,5 +208,24 @@ def recorded(pilots: Iterable[Pilot], storage: Storage) -> dict[str, dict[str, A
 
 
 def edges(records: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
-    """Return the learning rates at the edge, by pilot id; None where none was found."""
-    return {pilot_id: record["lr"] for pilot_id, record in records.items()}
+    """Return the learning rates at the edge, by pilot id; None where there is none.
+
+    A pilot that failed has not found out whether there is one: it is left out.
+    """
+    return {i: record["lr"] for i, record in records.items() if record["status"] != "failed"}
+
+
+def of_replaced_data(
+    pilots: Iterable[Pilot], records: Mapping[str, Mapping[str, Any]]
+) -> tuple[frozenset[str], str]:
+    """Return the ids of pilots whose data have been replaced since, and this in words."""
+    rows = {
+        pilot_id: {
+            "workload": record["pilot"]["workload"],
+            "workload_options": json.dumps(record["pilot"]["workload_options"]),
+            "data": record["data"],
+        }
+        for pilot_id, record in records.items()
+    }
+    changed = replaced(rows, (pilot.run for pilot in pilots))
+    return frozenset(changed), replaced_in_words("pilot", changed, in_words(rows, changed))

@@ -16,7 +16,7 @@ from cflows_ray.rules import first_values
 from cflows_ray.schema import RUN_STATUSES, absent_values
 from cflows_ray.store import Checkpoints, Results, Storage, begun_runs, runs_schema
 from cflows_ray.sweep.config import SweepConfig
-from cflows_ray.sweep.data import in_words, replaced
+from cflows_ray.sweep.data import in_words, replaced, replaced_in_words
 from cflows_ray.sweep.display import duration
 from cflows_ray.sweep.run_config import RunConfig
 
@@ -132,12 +132,8 @@ class Plan:
         """Name the data that have been replaced, and how many ended runs were of those before."""
         rows = {**self.unasked, **self.ended}
         again = {run.run_id for run in self.retried}
-        n = len(self.changed)
-        what = f"{n} ended run{'s were' if n > 1 else ' was'} of data replaced since"
         named = in_words(rows, (i for i in self.changed if i not in again))
-        pairs = sorted(set(self.changed.values()))[:3]
-        prints = ", ".join(f"fingerprint {then}, now {now}" for then, now in pairs)
-        return f"{what} ({'; '.join(filter(None, [named, prints]))})"
+        return replaced_in_words("ended run", self.changed, named)
 
     def _changes(self) -> list[str]:
         """Say what is new since the launches before, and what is no longer asked for."""

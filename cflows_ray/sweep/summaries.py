@@ -78,12 +78,27 @@ def pilots_in_words(
     others = [(pilot, record) for pilot, record in there if record["status"] != "found"]
     most = len(there) if verbose else MOST_LISTED
     for pilot, record in others[:most]:
-        told = f": {record['detail']}" if record["detail"] else ""
-        yield f"pilot {pilot}: {record['status']}{told}; its runs are left out"
+        yield f"{_of_pilot(pilot, record)}; its runs are left out"
     for pilot, record in found[:most]:
         yield f"pilot {pilot}: from {record['lr']:g} on at the edge within {pilot.run.steps} steps"
     if rest := max(0, len(others) - most) + max(0, len(found) - most):
         yield f"... and {rest} more pilots; --verbose lists them"
+
+
+def failed_pilots(pilots: Iterable[Pilot], records: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Say how many pilots have failed, and why the first of them; None where none has."""
+    there = [(pilot, records[i]) for pilot in pilots if (i := pilot.pilot_id) in records]
+    failed = [(pilot, record) for pilot, record in there if record["status"] == "failed"]
+    if not failed:
+        return None
+    more = f" (and {len(failed) - 1} more failed)" if len(failed) > 1 else ""
+    return f"{_of_pilot(*failed[0])}{more}; --retry-failed makes failed pilots again"
+
+
+def _of_pilot(pilot: Pilot, record: Mapping[str, Any]) -> str:
+    """Say how a pilot without an edge ended, and why."""
+    told = f": {record['detail']}" if record["detail"] else ""
+    return f"pilot {pilot}: {record['status']}{told}"
 
 
 def in_few_words(values: Iterable[Any], form: Callable[[Any], str]) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import math
+import sys
+from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,9 +18,11 @@ import pytest
 from cflows_ray.checks import ConfigError
 from cflows_ray.rules import RULES
 from cflows_ray.store import Storage
-from cflows_ray.sweep import AroundEdge, AtSharpness, Grid, SweepConfig, Uniform, main
+from cflows_ray.sweep import AroundEdge, AtSharpness, Grid, SweepConfig, Uniform, cli, main
 from cflows_ray.sweep.pilot import Pilot, carry_out, edge_step, edges, find_edge, recorded
+from cflows_ray.sweep.session import RunSession
 from cflows_ray.sweep.summaries import pilots_in_words
+from tests.sweep.fake_run import build_fake
 
 
 def study(rule: str = "gradient_descent", seeds: tuple[int, ...] = (0, 1), **grid: Any) -> Any:
@@ -186,6 +192,97 @@ def test_what_goes_wrong_is_a_status(tmp_path: Path) -> None:
     assert (record["status"], record["detail"]) == ("failed", "FloatingPointError: seventeen")
     (line,) = pilots_in_words([pilot()], records, verbose=False)
     assert line.endswith("failed: FloatingPointError: seventeen; its runs are left out")
+    assert edges(records) == {}, "whether there is an edge is not known"
+
+
+def broken(_: Pilot) -> Any:
+    raise FloatingPointError("seventeen")
+
+
+def stopped(sweep: SweepConfig, *arguments: str) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main(sweep, list(arguments))
+    return int(stop.value.code or 0)
+
+
+def test_a_study_whose_pilots_have_all_failed_says_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = study(lrs=AroundEdge((0.5,), steps=9), momentum=(0.0, 0.5))
+    for one in sweep.pilots:
+        carry_out(one, Storage(str(tmp_path), "edge"), search=broken)
+    assert stopped(sweep, "--storage", str(tmp_path)) == 1
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error == (
+        "error: no run has a learning rate: pilot saddle_2d/mse gradient_descent: failed: "
+        "FloatingPointError: seventeen (and 1 more failed); --retry-failed makes failed pilots "
+        "again"
+    )
+    assert stopped(sweep, "--storage", str(tmp_path), "--dry-run", "--retry-failed") == 0
+    assert "2 pilots: 2 to make, for 4 runs" in capsys.readouterr().out
+
+
+def test_a_study_with_a_failed_pilot_does_not_end_well(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its other runs are carried out, and the exit code says that some are not there."""
+    sweep = study(lrs=AroundEdge((0.5,), steps=9), momentum=(0.0, 0.5))
+    storage, (first, second) = Storage(str(tmp_path), "edge"), sweep.pilots
+    carry_out(first, storage, search=lambda _: lambda lr: 2 if lr > 0.2 else None)
+    carry_out(second, storage, search=broken)
+    for run in sweep.resolved(edges(recorded([first], storage))).runs:
+        session = RunSession(run, sweep="edge", storage=storage, chunk_steps=50, build=build_fake)
+        assert session.advance().status == "finished"
+    assert stopped(sweep, "--storage", str(tmp_path)) == 1
+    text = capsys.readouterr().out
+    assert "2 runs: 2 finished before" in text
+    assert "failed: FloatingPointError: seventeen" in text.splitlines()[-1] + text.splitlines()[-2]
+    carry_out(second, storage, search=lambda _: lambda _: None)  # without an edge, all is well
+    assert stopped(sweep, "--storage", str(tmp_path)) == 0
+
+
+def test_a_pilot_of_data_replaced_since_is_not_relied_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write(seed: int) -> None:
+        numbers = np.random.default_rng(seed).normal(size=(8, 3)).astype(np.float32)
+        np.savez(tmp_path / "task.npz", x=numbers[:, :2], y=numbers[:, 2:])
+
+    def make(pilots: Iterable[Pilot], edge: float) -> None:
+        for one in pilots:
+            carry_out(one, storage, search=lambda _: lambda lr: 2 if lr > edge else None)
+
+    options = {"path": str(tmp_path / "task.npz")}
+    grid = Grid("npz", "gradient_descent", lrs=AroundEdge((0.5,)), workload_options=options)
+    sweep, storage = SweepConfig("edge", (grid,), steps=30), Storage(str(tmp_path), "edge")
+    asked: list[float] = []
+
+    def remember(sweep: SweepConfig, *_: Any) -> int:
+        asked.extend(run.lr for run in sweep.runs)
+        return 0
+
+    tune = SimpleNamespace(
+        connected=lambda *_: contextlib.nullcontext(),
+        make_pilots=lambda _, pilots, *__, **___: make(pilots, 0.8),
+    )
+    monkeypatch.setitem(sys.modules, "cflows_ray.sweep.tune", tune)  # type: ignore[arg-type]
+    monkeypatch.setattr(cli, "_carry_out", remember)
+    here = ["--storage", str(tmp_path)]
+    write(1)
+    make(sweep.pilots, 0.2)
+    assert stopped(sweep, *here) == 0
+    write(2)
+    assert stopped(sweep, *here) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert "1 pilot was of data replaced since (npz(task.npz)/mlp; fingerprint " in error
+    assert "--retry-changed" in error
+    assert "--accept-changed" in error
+    assert stopped(sweep, *here, "--dry-run") == 0
+    assert stopped(sweep, *here, "--accept-changed") == 0
+    assert asked == pytest.approx([0.1] * 3, rel=0.05)
+    assert stopped(sweep, *here, "--retry-changed") == 0
+    assert stopped(sweep, *here) == 0, "it is of the present data now"
+    assert asked[3:] == pytest.approx([0.4] * 2, rel=0.05)
 
 
 def test_many_pilots_are_not_all_listed() -> None:
