@@ -2,9 +2,10 @@
 
 The lock is a file on the storage itself, so that it works between machines and on object stores.
 Its owner renews it every few seconds; it is free when its owner's process is gone (on the same
-machine) or when it has not been renewed for a while (on another one). On a local folder the
-taking is guarded by a kernel lock and exact. On an object store, where there is none, the taker
-waits and looks again whether the lock is still its own.
+machine) or when it has not been renewed for a while (on another one). As clocks of two machines may
+differ, whoever would take a lock that looks old watches first whether it is still renewed. On a
+local folder the taking is guarded by a kernel lock and exact. On an object store, where there is
+none, the taker waits and looks again whether the lock is still its own.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from cflows_ray.store.storage import Storage, StorageError
 LOCK = "_lock.json"
 RENEW_S = 5.0
 STALE_S = 60.0
+WATCH_S, LOOK_S = 3 * RENEW_S, 1.0  # how long, and how often, a lock that looks old is watched
 SETTLE_S = 2.0  # object stores: longer than a write takes to be seen
 
 
@@ -58,11 +60,11 @@ class SweepLock:
         """Take the lock; raises `SweepLocked` if a living driver holds it."""
         with self._guard():
             holder = read_lock(self._storage)
-            if holder is not None and is_alive(holder):
+            if holder is not None and self._is_at_work(holder):
+                seen = f"{_age(holder):.0f} s ago" if _looks_fresh(holder) else "just now"
                 raise SweepLocked(
                     f"another driver works on {self._storage.location} (process {holder['pid']} on "
-                    f"{holder['host']}, seen {time.time() - holder['renewed']:.0f} s ago); "
-                    "wait for it or stop it"
+                    f"{holder['host']}, seen {seen}); wait for it or stop it"
                 )
             self._write()
         if not self._storage.is_local:
@@ -106,6 +108,20 @@ class SweepLock:
         finally:
             os.close(descriptor)
 
+    def _is_at_work(self, holder: dict[str, Any]) -> bool:
+        """Whether the driver named in a lock is at work, whatever the machines' clocks say."""
+        if _is_of_this_machine(holder) or _looks_fresh(holder):
+            return is_alive(holder)
+        end = time.monotonic() + WATCH_S
+        while time.monotonic() < end:
+            time.sleep(LOOK_S)
+            now = read_lock(self._storage)
+            if now is None:
+                return False  # given back
+            if now["renewed"] != holder["renewed"]:
+                return True
+        return False
+
     def _write(self) -> None:
         record = {
             "host": socket.gethostname(),
@@ -144,11 +160,26 @@ def read_lock(storage: Storage) -> dict[str, Any] | None:
 
 
 def is_alive(holder: dict[str, Any]) -> bool:
-    """Whether the driver named in a lock is still at work."""
-    if (holder["host"], holder.get("processes")) == (socket.gethostname(), process_namespace()):
+    """Whether the driver named in a lock is still at work; if elsewhere, by our own clock."""
+    if _is_of_this_machine(holder):
         started = process_start(holder["pid"])
         return started is not None and started == holder.get("process_started")
-    return bool(time.time() - holder["renewed"] < STALE_S)
+    return _age(holder) < STALE_S
+
+
+def _is_of_this_machine(holder: dict[str, Any]) -> bool:
+    """Whether a lock's process number says something here."""
+    return (holder["host"], holder.get("processes")) == (socket.gethostname(), process_namespace())
+
+
+def _age(holder: dict[str, Any]) -> float:
+    """Return the seconds since a lock was renewed, by the clocks of the two machines."""
+    return float(time.time() - holder["renewed"])
+
+
+def _looks_fresh(holder: dict[str, Any]) -> bool:
+    """Whether a lock was renewed lately, and not in the future, as by a clock ahead of ours."""
+    return abs(_age(holder)) < STALE_S
 
 
 def process_namespace() -> str:

@@ -107,8 +107,12 @@ def test_of_many_at_once_one_gets_it(storage: Storage) -> None:
         lock.release()
 
 
-def test_a_dead_drivers_lock_is_taken_over(storage: Storage) -> None:
+def test_a_dead_drivers_lock_is_taken_over(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Killed on this machine: at once. On another machine: when it was not renewed for long."""
+    monkeypatch.setattr(lock_module, "WATCH_S", 0.2)
+    monkeypatch.setattr(lock_module, "LOOK_S", 0.05)
     code = (
         "import os, sys; from cflows_ray.store.lock import SweepLock; "
         "from cflows_ray.store.storage import Storage; "
@@ -131,10 +135,37 @@ def test_a_dead_drivers_lock_is_taken_over(storage: Storage) -> None:
     storage.write(LOCK, json.dumps(elsewhere).encode())
     with pytest.raises(SweepLocked, match=r"on elsewhere, seen 30 s ago"):
         SweepLock(storage).acquire()
-    storage.write(LOCK, json.dumps({**elsewhere, "renewed": time.time() - 61}).encode())
-    lock = SweepLock(storage)
-    lock.acquire()
-    lock.release()
+    for renewed in (time.time() - 61, time.time() + 3600):  # by a clock that was ahead
+        storage.write(LOCK, json.dumps({**elsewhere, "renewed": renewed}).encode())
+        lock = SweepLock(storage)
+        lock.acquire()
+        lock.release()
+
+
+@pytest.mark.parametrize("ahead_s", [-3600.0, 3600.0])
+def test_a_driver_whose_clock_differs_is_not_taken_for_dead(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, ahead_s: float
+) -> None:
+    """It is known by its renewals; of a clock ahead of ours too, which is no reason to trust it."""
+    monkeypatch.setattr(lock_module, "WATCH_S", 60.0)
+    monkeypatch.setattr(lock_module, "LOOK_S", 0.01)
+    over = threading.Event()
+
+    def renew() -> None:
+        while not over.wait(0.01):
+            record = {"host": "elsewhere", "pid": 7, "renewed": time.time() + ahead_s, "token": "x"}
+            storage.write(LOCK, json.dumps(record).encode())
+
+    thread = threading.Thread(target=renew)
+    thread.start()
+    while not storage.exists(LOCK):
+        time.sleep(0.01)
+    try:
+        with pytest.raises(SweepLocked, match=r"\(process 7 on elsewhere, seen just now\)"):
+            SweepLock(storage).acquire()
+    finally:
+        over.set()
+        thread.join()
 
 
 def test_a_lock_that_was_taken_over_is_noticed(storage: Storage, monkeypatch: Any) -> None:
