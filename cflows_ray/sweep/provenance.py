@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import importlib.metadata
 import platform
 import subprocess
 from pathlib import Path
 
+CHANGED = "-changed"
 PACKAGES = ("cflows-ray", "jax", "jaxlib", "numpy", "flax", "optax", "ray", "orbax-checkpoint")
 
 
@@ -45,7 +48,36 @@ def commit() -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return head.stdout.strip() + ("-changed" if changed.stdout.strip() else "")
+    return head.stdout.strip() + (CHANGED if changed.stdout.strip() else "")
+
+
+@functools.cache
+def sources() -> str:
+    """Return a hash of the package's files, as they were when this process first asked."""
+    return hash_of(Path(__file__).parents[1])
+
+
+def hash_of(folder: Path) -> str:
+    """Return a hash of the names and contents of all Python files below a folder."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*.py")):
+        code = file.read_bytes()
+        digest.update(f"{file.relative_to(folder).as_posix()} {len(code)};".encode() + code)
+    return digest.hexdigest()[:16]
+
+
+def commit_here(commit: str | None, launched: str | None) -> str | None:
+    """Return the commit of a launch, marked as changed if this process has other `sources`.
+
+    A process that starts later, after a fault say, imports what the checkout holds by then.
+
+    Args:
+        commit: as the launch found it; None outside git.
+        launched: the launch's `sources`.
+    """
+    if commit is None or commit.endswith(CHANGED) or launched == sources():
+        return commit
+    return commit + CHANGED
 
 
 def _is_ours(git: list[str]) -> bool:

@@ -70,7 +70,7 @@ from cflows_ray.sweep.placement import (  # noqa: E402
 )
 from cflows_ray.sweep.plan import Plan, clear_the_way  # noqa: E402
 from cflows_ray.sweep.plugins import add_pickled, pickled  # noqa: E402
-from cflows_ray.sweep.provenance import versions  # noqa: E402
+from cflows_ray.sweep.provenance import commit_here, sources, versions  # noqa: E402
 from cflows_ray.sweep.run_config import RunConfig  # noqa: E402
 from cflows_ray.sweep.session import RunSession  # noqa: E402
 from cflows_ray.sweep.stopping import (  # noqa: E402
@@ -99,6 +99,7 @@ class PairedTrial(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         """Take runs; they are opened by the first `step`, whose errors are results."""
         self._settings = config
+        sources()  # as they are now, when they are imported
         prepare_process(
             gpus=config["gpus"] if _has_gpu() else 0.0,
             cpus=config["cpus"],
@@ -136,7 +137,8 @@ class PairedTrial(tune.Trainable):
                 storage=storage,
                 chunk_steps=settings["chunk_steps"],
                 checkpoint_every=settings["checkpoint_every"],
-                commit=settings["commit"],
+                # a launch by an older checkout does not tell its sources: they are others
+                commit=commit_here(settings["commit"], settings.get("sources")),
                 absolute=with_absolute_paths(run, settings["absolute_options"]),
             )
             for run in runs_of(settings)
@@ -311,6 +313,7 @@ def make_pilots(
         "storage": storage.base,
         "sweep": sweep.name,
         "commit": commit,
+        "sources": sources(),
         "cpus": resources["cpu"],
         "gpus": resources.get("gpu", 0.0),
         "compile_cache": execution.compile_cache,
@@ -346,7 +349,7 @@ def _pilot(settings: dict[str, Any]) -> None:
     carry_out(
         Pilot(run),
         Storage(settings["storage"], settings["sweep"]),
-        commit=settings["commit"],
+        commit=commit_here(settings["commit"], settings.get("sources")),
         absolute=Pilot(with_absolute_paths(run, settings["absolute_options"])),
     )
 
@@ -370,6 +373,7 @@ def _fit(
         "checkpoint_every": execution.checkpoint_every,
         "pack": execution.pack,
         "commit": commit,
+        "sources": sources(),
         "cpus": resources["cpu"],
         "gpus": resources.get("gpu", 0.0),
         "compile_cache": execution.compile_cache,
