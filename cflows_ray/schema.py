@@ -189,7 +189,7 @@ RUNS: tuple[Column, ...] = (
     Column("compile_s", _F, "s", "part of wall_s spent compiling"),
     Column("device", _S, "", "device that computed the run"),
     Column("versions", _S, "", "versions of the packages used, as JSON"),
-    Column("commit", _S, "", "commit of cflows_ray; null outside a git checkout"),
+    Column("commit", _S, "", "commit of cflows_ray, -changed if its files were; null without git"),
 )
 
 TARGET_WINDOWS = {

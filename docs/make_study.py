@@ -42,7 +42,7 @@ import pandas as pd
 
 import analysis
 from analysis.infer import cell_keys
-from analysis.measure import DEFAULT_BANDWIDTH, find_metric
+from analysis.measure import DEFAULT_BANDWIDTH, TARGETS, find_metric
 from analysis.report.numbers import significant
 
 DOCS = Path(__file__).resolve().parent
@@ -52,7 +52,6 @@ CONTEXT = ("run_id", "seed", "flow", "run_status", "flow_status", "last_step")
 PLACE = re.compile(r"(?s)<!-- study: (\w+)(?: (\w+))? -->\n(.*?)<!-- end of table -->")
 FORECASTS = ("targets", "skill")
 """Tables made from forecasts; any other is made from scores."""
-TARGETS = ("discrete", "midpoint", "half", "mean_5", "mean_20", "mean_50", "mean_loop")
 LEADS = (1, 5, 21, 50)
 """Lead times that are kept and shown, of those that `analysis.skill` has, beside the last."""
 
@@ -72,7 +71,7 @@ def score_forecasts(folder: str) -> pd.DataFrame:
     frame = analysis.skill(folder, targets=None)
     cell = [*keys_of(frame), "restart_every"] if "restart_every" in frame else keys_of(frame)
     cell = [key for key in dict.fromkeys(cell) if key != "lead"]
-    last = frame.groupby(cell, dropna=False)["lead"].transform("max")
+    last = frame.groupby([*cell, "target"], dropna=False)["lead"].transform("max")
     return frame[frame["lead"].isin(LEADS) | (frame["lead"] == last)].reset_index(drop=True)
 
 
@@ -129,12 +128,11 @@ def table(frame: pd.DataFrame, metric: str) -> str:
     flows = [] if shown.per_run else sorted(summary.loc[compared, "flow"].unique())
     unit = " %" if shown.percent else ""
     heads = [*keys, "runs", *(flows or [f"{shown.label}{unit}"])]
-    is_share = metric.endswith("_fraction")
     lines = []
     for cell, rows in summary.groupby(keys, sort=False, observed=True):
         by_flow = rows.set_index("flow")
         numbers = [
-            _number(by_flow.loc[flow], shown.percent, is_share) if flow in by_flow.index else ""
+            _number(by_flow.loc[flow], shown) if flow in by_flow.index else ""
             for flow in flows or by_flow.index[:1]
         ]
         lines.append([*map(str, cell), str(int(rows["n_runs"].max())), *numbers])
@@ -159,18 +157,20 @@ def _text(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _number(row: pd.Series, percent: bool, is_share: bool) -> str:
+def _number(row: pd.Series, metric: analysis.Metric) -> str:
     """Return a mean with its interval, and how many runs the flow left early."""
-    factor = 100 if percent else 1
     centre = row["median"] if np.isnan(row["mean"]) else row["mean"]
     if np.isnan(centre):
         return "-"
-    ends = np.array([row["ci_low"], row["ci_high"]], dtype=np.float64)
-    if is_share:
-        ends = np.clip(ends, 0.0, 1.0)
-    text = significant(factor * centre)
+
+    def said(value: float) -> str:
+        if metric.censored and np.isinf(value):
+            return "never"
+        return significant(100 * value if metric.percent else value)
+
+    text, ends = said(centre), (row["ci_low"], row["ci_high"])
     if not np.isnan(ends).all():  # as of one run
-        text += f" [{significant(factor * ends[0])}, {significant(factor * ends[1])}]"
+        text += f" [{', '.join(map(said, ends))}]"
     ended = int(row["n_stopped"] + row["n_flow_diverged"])
     return f"{text}, {ended} ended early" if ended else text
 

@@ -73,10 +73,12 @@ def check_schema(schema: pa.Schema, table: str) -> str | None:
     hyperparameter, and are read as null or what held before. Files without our metadata pass if
     their columns do, so that tables rewritten by other tools can still be read.
     """
-    metadata = {k.decode(): v.decode() for k, v in (schema.metadata or {}).items() if k[:1] == b"c"}
-    found = metadata.get("cflows_ray.table", table)
-    if found != table:
-        return f"holds the table '{found}', not '{table}'"
+    # Ours alone: keys of other tools need not be text.
+    found = (schema.metadata or {}).items()
+    metadata = {k.decode(): v.decode() for k, v in found if k.startswith(b"cflows_ray.")}
+    name = metadata.get("cflows_ray.table", table)
+    if name != table:
+        return f"holds the table '{name}', not '{table}'"
     version = metadata.get("cflows_ray.schema", SCHEMA_VERSION)
     if version != SCHEMA_VERSION:
         return f"has results schema '{version}'; this version reads schema '{SCHEMA_VERSION}'"
