@@ -282,7 +282,7 @@ STEPS: tuple[Column, ...] = (
         "as output_distance, between the flow's f + ½<f'', Σ> and the optimizer's outputs "
         "averaged over t-1, t, t, t+1; if asked for",
     ),
-    Column("num_gradients", _I, "", "gradients computed since the process started, not by that"),
+    Column("num_gradients", _I, "", "gradients computed after the process's start"),
     Column("num_hvps", _I, "", "Hessian-vector products computed since then"),
     Column("num_third_derivatives", _I, "", "third-derivative contractions computed since then"),
     Column(

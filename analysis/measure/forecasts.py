@@ -7,7 +7,7 @@ forecast.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -94,7 +94,8 @@ def _columns(targets: Iterable[str]) -> set[str]:
 def _of_run(trace: Trace, targets: Sequence[str]) -> Iterator[dict[str, Any]]:
     forecasts = _forecasts(trace)
     for target in targets if trace.flows else ():
-        scored = [_scored(trace, target, forecast) for forecast in forecasts]
+        rows = {flow: _rows(trace, flow, target) for flow in trace.flows}
+        scored = [_scored(rows, target, forecast) for forecast in forecasts]
         leads = _leads([one.lead[one.is_measured] for one in scored])
         errors = {flow: _by_lead(flow, forecasts, scored, leads) for flow in trace.flows}
         stable = errors.get(REFERENCE_FLOW, {})
@@ -172,14 +173,14 @@ class _Scored(NamedTuple):
     is_gone: dict[str, NDArray[np.bool_]]
 
 
-def _scored(trace: Trace, target: str, forecast: _Forecast) -> _Scored:
+def _scored(rows: Mapping[str, _Rows], target: str, forecast: _Forecast) -> _Scored:
     """Score all flows in a forecast; of one that has ended its last error stands.
 
     The mean over a window has an error in the window's last row only, where any flow has one; it is
     not carried on to the rows between, at which the optimizer has come further. A flow that ended
     before it had an error has stayed where it began, as far off as persistence.
     """
-    found = {f: _of_forecast(_rows(trace, f, target), forecast) for f in trace.flows}
+    found = {flow: _of_forecast(of_flow, forecast) for flow, of_flow in rows.items()}
     is_gone = {f: gone for f, (_, gone) in found.items()}
     every = np.array([error for error, _ in found.values()])
     is_measured = np.isfinite(every).any(axis=0)

@@ -264,9 +264,9 @@ def _step_process(
         nothing = jax.tree.map(_undefined, shapes)
         return nothing._replace(state=own, status=jnp.full((), ABSENT, jnp.int32))
 
-    has_row = (state.status == StepStatus.OK) | (state.is_unsaid & ask.wanted)
-    step = jax.lax.cond(has_row, run, absent, state.own)
-    return step._replace(status=jnp.where(has_row, jnp.maximum(step.status, state.status), ABSENT))
+    is_due = (state.status == StepStatus.OK) | (state.is_unsaid & ask.wanted)
+    step = jax.lax.cond(is_due, run, absent, state.own)
+    return step._replace(status=jnp.where(is_due, jnp.maximum(step.status, state.status), ABSENT))
 
 
 def _doubt(

@@ -291,3 +291,20 @@ def test_large_arrays_that_were_captured(monkeypatch):
         run._use_program(ParamStructure.of(np.ones(1000), "float32"))
     given = PairedRun(Problem(lambda w, d: jnp.sum(w * d), y), RULE, PairedOptions(flows=()))
     given.start(np.ones(1000), steps=1, warmup=0, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("functions", "message"),
+    [
+        ({"outputs": lambda w, _: w.sum()}, r"outputs must return an array \(n, ...\), got"),
+        ({"outputs": lambda w, _: (w, w)}, r"outputs .* an array \(n, ...\), got a PyTreeDef"),
+        ({"outputs": lambda w, _: w > 0}, "outputs must return floating-point numbers, got bool"),
+        ({"accuracy": lambda w, _: w}, r"accuracy must return a scalar, got .* \(3,\)"),
+        ({"accuracy": lambda w, _: w[0] > 0}, "accuracy must return a floating-point number"),
+    ],
+)  # fmt: skip
+def test_outputs_and_accuracy_that_cannot_be_are_named(functions, message):
+    problem = Problem(lambda w, _: w.sum(), **functions)
+    run = PairedRun(problem, GradientDescent(0.1), PairedOptions())
+    with pytest.raises(ValueError, match=message):
+        run.start(np.ones(3), steps=1, warmup=0, seed=0)

@@ -392,20 +392,3 @@ def test_bad_input_is_named_before_anything_is_compiled(changes, message):
 
     assert count_compilations(call) == 0
     assert compiled == [True]
-
-
-@pytest.mark.parametrize(
-    ("functions", "message"),
-    [
-        ({"outputs": lambda w, _: w.sum()}, r"outputs must return an array \(n, ...\), got"),
-        ({"outputs": lambda w, _: (w, w)}, r"outputs .* an array \(n, ...\), got a PyTreeDef"),
-        ({"outputs": lambda w, _: w > 0}, "outputs must return floating-point numbers, got bool"),
-        ({"accuracy": lambda w, _: w}, r"accuracy must return a scalar, got .* \(3,\)"),
-        ({"accuracy": lambda w, _: w[0] > 0}, "accuracy must return a floating-point number"),
-    ],
-)  # fmt: skip
-def test_outputs_and_accuracy_that_cannot_be_are_named(functions, message):
-    problem = Problem(lambda w, _: w.sum(), **functions)
-    run = PairedRun(problem, GradientDescent(0.1), PairedOptions())
-    with pytest.raises(ValueError, match=message):
-        run.start(np.ones(3), steps=1, warmup=0, seed=0)

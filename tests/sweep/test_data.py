@@ -13,12 +13,13 @@ import pytest
 from cflows_ray.store.checkpoint import Checkpoints
 from cflows_ray.store.storage import Storage
 from cflows_ray.store.tables import Results
-from cflows_ray.sweep import Execution, Grid, SweepConfig, main
+from cflows_ray.sweep import Execution, Grid, SweepConfig
 from cflows_ray.sweep.data import absolute_options, fingerprint, with_absolute_paths
 from cflows_ray.sweep.plan import clear_the_way, make_plan
 from cflows_ray.sweep.run_config import RunConfig
 from cflows_ray.sweep.session import RunSession
 from tests.sweep.fake_run import FakePaired, FakeState, build_fake
+from tests.sweep.launches import stopped
 from tests.sweep.tables import assert_same_tables, read_tables
 
 
@@ -131,12 +132,6 @@ def ended_sweep(folder: Path) -> tuple[SweepConfig, Storage]:
         finish(open_session(folder, run))
     write_task(folder / "task.npz", 2)
     return sweep, Storage(sweep.execution.storage, "s")
-
-
-def stopped(sweep: SweepConfig, *arguments: str) -> int:
-    with pytest.raises(SystemExit) as stop:
-        main(sweep, list(arguments))
-    return int(stop.value.code or 0)
 
 
 def test_ended_runs_of_other_data_are_not_called_done(

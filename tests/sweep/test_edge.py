@@ -18,11 +18,12 @@ import pytest
 from cflows_ray.checks import ConfigError
 from cflows_ray.rules import RULES
 from cflows_ray.store import Storage
-from cflows_ray.sweep import AroundEdge, AtSharpness, Grid, SweepConfig, Uniform, cli, main
+from cflows_ray.sweep import AroundEdge, AtSharpness, Grid, SweepConfig, Uniform, cli
 from cflows_ray.sweep.pilot import Pilot, carry_out, edge_step, edges, find_edge, recorded
 from cflows_ray.sweep.session import RunSession
 from cflows_ray.sweep.summaries import pilots_in_words
 from tests.sweep.fake_run import build_fake
+from tests.sweep.launches import stopped
 
 
 def study(rule: str = "gradient_descent", seeds: tuple[int, ...] = (0, 1), **grid: Any) -> Any:
@@ -199,12 +200,6 @@ def broken(_: Pilot) -> Any:
     raise FloatingPointError("seventeen")
 
 
-def stopped(sweep: SweepConfig, *arguments: str) -> int:
-    with pytest.raises(SystemExit) as stop:
-        main(sweep, list(arguments))
-    return int(stop.value.code or 0)
-
-
 def test_a_study_whose_pilots_have_all_failed_says_why(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -298,9 +293,7 @@ def test_a_dry_run_says_how_many_pilots_are_missing(
     sweep = study(lrs=AroundEdge((0.5, 2.0), steps=9), momentum=(0.0, 0.5))
     storage = Storage(str(tmp_path), "edge")
     carry_out(sweep.pilots[0], storage, search=lambda _: lambda lr: 2 if lr > 0.2 else None)
-    with pytest.raises(SystemExit) as stop:
-        main(sweep, ["--dry-run", "--storage", str(tmp_path)])
-    assert stop.value.code == 0
+    assert stopped(sweep, "--dry-run", "--storage", str(tmp_path)) == 0
     text = capsys.readouterr().out
     assert "2 pilots: 1 to make, for 8 runs" in text
     assert "4 runs: none done before, 4 new" in text
