@@ -10,7 +10,7 @@ so that s grows with √(hρ) only. Sommeijer, Shampine, Verwer, *RKC: an explic
 parabolic PDEs*, J. Comput. Appl. Math. 88 (1998); w₀ = 1 + ε/s² with the damping ε = 2/13.
 
 The whole place (w, s, t) goes through the stages. Off the real axis the region of stability is
-narrow: rules with momentum, whose flow oscillates, keep Euler (`AveragedRule.relaxes`).
+narrow: rules with momentum, whose flow oscillates, leap instead (`leapfrog.py`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from cflows_ray.curvature import Loss, value_and_grad
 from cflows_ray.flows.integrators import Place
-from cflows_ray.flows.trust import Passed
+from cflows_ray.flows.trust import Followed, Passed
 from cflows_ray.rules import AveragedRule, Moments
 
 DAMPING = 2.0 / 13.0
@@ -128,14 +128,6 @@ class _Combined(NamedTuple):
     stage: _Stage
     stage_before: _Stage
     grad: Float[Array, " d"]
-
-
-class Followed(NamedTuple):
-    """Where an optimizer step leads, and the estimated error where it began."""
-
-    place: Place
-    passed: Passed
-    error_here: Float[Array, ""]
 
 
 def follow(

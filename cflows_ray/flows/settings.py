@@ -104,9 +104,10 @@ class Settings:
             this part of the way that it makes, both L2, and so is what the effective sharpness has
             above 2.
         stable_scheme: of the stable flow: "chebyshev", of second order and with far fewer gradients
-            where it is stiff, which rules with momentum do not take (docs/theory.md), or "euler".
-            Left out it is "chebyshev" beside the adaptive scheme, so that below the edge, where
-            both are gradient flow, the two flows differ by nothing but small errors.
+            where it is stiff (for rules with momentum leapfrog, of second order as well:
+            docs/theory.md), or "euler", of first. Left out it is "chebyshev" beside the adaptive
+            scheme, so that below the edge, where both are gradient flow, the two flows differ by
+            nothing but small errors.
         record_every: optimizer steps between rows; the first and the last step always have one.
         dtype: "float32" or "float64", of parameters and derivatives.
         target_windows: steps over which a flow's point minus the iterate is averaged, of 5, 20, 50
@@ -153,7 +154,7 @@ class Settings:
         None,
         check=_or_left_out(_word_of(STABLE_SCHEMES)),
         kind="text",
-        meaning="how the stable flow is integrated: chebyshev (euler with momentum) or euler",
+        meaning="how the stable flow is integrated: chebyshev (leapfrog with momentum) or euler",
         absent="euler",
     )
     tolerance: float = _real(

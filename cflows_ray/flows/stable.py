@@ -5,9 +5,9 @@
 It ignores the oscillation, so past the edge of stability its effective sharpness goes on rising and
 it leaves the optimizer behind. Integrated by Euler with max(4, substeps, ⌈2 × fastest rate⌉)
 substeps an optimizer step, which keeps the integrator itself stable; without momentum the fastest
-rate is the effective sharpness. Or, with `stable_scheme="chebyshev"` and without momentum, by
-max(4, substeps)/2 steps of a second-order scheme whose gradients grow with the root of that rate
-only (`chebyshev.py`).
+rate is the effective sharpness. Or, with `stable_scheme="chebyshev"`, to second order: without
+momentum by max(4, substeps)/2 steps whose gradients grow with the root of that rate only
+(`chebyshev.py`), with it by leapfrog (`leapfrog.py`), by as many gradients as Euler or one more.
 """
 
 from __future__ import annotations
@@ -19,14 +19,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from cflows_ray.curvature import linearize_gradient, value_and_grad
-from cflows_ray.flows import chebyshev
-from cflows_ray.flows.chebyshev import Followed
+from cflows_ray.flows import chebyshev, leapfrog
 from cflows_ray.flows.integrators import Place, euler_move
 from cflows_ray.flows.process import (
     Ask,
     Counts,
     FlowContext,
-    FlowOptions,
     Process,
     Reference,
     Start,
@@ -40,7 +38,7 @@ from cflows_ray.flows.spectrum import (
     eig_row_status,
     worst_required_residual,
 )
-from cflows_ray.flows.trust import Passed
+from cflows_ray.flows.trust import Followed, Passed
 from cflows_ray.rules import Moments
 from cflows_ray.schema import StepStatus
 
@@ -134,33 +132,32 @@ def follow(
     """
     options, rule = context.options, context.rule
     fastest = rule.fastest_rate(here.t, sharpness)
-    if options.stable_scheme == "chebyshev" and rule.relaxes(here.t):
-        steps = _steps(options, fastest, is_followed)
+    least = max(FIXED_SUBSTEPS, options.substeps)
+    if options.stable_scheme == "euler":
+        substeps = jnp.where(is_followed, _substeps(least, fastest), 1)
+        return _follow_euler(context, here, grad, passed, substeps), substeps
+    if rule.relaxes(here.t):
+        steps = _steps(least, fastest, is_followed)
         moved = chebyshev.follow(context.loss, rule, here, grad, passed, steps)
         return moved, steps.gradients
-    substeps = _substeps(options, fastest, is_followed)
-    return _follow_euler(context, here, grad, passed, substeps), substeps
+    # the gradient at the end of a step is taken as well: one substep less for as many gradients
+    substeps = jnp.where(is_followed, _substeps(least - 1, fastest), 0)
+    moved = leapfrog.follow(context.loss, rule, here, grad, passed, substeps)
+    return moved, 1 + substeps
 
 
-def _substeps(
-    options: FlowOptions, fastest: Float[Array, ""], is_followed: Bool[Array, ""]
-) -> Int[Array, ""]:
-    """Return Euler's substeps of an optimizer step; 1 where it is not to be made."""
-    least = max(FIXED_SUBSTEPS, options.substeps)
-    substeps = jnp.maximum(least, jnp.ceil(2.0 * fastest)).astype(jnp.int32)
-    return jnp.where(is_followed, substeps, 1)
+def _substeps(least: int, fastest: Float[Array, ""]) -> Int[Array, ""]:
+    """Return as many equal substeps of an optimizer step as the fastest rate asks for."""
+    return jnp.maximum(least, jnp.ceil(2.0 * fastest)).astype(jnp.int32)
 
 
-def _steps(
-    options: FlowOptions, fastest: Float[Array, ""], is_followed: Bool[Array, ""]
-) -> chebyshev.Steps:
+def _steps(least: int, fastest: Float[Array, ""], is_followed: Bool[Array, ""]) -> chebyshev.Steps:
     """Return the Chebyshev scheme's steps and stages; 1 and 1 where none is to be made.
 
     Where Euler takes its fewest gradients, as many (or one more, of an odd number); elsewhere
     fewer. Two stages of half a step are stable to a rate of 3.9: enough for the rule's own
     averages, which four of Euler's follow to 4.
     """
-    least = max(FIXED_SUBSTEPS, options.substeps)
     count = -(-least // chebyshev.LEAST_STAGES)
     stages = chebyshev.num_stages(MARGIN * fastest / count)
     return chebyshev.Steps(jnp.where(is_followed, count, 1), jnp.where(is_followed, stages, 1))

@@ -91,6 +91,14 @@ class Passed(NamedTuple):
         return self._replace(owed=self.owed - length * velocity, length=length)
 
 
+class Followed(NamedTuple):
+    """Where an optimizer step leads, and the estimated error where it began."""
+
+    place: Place
+    passed: Passed
+    error_here: Float[Array, ""]
+
+
 def edge_doubt(
     sharpness: Float[Array, ""],
     num_critical: Int[Array, ""],

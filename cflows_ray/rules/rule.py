@@ -214,7 +214,7 @@ class AveragedRule(UpdateRule):
     def relaxes(self, t: Float[Array, ""]) -> bool:
         """Say whether the fast rates of the stable flow are real, and `motion` ignores `length`.
 
-        Its integration may then take a Chebyshev scheme (docs/theory.md, "Stable flow").
+        It is then integrated by a Chebyshev scheme, else by leapfrog (docs/theory.md).
         """
         del t
         return False

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from cflows_ray import GradientDescent, PairedOptions, RMSProp
+from cflows_ray import Adam, GradientDescent, PairedOptions, RMSProp
 from cflows_ray.flows import FlowContext
 from cflows_ray.flows.integrators import Place
 from cflows_ray.flows.stable import follow
@@ -29,6 +29,7 @@ CASES = (
     Case("tanh_regression", GradientDescent(0.8), 300),
     Case("deep_linear", RMSProp(0.01, beta2=0.95), 300),
     Case("attention", GradientDescent(1.0), 300),
+    Case("tanh_regression", Adam(0.01, beta2=0.99), 300),
 )
 TINY = (Case("tanh_regression", GradientDescent(0.8), 5),)
 SCHEMES = (("euler", 4), ("euler", 16), ("chebyshev", 4), ("chebyshev", 8), ("chebyshev", 16))
@@ -83,7 +84,8 @@ def stable(tiny: bool = False) -> Iterator[str]:
         f"Reference: scheme {REFERENCE[0]} with substeps={REFERENCE[1]}. Error: largest distance "
         "to the reference on the way, and that at the last step that all have, over the way that "
         "the reference travelled to there; estimate: the flow's own `flow_error` there. Gradients: "
-        "up to the end, or to where the effective sharpness passes 100."
+        "up to the end, or to where the effective sharpness passes 100. With momentum the scheme "
+        "chebyshev is leapfrog."
     )
     for case in TINY if tiny else CASES:
         yield from _table(case, SCHEMES[:3] if tiny else SCHEMES)

@@ -10,16 +10,13 @@ import pytest
 from numpy.polynomial.chebyshev import Chebyshev
 
 from cflows_ray import GradientDescent, PairedOptions, PairedRun, Problem, RMSProp
-from cflows_ray.curvature import linearize_gradient
-from cflows_ray.flows import FLOWS, Ask, FlowContext, Reference, Start
 from cflows_ray.flows.chebyshev import Steps, arrive, follow, num_stages
 from cflows_ray.flows.integrators import Place
 from cflows_ray.flows.trust import Passed
 from cflows_ray.rules import RULES, Adam, ScalarRMSProp, traced
-from tests.networks import NETWORKS
+from tests.flows.stable_flow import LOSS, PARAMS, begin, one_step
 
 STAGES = (2, 3, 4, 7, 13, 40)
-LOSS, PARAMS = NETWORKS["tanh_regression"]()
 RULES_WITHOUT_MOMENTUM = {
     "gradient descent": GradientDescent(0.5),
     "a schedule": GradientDescent(0.5, schedule="exponential:4:0.5", weight_decay=0.1),
@@ -41,12 +38,6 @@ def polynomial(stages):
     b = second / first**2
     w1 = first / second
     return lambda z: 1.0 - b * T(w0) + b * T(w0 + w1 * z), (w0 + 1.0) / w1
-
-
-def begin(rule, loss, w):
-    one = jnp.ones(())
-    here = Place(w, rule.absorb(one, rule.init(w), jax.grad(loss)(w)), one)
-    return here, Passed.begin(w, here.state)
 
 
 @functools.partial(jax.jit, static_argnames="loss")
@@ -208,29 +199,3 @@ def test_state_has_the_structure_and_types_of_the_euler_flow(rule, dtype):
     assert jax.tree.structure(old) == jax.tree.structure(new)
     for a, b in zip(jax.tree.leaves(old), jax.tree.leaves(new), strict=True):
         assert (a.shape, a.dtype) == (b.shape, b.dtype)
-
-
-def one_step(rule, options):
-    def step(w):
-        at, empty, yes = linearize_gradient(LOSS, w), rule.init(w), jnp.ones((), bool)
-        t = jnp.ones((), w.dtype)
-        absorbed = rule.absorb(t, empty, at.grad)
-        start = Start(t, w, empty, yes, w, empty, absorbed, jnp.ones((2, w.size), w.dtype))
-        reference = Reference(t, w, w, w, yes, at, absorbed, ~yes)
-        context = FlowContext(LOSS, rule, options, 2)
-        flow = FLOWS["stable"]
-        return flow.step(context, flow.init(context, start), reference, Ask(~yes, yes)).state
-
-    return step
-
-
-def test_rules_with_momentum_keep_euler():
-    rule, w = GradientDescent(0.1, momentum=0.9), jnp.asarray(PARAMS)
-    codes = {
-        scheme: str(jax.make_jaxpr(one_step(rule, PairedOptions(stable_scheme=scheme)))(w))
-        for scheme in ("euler", "chebyshev")
-    }
-    assert codes["euler"] == codes["chebyshev"]
-    other = jax.make_jaxpr(one_step(RULE, PairedOptions(stable_scheme="chebyshev")))(w)
-    euler = jax.make_jaxpr(one_step(RULE, PairedOptions(stable_scheme="euler")))(w)
-    assert str(other) != str(euler)
