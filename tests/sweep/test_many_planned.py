@@ -19,7 +19,6 @@ from cflows_ray.sweep import (
     RunConfig,
     SweepConfig,
     SweepStatus,
-    main,
     print_status,
     sweep_status,
 )
@@ -27,6 +26,7 @@ from cflows_ray.sweep import status as status_module
 from cflows_ray.sweep.display import Display
 from cflows_ray.sweep.plan import kinds, make_plan
 from tests.benchmarks.scale_folders import large_sweep, make
+from tests.sweep.launches import stopped
 
 
 @pytest.fixture(scope="module")
@@ -90,9 +90,7 @@ def test_a_plan_on_the_terminal_is_as_long_as_there_are_workloads_and_rules(
     folder: tuple[SweepConfig, Storage], capsys: pytest.CaptureFixture[str]
 ) -> None:
     sweep, storage = folder
-    with pytest.raises(SystemExit) as stop:
-        main(sweep, ["--dry-run"])
-    assert stop.value.code == 0
+    assert stopped(sweep, "--dry-run") == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) <= 8
     assert lines[0] == f"large in {storage.location}"
