@@ -142,7 +142,11 @@ RUNS: tuple[Column, ...] = (
         absent="euler",
     ),
     _setting(
-        "stable_scheme", _S, "", "the stable flow's integrator: chebyshev or euler", absent="euler"
+        "stable_scheme",
+        _S,
+        "",
+        "the stable flow's integrator: chebyshev (leapfrog with momentum) or euler",
+        absent="euler",
     ),
     _setting(
         "tolerance",

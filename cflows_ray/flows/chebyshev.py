@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from cflows_ray.curvature import Loss, value_and_grad
-from cflows_ray.flows.integrators import Place
+from cflows_ray.flows.integrators import Move, Place
 from cflows_ray.flows.trust import Followed, Passed
 from cflows_ray.rules import AveragedRule, Moments
 
@@ -155,9 +155,8 @@ def follow(
         place, grad, passed = carry
         arrived = arrive(passed, rule, place, grad)
         goes_on = i + 1 < steps.number
-        ahead, grad = _step(loss, rule, place, grad, length, coefficients, steps.stages, goes_on)
-        moved = (ahead.params - place.params) / length
-        return ahead, grad, arrived.leave(moved, length)
+        move, grad = _step(loss, rule, place, grad, length, coefficients, steps.stages, goes_on)
+        return move.place, grad, arrived.leave(move.velocity, length)
 
     place, _, end = jax.lax.fori_loop(0, steps.number, step, (here, grad, passed))
     return Followed(place, end, arrive(passed, rule, here, grad).error)
@@ -189,7 +188,7 @@ def _step(
     coefficients: Coefficients,
     stages: Int[Array, ""],
     goes_on: Bool[Array, ""],
-) -> tuple[Place, Float[Array, " d"]]:
+) -> tuple[Move, Float[Array, " d"]]:
     """Return where a step leads, and the gradient there if another one follows.
 
     Stages are kept by their distance from the start, D_j = Y_j - Y_0, which rounds less:
@@ -226,7 +225,7 @@ def _step(
     # a turn more gives the gradient at the end, and a stage that is not used
     end = jax.lax.fori_loop(1, stages + goes_on, advance, begin)
     by = jax.tree.map(lambda now, before: jnp.where(goes_on, before, now), end.now, end.before)
-    return moved(by), end.grad
+    return Move(moved(by), by.params / length), end.grad
 
 
 def _scaled(factor: Float[Array, ""], place: Place) -> Place:

@@ -1,17 +1,19 @@
 """Leapfrog: the stable flow of a rule with momentum, of second order, a gradient a substep.
 
-    s ← h/2 of ds/dt = f(s, g)                               (g held)
+    s ← h/2 of ds/dt = f(s, w, g)                              (w and g held)
     w ← w + h/2 [F(s, w, g) + F(s, w̃, g̃)],    w̃ = w + h F(s, w, g),    g̃ = ∇L(w̃)
-    s ← h/2 of ds/dt = f(s, g̃)                               (g̃ held, at the next substep too)
+    s ← h/2 of ds/dt = f(s, w̃, g̃)                              (g̃ held, at the next substep too)
 
 F = dw/dt, at the time of the middle. A filter's memory relaxes exactly (`exponential.py`), the rest
 of s by Heun's scheme. Where F knows neither w nor g (heavy ball, Adam) it is the composition of
 Strang, *On the construction and comparison of difference schemes*, SIAM J. Numer. Anal. 5 (1968),
 symmetric in time: the inertial flow's oscillation at √(λ/β₁) radians a step decays as it should,
 e^{-(1-β₁)/(2β₁)} a step, up to hω = 2, and only its phase is wrong, by (hω)²/24 a radian. Where F
-does (Nesterov, weight decay), w moves by Heun's scheme within it. A memory so fast that the second
-half changes it (β₁ < 0.1) counts in the second F as far as it has settled, (1 - φ₁(hr))² of the
-way: as β₁ → 0 the whole is Heun's scheme. docs/theory.md, "Stable flow".
+does (Nesterov, weight decay), w moves by Heun's scheme within it.
+
+But a memory that forgets within the substep (β₁ < 0.1) is not that of the middle at its end. So it
+counts in the second F as far as it settles, (1 - φ₁(hγ))² of the way, γ = (1-β₁)/β₁: as β₁ → 0 the
+whole is Heun's scheme, and at β₁ = 0.9 this hardly acts. docs/theory.md, "Stable flow".
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from cflows_ray.curvature import Loss, value_and_grad
 from cflows_ray.flows.exponential import bent, forcing, relaxed, settled
-from cflows_ray.flows.integrators import Place
+from cflows_ray.flows.integrators import Move, Place
 from cflows_ray.flows.trust import Followed, Passed
 from cflows_ray.rules import AveragedRule, Moments
 
@@ -50,8 +52,8 @@ def follow(
     def substep(_: Array, carry: tuple[Place, Array, Passed]) -> tuple[Place, Array, Passed]:
         place, grad, passed = carry
         arrived = passed.arrive(rule, place, Moments.still(grad))
-        ahead, grad = _substep(loss, rule, place, grad, h)
-        return ahead, grad, arrived.leave((ahead.params - place.params) / h, h)
+        move, grad = _substep(loss, rule, place, grad, h)
+        return move.place, grad, arrived.leave(move.velocity, h)
 
     place, _, end = jax.lax.fori_loop(0, substeps, substep, (here, grad, passed))
     error_here = passed.arrive(rule, here, Moments.still(grad)).error
@@ -60,24 +62,24 @@ def follow(
 
 def _substep(
     loss: Loss, rule: AveragedRule, here: Place, grad: Float[Array, " d"], h: Float[Array, ""]
-) -> tuple[Place, Float[Array, " d"]]:
-    """Return where a substep leads, and the gradient by which its second half remembers."""
-    middle = remember(rule, here, grad, 0.5 * h)
+) -> tuple[Move, Float[Array, " d"]]:
+    """Return where a substep leads, and the gradient that s follows in its second half."""
+    middle = state_after(rule, here, grad, 0.5 * h)
 
-    def velocity(params: Array, state: PyTree, grad: Array) -> Array:
+    def rate(params: Array, state: PyTree, grad: Array) -> Array:
         return rule.motion(middle.t, params, state, Moments.still(grad), 0.0).params
 
-    before = velocity(here.params, middle.state, grad)
+    before = rate(here.params, middle.state, grad)
     reached = here.params + h * before
     grad = value_and_grad(loss, reached)[1]
-    end = remember(rule, middle, grad, 0.5 * h)
+    end = state_after(rule, middle._replace(params=reached), grad, 0.5 * h)
     # a memory that forgets within the substep is at its end what it has been fed there
     state = settled(rule, middle.state, settled(rule, middle.state, end.state, h), h)
-    after = velocity(reached, state, grad)
-    return end._replace(params=here.params + 0.5 * h * (before + after)), grad
+    velocity = 0.5 * (before + rate(reached, state, grad))
+    return Move(end._replace(params=here.params + h * velocity), velocity), grad
 
 
-def remember(
+def state_after(
     rule: AveragedRule, here: Place, grad: Float[Array, " d"], h: Float[Array, ""]
 ) -> Place:
     """Return the place after the rule's state has followed a gradient for a time h; w stays.
@@ -93,4 +95,4 @@ def remember(
     straight = rule.admissible(relaxed(rule, here.state, begin, h), here.state)
     slope = jax.tree.map(lambda b, a: (b - a) / h, force(later, straight), begin)
     state = jax.tree.map(jnp.add, straight, bent(rule, here.state, slope, h))
-    return Place(here.params, rule.admissible(state, here.state), later)
+    return here._replace(state=rule.admissible(state, here.state), t=later)

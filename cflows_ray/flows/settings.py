@@ -227,7 +227,8 @@ class Settings:
         """Length, in optimizer steps, of the longest substep that does not heed the rule's rates.
 
         The adaptive scheme heeds them; beside it the stable flow makes two steps of two stages or
-        more, which are stable up to the same rate as four of Euler's.
+        more, which are stable up to the same rate as four of Euler's, or with momentum three of
+        leapfrog or more, stable up to three times that rate.
         """
         if self.scheme == "adaptive":
             return 1.0 / FIXED_SUBSTEPS

@@ -207,14 +207,17 @@ class AveragedRule(UpdateRule):
     def memory_rates(self, state: PyTree) -> PyTree:
         """Return the rates r, per step, at which parts of the state relax: ds/dt = F - r s.
 
-        A scalar for each part, which the adaptive scheme takes exactly; 0 where it is not to.
+        A scalar for each part, which the adaptive scheme, leapfrog and the estimate of the error
+        take exactly; 0 where they are not to. A fast memory must say its rate: they look at
+        `motion` with a length of 0.
         """
         return jax.tree.map(lambda _: 0.0, state)
 
     def relaxes(self, t: Float[Array, ""]) -> bool:
         """Say whether the fast rates of the stable flow are real, and `motion` ignores `length`.
 
-        It is then integrated by a Chebyshev scheme, else by leapfrog (docs/theory.md).
+        With `stable_scheme="chebyshev"` the flow is then integrated by that scheme, and by leapfrog
+        where this is false (docs/theory.md, "Stable flow").
         """
         del t
         return False

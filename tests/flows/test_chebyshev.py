@@ -1,20 +1,19 @@
-"""The Chebyshev scheme: its polynomial, order, stability and estimate; the stable flow with it."""
+"""The Chebyshev scheme: its polynomial, order, stability and estimate."""
 
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 import pytest
 from numpy.polynomial.chebyshev import Chebyshev
 
-from cflows_ray import GradientDescent, PairedOptions, PairedRun, Problem, RMSProp
+from cflows_ray import GradientDescent, RMSProp
 from cflows_ray.flows.chebyshev import Steps, arrive, follow, num_stages
 from cflows_ray.flows.integrators import Place
 from cflows_ray.flows.trust import Passed
 from cflows_ray.rules import RULES, Adam, ScalarRMSProp, traced
-from tests.flows.stable_flow import LOSS, PARAMS, begin, one_step
+from tests.flows.stable_flow import LOSS, PARAMS, begin
 
 STAGES = (2, 3, 4, 7, 13, 40)
 RULES_WITHOUT_MOMENTUM = {
@@ -146,56 +145,3 @@ def test_an_inertial_flow_would_not_be_stable():
         stages = int(num_stages(jnp.asarray(1.25 * np.max(np.abs(fast)))))
         growth = np.max(np.abs(polynomial(stages)[0](fast)))
         assert growth > 1.0 > np.exp(np.max(fast.real)), share
-
-
-# The flow -----------------------------------------------------------------------------------------
-
-RULE = GradientDescent(3.0)
-
-
-def run_of(rule=RULE, **settings):
-    options = PairedOptions(
-        flows=("stable",), num_eigs=2, stable_scheme="chebyshev", substeps=5, **settings
-    )
-    return PairedRun(Problem(lambda w, _: LOSS(w)), rule, options)
-
-
-@pytest.fixture(scope="module")
-def rows():
-    """Rows of a run past the edge to its limit, and of one that was resumed from NumPy."""
-    run = run_of(sharpness_limit=6.0)
-    state = run.start(PARAMS, steps=30, warmup=0, seed=0)
-    state, early = run.advance(state, 4)
-    kept = jax.tree.map(np.array, state)
-    straight, resumed = run.advance(state, 26)[1], run.advance(kept, 26)[1]
-    return early, straight, resumed
-
-
-def test_the_flow_resumes_bit_for_bit(rows):
-    pd.testing.assert_frame_equal(rows[1], rows[2], check_exact=True)
-
-
-def test_gradients_are_counted_and_the_flow_stops_at_its_limit(rows):
-    flow = pd.concat(rows[:2])
-    flow = flow[flow.process == "stable"]
-    assert flow.status.iloc[-1] == "stopped"
-    assert set(flow.status.iloc[:-1]) == {"ok"}
-    assert flow.effective_sharpness.iloc[-1] > 6.0
-    reach = 1.25 * flow.effective_sharpness.to_numpy()[:-1] / 3  # substeps=5: three of two stages
-    per_step = 3 * np.maximum(2, 1 + np.floor(np.sqrt(1 + 1.54 * reach)).astype(int))
-    assert len(set(per_step)) > 1
-    np.testing.assert_array_equal(np.diff(flow.num_gradients, prepend=0)[:-1], per_step)
-    assert flow.num_gradients.diff().iloc[-1] == 1
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("rule", [RULE, RMSProp(0.01)], ids=["gradient_descent", "rmsprop"])
-def test_state_has_the_structure_and_types_of_the_euler_flow(rule, dtype):
-    states = []
-    for scheme in ("euler", "chebyshev"):
-        options = PairedOptions(dtype=dtype, stable_scheme=scheme)
-        states.append(jax.eval_shape(one_step(rule, options), jnp.asarray(PARAMS, dtype)))
-    old, new = states
-    assert jax.tree.structure(old) == jax.tree.structure(new)
-    for a, b in zip(jax.tree.leaves(old), jax.tree.leaves(new), strict=True):
-        assert (a.shape, a.dtype) == (b.shape, b.dtype)
