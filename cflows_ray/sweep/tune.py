@@ -391,14 +391,13 @@ def _fit(
             stop_if_lost(lock, stopper, display),
             folding_ended_runs(storage, lock, lambda: stopper.storage_error is None),
         ):
-            for first in range(0, len(work), TRIALS_AT_ONCE):
-                if stopper.requested:
-                    break
-                some = work[first : first + TRIALS_AT_ONCE]
+            while work and not stopper.requested:
+                some, work = work[:TRIALS_AT_ONCE], work[TRIALS_AT_ONCE:]
                 callbacks = {"callbacks": [watcher], "stop": stopper}
                 _fit_some(
                     sweep, some, space, tune.with_resources(trainable, resources), room, callbacks
                 )
+                work, watcher.again = work + watcher.again, []
     finally:
         display.all_left()
         display.stop()

@@ -27,6 +27,7 @@ class Watching:
     Attributes:
         running: ids of the trials that have a process.
         lost: why runs were given up, by run id.
+        again: packs of runs that Tune has given up while it still had to try them again.
     """
 
     def __init__(self, display: Display, reason: Callable[[Any], str]) -> None:
@@ -34,6 +35,8 @@ class Watching:
         self._reason = reason
         self.running: set[str] = set()
         self.lost: dict[str, str] = {}
+        self.again: list[list[RunConfig]] = []
+        self._recovered: tuple[str, int] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Give Tune nothing to save: a launch is never restored from its state."""
@@ -70,16 +73,22 @@ class Watching:
         for run in runs_of(trial.config):
             self._display.left(run.run_id)
 
-    def on_trial_recover(self, *, trial: Any, **info: Any) -> None:  # noqa: ARG002
+    def on_trial_recover(self, *, trial: Any, iteration: int, **info: Any) -> None:  # noqa: ARG002
         """Note that runs have lost their process and will be started again."""
         self.running.discard(trial.trial_id)
+        self._recovered = trial.trial_id, iteration
         for run in self._open_runs_of(trial):
             self._display.waits(run.run_id)
             self._display.note(f"{run}: {self._reason(trial)}; goes on from its last checkpoint")
 
-    def on_trial_error(self, *, trial: Any, **info: Any) -> None:  # noqa: ARG002
+    def on_trial_error(self, *, trial: Any, iteration: int, **info: Any) -> None:  # noqa: ARG002
         """Note that runs were given up."""
         self.running.discard(trial.trial_id)
+        # Tune tells of a process that was lost between two trials twice, as of the process and as
+        # of its task; the second finds the trial waiting, and gives it up whatever `max_failures`.
+        if self._recovered == (trial.trial_id, iteration):
+            self.again.append(runs_of(trial.config))
+            return
         for run in self._open_runs_of(trial):
             self.lost[run.run_id] = f"{run}: {self._reason(trial)}"
             self._display.given_up(run.run_id)

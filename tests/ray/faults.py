@@ -106,6 +106,27 @@ class _Killer:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+def killed_between_trials(marks: Path, build: Callable[[Any], Any]) -> type[PairedTrial]:
+    """Return a trial whose process is killed once, when it is to take the next runs.
+
+    Args:
+        marks: folder for a file that says that it has happened.
+        build: makes the paired run.
+    """
+
+    class KilledBetweenTrials(PairedTrial):
+        open_session = staticmethod(functools.partial(RunSession, build=build))
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            mark = marks / "killed"
+            if not mark.exists():
+                mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().reset_config(new_config)
+
+    return KilledBetweenTrials
+
+
 def plain_trial(build: Callable[[Any], Any]) -> type[PairedTrial]:
     """Return a trial of another paired run."""
 

@@ -87,6 +87,23 @@ def test_trials_in_several_rounds_folded_meanwhile(
     assert len(Results(Storage(str(folder))).finished()) == 14
 
 
+def test_a_process_lost_between_two_runs_gives_up_none(
+    launch: Callable[..., Launched],
+    small_sweep: Callable[..., SweepConfig],
+    tmp_path: Path,
+) -> None:
+    """Tune reports such a loss twice: that it tries again, and then that it has given up."""
+    from tests.ray.faults import killed_between_trials
+
+    sweep = small_sweep(workers=1, max_failures=1)
+    result = launch(sweep, killed_between_trials(tmp_path, build_fake))
+    assert (tmp_path / "killed").exists()
+    assert not result.outcome.lost
+    assert result.text.count("process lost; goes on from its last checkpoint") == 1
+    assert "given up" not in result.text
+    assert_same_tables(carried_out_here(sweep.runs, tmp_path / "expected", "small"), result.folder)
+
+
 def test_no_trial_is_made_before_there_is_room_for_it() -> None:
     """Tune asks again and again; trials end in any order; machines come and go."""
     from cflows_ray.sweep.tune import _Queue
