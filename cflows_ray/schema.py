@@ -110,6 +110,9 @@ _S, _I, _F, _B = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 _L = pa.list_(pa.float64())
 
 
+_AT_LEAST = "substeps of the {} flow per optimizer step, at least"
+
+
 def _setting(name: str, kind: pa.DataType, unit: str, meaning: str, **more: Any) -> Column:
     return Column(name, kind, unit, meaning, role="configuration", **more)
 
@@ -145,7 +148,7 @@ RUNS: tuple[Column, ...] = (
         "stable_scheme",
         _S,
         "",
-        "the stable flow's integrator: chebyshev (leapfrog with momentum) or euler",
+        "how the stable flow is integrated: chebyshev (leapfrog with momentum) or euler",
         absent="euler",
     ),
     _setting(
@@ -162,26 +165,42 @@ RUNS: tuple[Column, ...] = (
         "target_windows",
         _S,
         "",
-        "windows over which flows are compared in the mean, comma-separated; empty for none",
+        "windows over which flows are compared in the mean, of 5, 20, 50, loop; empty for none",
         absent="",
     ),
     _setting(
-        "restart_every", _I, "steps", "steps after which flows begin anew; 0 for never", absent=0
+        "restart_every",
+        _I,
+        "steps",
+        "steps after which flows begin anew at the optimizer; 0 for never",
+        absent=0,
     ),
     *(
         _setting(name, kind, unit, meaning, absent=absent)
         for name, kind, unit, meaning, absent in (
-            ("seed_floor", _S, "", "what keeps swings alive: rounding, fraction, none", "rounding"),
+            (
+                "seed_floor",
+                _S,
+                "",
+                "what keeps a flow's swing alive below the edge: rounding, fraction or none",
+                "rounding",
+            ),
             ("seed_roundings", _F, "", "roundings of w that a seed is as large as", 2.0),
             ("seed_fraction", _F, "", "length of a seed over that of a step, for fraction", 1e-3),
             ("rod_rank", _I, "", "directions of the rod flow's covariance", 2),
             ("covariance_rank", _I, "", "directions of the covariance flow's covariance", 4),
-            ("alternating_substeps", _I, "1/step", "its substeps per step, at least", 4),
-            ("edge_substeps", _I, "1/step", "its substeps per step, at least", 2),
-            ("rod_substeps", _I, "1/step", "its substeps per step, at least", 4),
-            ("covariance_substeps", _I, "1/step", "its substeps per step, at least", 4),
-            ("corrected_substeps", _I, "1/step", "its substeps per step, at least", 4),
-            ("corrected_sharpness_limit", _F, "", "where the corrected flow stops", 20.0),
+            ("alternating_substeps", _I, "1/step", _AT_LEAST.format("alternating"), 4),
+            ("edge_substeps", _I, "1/step", _AT_LEAST.format("edge"), 2),
+            ("rod_substeps", _I, "1/step", _AT_LEAST.format("rod"), 4),
+            ("covariance_substeps", _I, "1/step", _AT_LEAST.format("covariance"), 4),
+            ("corrected_substeps", _I, "1/step", _AT_LEAST.format("corrected"), 4),
+            (
+                "corrected_sharpness_limit",
+                _F,
+                "",
+                "effective sharpness at which the corrected flow stops",
+                20.0,
+            ),
         )
     ),
     _setting("data", _S, "", "fingerprint of the data that were trained on; null for none"),

@@ -12,12 +12,16 @@ comments is replaced:
 
 A table has a row for each cell (the runs that differ in their seed only) and a column for each
 flow: the mean over the runs and its 95% interval, in per cent where the metric is a ratio, and how
-many runs the flow did not finish; nothing where it is not defined. Other tables are
+many runs the flow did not finish; nothing where it is not defined. Of a number of steps that may
+be longer than the run it is the median, and in parentheses the least and the most of the runs:
+limits of a median need more than five of them. Other tables are
 
     <!-- study: rank final_distance -->   mean ranks of the flows, over all cells (`analysis.rank`)
+    <!-- study: peaks final_distance -->  by the largest effective sharpness, gradient descent only
     <!-- study: targets -->               errors to every target over the stable flow's, at the end
     <!-- study: skill midpoint -->        errors to a target by lead time and phase of training
     <!-- study: figure final_distance --> every run's value, drawn: docs/figures/NAME-METRIC.png
+    <!-- study: scatter final_distance --> against the largest sharpness: NAME-METRIC-peaks.png
 
 `--add` keeps the runs that the page has already beside those of the folder, so that a long study
 can be made in several sittings and on several machines; of a run that is in both, the folder's
@@ -32,13 +36,14 @@ they are.
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from page_tables import filled, markdown, places
+from study_peaks import draw_peaks, peaks
 
 import analysis
 from analysis.infer import cell_keys
@@ -49,7 +54,6 @@ DOCS = Path(__file__).resolve().parent
 DATA = DOCS / "data"
 FIGURES = DOCS / "figures"
 CONTEXT = ("run_id", "seed", "flow", "run_status", "flow_status", "last_step")
-PLACE = re.compile(r"(?s)<!-- study: (\w+)(?: (\w+))? -->\n(.*?)<!-- end of table -->")
 FORECASTS = ("targets", "skill")
 """Tables made from forecasts; any other is made from scores."""
 LEADS = (1, 5, 21, 50)
@@ -129,20 +133,17 @@ def table(frame: pd.DataFrame, metric: str) -> str:
     unit = " %" if shown.percent else ""
     heads = [*keys, "runs", *(flows or [f"{shown.label}{unit}"])]
     lines = []
+    runs = filled.set_index([*keys, "flow"]).sort_index()
     for cell, rows in summary.groupby(keys, sort=False, observed=True):
         by_flow = rows.set_index("flow")
         numbers = [
-            _number(by_flow.loc[flow], shown) if flow in by_flow.index else ""
+            _number(by_flow.loc[flow], runs.loc[[(*cell, flow)]], shown)
+            if flow in by_flow.index
+            else ""
             for flow in flows or by_flow.index[:1]
         ]
         lines.append([*map(str, cell), str(int(rows["n_runs"].max())), *numbers])
-    return _markdown(heads, lines, len(keys))
-
-
-def _markdown(heads: list[str], rows: list[list[str]], num_words: int) -> str:
-    """Return a Markdown table, the first columns words and the others numbers."""
-    rule = [*["---"] * num_words, *["---:"] * (len(heads) - num_words)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (heads, rule, *rows))
+    return markdown(heads, lines, len(keys))
 
 
 def _in_words(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
@@ -157,7 +158,7 @@ def _text(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _number(row: pd.Series, metric: analysis.Metric) -> str:
+def _number(row: pd.Series, runs: pd.DataFrame, metric: analysis.Metric) -> str:
     """Return a mean with its interval, and how many runs the flow left early."""
     centre = row["median"] if np.isnan(row["mean"]) else row["mean"]
     if np.isnan(centre):
@@ -169,7 +170,12 @@ def _number(row: pd.Series, metric: analysis.Metric) -> str:
         return significant(100 * value if metric.percent else value)
 
     text, ends = said(centre), (row["ci_low"], row["ci_high"])
-    if not np.isnan(ends).all():  # as of one run
+    if metric.censored:
+        values = runs[metric.name].dropna()
+        values = values.where(runs[f"{metric.name}_observed"].astype(bool), np.inf)
+        if len(values) > 1:
+            text += f" ({said(values.min())} to {said(values.max())})"
+    elif not np.isnan(ends).all():  # as of one run
         text += f" [{', '.join(map(said, ends))}]"
     ended = int(row["n_stopped"] + row["n_flow_diverged"])
     return f"{text}, {ended} ended early" if ended else text
@@ -180,7 +186,6 @@ def figure(scores: pd.DataFrame, name: str, metric: str) -> Path:
     mpl.use("Agg")
     keys = keys_of(scores)
     analysis.plot_cells(_in_words(scores, keys), metric, by=keys)
-    FIGURES.mkdir(exist_ok=True)
     file = FIGURES / f"{name}-{metric}.png"
     plt.savefig(file, dpi=100)
     plt.close()
@@ -194,7 +199,7 @@ def ranks(frame: pd.DataFrame, metric: str) -> str:
     for row in found.overall.itertuples():
         limits = f"{row.mean_rank:.1f} [{row.rank_low:.1f}, {row.rank_high:.1f}]"
         rows.append([str(row.flow), limits, f"{row.cells_nearest} of {row.cells_ranked}"])
-    made = _markdown(["flow", "mean rank", "nearest in cells"], rows, 1)
+    made = markdown(["flow", "mean rank", "nearest in cells"], rows, 1)
     return f"{made}\n\n{found.verdict}"
 
 
@@ -214,7 +219,7 @@ def targets(forecasts: pd.DataFrame) -> str:
     sizes, medians = ratios.size(), ratios.median()
     names = [name for name in TARGETS if name in medians.index]
     rows = [[name, str(sizes[name]), *_least_in_bold(medians.T[name])] for name in names]
-    return _markdown(["target", "cells", *map(str, medians.columns)], rows, 1)
+    return markdown(["target", "cells", *map(str, medians.columns)], rows, 1)
 
 
 def skill(forecasts: pd.DataFrame, target: str) -> str:
@@ -245,7 +250,7 @@ def _flows_across(frame: pd.DataFrame, keys: list[str]) -> str:
     for cell, errors in wide.iterrows():
         names = cell if isinstance(cell, tuple) else (cell,)
         rows.append([*map(str, names), *_least_in_bold(100 * errors)])
-    return _markdown([*keys, *map(str, wide.columns)], rows, len(keys))
+    return markdown([*keys, *map(str, wide.columns)], rows, len(keys))
 
 
 def _least_in_bold(numbers: pd.Series) -> list[str]:
@@ -266,21 +271,25 @@ def write(
     `name`: of the study, after which the files of its figures are named.
     """
 
-    def made(place: re.Match[str]) -> str:
-        what, of = place[1], place[2]
+    def made(what: str, of: str) -> str:
         if what in FORECASTS:
             if forecasts is None:
                 raise ValueError(f"{what} needs forecasts, which are not beside the page")
-            text = targets(forecasts) if what == "targets" else skill(forecasts, of)
-        elif what == "rank":
-            text = ranks(scores, of)
-        elif what == "figure":
-            text = f"![{_label(of)} of every run, by cell](figures/{name}-{of}.png)"
-        else:
-            text = table(scores, what)
-        return f"<!-- study: {what}{f' {of}' if of else ''} -->\n{text}\n<!-- end of table -->"
+            return targets(forecasts) if what == "targets" else skill(forecasts, of)
+        if what == "rank":
+            return ranks(scores, of)
+        if what == "peaks":
+            return peaks(scores, of)
+        if what == "figure":
+            return f"![{_label(of)} of every run, by cell](figures/{name}-{of}.png)"
+        if what == "scatter":
+            return f"![{_label(of)} against the peak sharpness](figures/{name}-{of}-peaks.png)"
+        return table(scores, what)
 
-    return PLACE.sub(made, page)
+    return filled(page, "study", made)
+
+
+FIGURE_OF = {"figure": figure, "scatter": draw_peaks}
 
 
 def main() -> None:
@@ -294,7 +303,7 @@ def main() -> None:
     options = parser.parse_args()
     page = DOCS / f"{options.name}.md"
     text = page.read_text()
-    asked = any(place[1] in FORECASTS for place in PLACE.finditer(text))
+    asked = any(what in FORECASTS for what, _ in places(text, "study"))
     if options.add and asked:
         parser.error("--add must be of a study without forecasts, which are of all its runs")
     if options.results:
@@ -304,9 +313,10 @@ def main() -> None:
             print(keep(score_forecasts(options.results), f"{options.name}-skill"))
     scores, forecasts = read(options.name)
     page.write_text(write(text, scores, forecasts, options.name))
-    for place in PLACE.finditer(text):
-        if place[1] == "figure":
-            print(figure(scores, options.name, place[2]))
+    for what, of in places(text, "study"):
+        if what in FIGURE_OF:
+            FIGURES.mkdir(exist_ok=True)
+            print(FIGURE_OF[what](scores, options.name, of))
     print(page)
 
 

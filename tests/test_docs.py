@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.util
 import json
 import re
@@ -19,8 +20,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))  # for `page_code`
 from page_code import Block, blocks, run_blocks
 
 from analysis.measure.metrics import METRICS
-from cflows_ray.flows import FLOWS
-from cflows_ray.rules import RULES
+from cflows_ray.declare import declared
+from cflows_ray.flows import FLOWS, Settings
+from cflows_ray.rules import RULES, all_hyperparameters
+from cflows_ray.sweep.options import Options
 from cflows_ray.workloads import DATA, NETWORKS, WORKLOADS
 from tests.draw_house import DRAWING, draw, floors, imports_of_rooms, needed
 
@@ -108,6 +111,39 @@ def test_commands_that_are_shown_exist() -> None:
             assert importlib.util.find_spec(module), f"{file}: {module}"
 
 
+def options_of(program: str) -> set[str]:
+    """Return the options of a script (by its path) or a module, without their dashes."""
+    is_script = program.endswith(".py")
+    file = ROOT / (program if is_script else program.replace(".", "/") + ".py")
+    files = [file] if file.exists() else sorted(file.with_suffix("").glob("*.py"))
+    if program.startswith("sweeps/"):
+        files.append(ROOT / "sweeps" / "paper_studies.py")
+    texts = [one.read_text() for one in files]
+    options = {name for text in texts for name in re.findall(r'"--([\w-]+)"', text)}
+    if program.startswith("sweeps/"):
+        names = {f.name for f in dataclasses.fields(Options)}
+        names |= {*declared(Settings), *all_hyperparameters()}
+        options |= {name.replace("_", "-") for name in names}
+    return {*options, "help"}
+
+
+def test_options_that_are_shown_exist() -> None:
+    checked = 0
+    for file in TEXTS:
+        for line in re.findall(r"(?m)^    (.*)$", file.read_text()):
+            shown = line.split("  #")[0]
+            command = re.search(r"\bpython (?:-m ([\w.]+)|(\w+/\w+\.py))( .*)?$", shown)
+            if command is None or command[3] is None:
+                continue
+            program = command[1] or command[2]
+            if not program.startswith(("sweeps", "analysis", "docs", "tests", "cflows_ray")):
+                continue
+            for option in re.findall(r"(?<=\s)--([a-z][\w-]*)", command[3]):
+                assert option in options_of(program), f"{file}: {program} --{option}"
+                checked += 1
+    assert checked > 15
+
+
 FOLDERS = ("cflows_ray", "analysis", "sweeps", "tests")
 CODE = [file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py")]
 
@@ -125,10 +161,10 @@ def test_sections_that_are_referred_to_exist() -> None:
         lines = re.findall(r"(?m)^#+ (.*)", page.read_text())
         headings[page.name] = {*lines, *(line.partition(":")[0] for line in lines)}
     found = 0
-    for file in (*CODE, *TEXTS):
+    for file in {*CODE, *TEXTS} - {Path(__file__)}:  # which has examples of pages
         for page, section in sections_named(file.read_text()):
             found += 1
-            assert section in headings.get(page, {section}), f"{file}: {page}, {section!r}"
+            assert section in headings[page], f"{file}: {page}, {section!r}"
     assert found > 20
 
 

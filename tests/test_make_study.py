@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import sys
 import types
 from pathlib import Path
@@ -11,24 +11,28 @@ import pandas as pd
 import pytest
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "docs"))
 
 
 @pytest.fixture(scope="module")
 def make_study() -> types.ModuleType:
     """Return the script that writes the tables, as a module."""
-    spec = importlib.util.spec_from_file_location("make_study", ROOT / "docs" / "make_study.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("make_study")
+
+
+def test_why_is_what_its_runs_say() -> None:
+    make_causes = importlib.import_module("make_causes")
+    page = (ROOT / "docs" / "reproduction.md").read_text()
+    assert page.count("<!-- causes: ") == 2
+    rows = pd.read_csv(make_causes.DATA)
+    assert set(rows["case"]) == set(make_causes.CASES)
+    assert make_causes.write(page, rows) == page
 
 
 STUDIES = sorted(
     data.name.removesuffix(".csv.gz")
     for data in (ROOT / "docs" / "data").glob("*.csv.gz")
-    if not data.name.endswith("-skill.csv.gz")
+    if not data.name.endswith(("-skill.csv.gz", "causes.csv.gz"))
 )
 
 
@@ -164,3 +168,39 @@ def test_ranks_name_the_nearest_flow(
     lines = make_study.write(page, scores).splitlines()
     assert lines[3] == "| central | 1.0 [1.0, 1.0] | 9 of 9 |"
     assert "central is nearest in all 9 cells." in lines
+
+
+def runs_of(metric: str, values: list[float], **columns: object) -> pd.DataFrame:
+    """Return scores of the central flow in one cell, a run per value."""
+    context = {"flow": "central", "run_status": "finished", "flow_status": "ok", "last_step": 90.0}
+    first = {"run_id": [f"r{i}" for i in range(len(values))], "rule": "gradient_descent", "lr": 0.1}
+    return pd.DataFrame({**first, "seed": range(len(values)), **context, metric: values, **columns})
+
+
+def test_steps_that_may_outlast_the_run_have_a_range_instead_of_limits(
+    make_study: types.ModuleType,
+) -> None:
+    def text(*observed: bool) -> str:
+        frame = runs_of(
+            "horizon_lasting", [20.0, 35.0, 90.0], horizon_lasting_observed=list(observed)
+        )
+        cells = pd.concat([frame, frame.assign(lr=0.2, run_id=frame["run_id"] + "b")])
+        return make_study.table(cells, "horizon_lasting").splitlines()[2].split(" | ")[-1]
+
+    assert text(True, True, True) == "35 (20 to 90) |"
+    assert text(True, True, False) == "35 (20 to never) |"
+    assert text(True, False, False) == "never (20 to never) |"
+
+
+def test_peaks_sort_the_runs_of_gradient_descent(make_study: types.ModuleType) -> None:
+    frame = runs_of("final_distance", [0.02, 0.04, 0.06, 0.5], peak_sharpness=[2.5, 2.9, 3.0, 9.0])
+    others = runs_of("final_distance", [0.3, 0.1, 0.2], peak_sharpness=[2.0, 2.2, 2.1])
+    others = others.assign(rule="adam")
+    page = "<!-- study: peaks final_distance -->\n<!-- end of table -->"
+    lines = make_study.write(page, pd.concat([frame, others])).splitlines()
+    assert lines[3] == "| below 3 | 2 | 3.0 (2.0 to 4.0) |"
+    assert lines[4] == "| 3 to 4 | 1 | 6.0 (6.0 to 6.0) |"
+    assert lines[7] == "| above 8 | 1 | 50 (50 to 50) |"
+    assert lines[-2] == (
+        "Rank correlation of the two: 1.00 over 4 runs; of the rules that adapt, -1.00 over 3 runs."
+    )

@@ -67,7 +67,10 @@ class Ranking:
         counts = ", ".join(
             f"{flow} in {n}" for flow, n in zip(won["flow"], won["cells_nearest"], strict=True)
         )
-        return f"Cells disagree, so that no single number says it: of {total}, nearest {counts}."
+        ties = " (where flows tie, for each)" if won["cells_nearest"].sum() > total else ""
+        return (
+            f"Cells disagree, so that no single number says it: of {total}, nearest {counts}{ties}."
+        )
 
 
 def rank(

@@ -9,7 +9,8 @@ averages of a rule's state (`AveragedRule.memory_rates`); docs/theory.md, "The a
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +61,40 @@ def bent(rule: AveragedRule, state: PyTree, slope: PyTree, h: Number) -> PyTree:
         slope,
         rule.memory_rates(state),
     )
+
+
+class Heun(NamedTuple):
+    """Where Euler's step of the rule's state leads, and Heun's."""
+
+    euler: PyTree
+    whole: PyTree
+
+
+def heun(
+    rule: AveragedRule,
+    state: PyTree,
+    rate: PyTree,
+    later: Callable[[PyTree], PyTree],
+    h: Number,
+    safe: PyTree,
+) -> Heun:
+    """Return s after a time h of ds/dt = F(s) - r s, by Heun's scheme for F.
+
+    Args:
+        rule: the averaged rule.
+        state: s where the step begins.
+        rate: ds/dt there.
+        later: ds/dt where it ends, of s there.
+        h: length of the step; 0 leaves s as it is.
+        safe: what is admissible; see `AveragedRule.admissible`.
+    """
+    force = forcing(rule, state, rate)
+    straight = relaxed(rule, state, force, h)
+    euler = rule.admissible(straight, safe)
+    over = jnp.where(h > 0, h, 1.0)
+    slope = jax.tree.map(lambda b, a: (b - a) / over, forcing(rule, euler, later(euler)), force)
+    whole = jax.tree.map(jnp.add, straight, bent(rule, state, slope, h))
+    return Heun(euler, rule.admissible(whole, safe))
 
 
 def settled(rule: AveragedRule, straight: PyTree, whole: PyTree, h: Number) -> PyTree:

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from cflows_ray.curvature import Loss, value_and_grad
-from cflows_ray.flows.exponential import bent, forcing, relaxed, settled
+from cflows_ray.flows.exponential import heun, settled
 from cflows_ray.flows.integrators import Move, Place
 from cflows_ray.flows.trust import Followed, Passed
 from cflows_ray.rules import AveragedRule, Moments
@@ -86,13 +86,11 @@ def state_after(
 
     ds/dt = F(s) - r s by Heun's scheme, r (`rule.memory_rates`) exactly.
     """
-    seen = Moments.still(grad)
+    seen, later = Moments.still(grad), here.t + h
 
-    def force(t: Array, state: PyTree) -> PyTree:
-        return forcing(rule, state, rule.motion(t, here.params, state, seen, 0.0).state)
+    def rate(t: Array, state: PyTree) -> PyTree:
+        return rule.motion(t, here.params, state, seen, 0.0).state
 
-    begin, later = force(here.t, here.state), here.t + h
-    straight = rule.admissible(relaxed(rule, here.state, begin, h), here.state)
-    slope = jax.tree.map(lambda b, a: (b - a) / h, force(later, straight), begin)
-    state = jax.tree.map(jnp.add, straight, bent(rule, here.state, slope, h))
-    return here._replace(state=rule.admissible(state, here.state), t=later)
+    begin = rate(here.t, here.state)
+    end = heun(rule, here.state, begin, lambda state: rate(later, state), h, here.state)
+    return here._replace(state=end.whole, t=later)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cflows_ray.checks import integer, one_of, positive, require, sequence
-from cflows_ray.declare import at_least, check_declared, declare
+from cflows_ray.declare import NOTHING, at_least, check_declared, declare
 from cflows_ray.flows.registry import FLOWS
-from cflows_ray.schema import TARGET_WINDOWS
+from cflows_ray.schema import TABLES, TARGET_WINDOWS
 
 SCHEMES: tuple[str, ...] = ("adaptive", "euler", "extrapolated")
 STABLE_SCHEMES: tuple[str, ...] = ("chebyshev", "euler")
@@ -64,26 +64,28 @@ def _or_left_out(check: Any) -> Any:
     return lambda name, value: None if value is None else check(name, value)
 
 
-def _substeps(default: int, flow: str, least: int = 1) -> Any:
-    def check(name: str, value: Any) -> int:
-        return integer(name, value, least, MOST_SUBSTEPS)
+def _between(least: int, most: int) -> Any:
+    return lambda name, value: integer(name, value, least, most)
 
-    meaning = f"substeps of the {flow} flow per optimizer step, at least"
+
+_COLUMNS = {column.name: column for column in TABLES["runs"]}
+_KINDS = {"int64": "integer", "double": "number", "string": "text"}
+
+
+def _setting(name: str, default: Any, check: Any, kind: str | None = None) -> Any:
+    """Declare the field that is this column of the `runs` table, which says what it means."""
+    column = _COLUMNS[name]
+    absent = NOTHING if column.absent is None else column.absent
+    if kind == "names" and absent is not NOTHING:
+        absent = tuple(filter(None, absent.split(",")))
     return declare(
-        default, check=check, kind="integer", meaning=meaning, unit="1/step", absent=default
+        default,
+        check=check,
+        kind=kind or _KINDS[str(column.type)],
+        meaning=column.meaning,
+        unit=column.unit,
+        absent=absent,
     )
-
-
-def _rank(default: int, flow: str) -> Any:
-    def check(name: str, value: Any) -> int:
-        return integer(name, value, 1, MOST_RANK)
-
-    meaning = f"directions of the {flow} flow's covariance"
-    return declare(default, check=check, kind="integer", meaning=meaning, absent=default)
-
-
-def _real(default: float, meaning: str) -> Any:
-    return declare(default, check=positive, kind="number", meaning=meaning, absent=default)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,88 +128,30 @@ class Settings:
     Raises `ConfigError` naming the field, the value and what is allowed.
     """
 
-    flows: tuple[str, ...] = declare(
-        DEFAULT_FLOWS,
-        check=check_flows,
-        kind="names",
-        meaning="processes beside the discrete one, comma-separated",
-    )
-    num_eigs: int = declare(
-        4, check=at_least(1), kind="integer", meaning="tracked directions at the start"
-    )
+    flows: tuple[str, ...] = _setting("flows", DEFAULT_FLOWS, check_flows, "names")
+    num_eigs: int = _setting("num_eigs", 4, at_least(1))
     # these three decide each other's defaults: None stands for them until all are known
-    substeps: int = declare(
-        None,
-        check=_or_left_out(at_least(1)),
-        kind="integer",
-        meaning="fixed substeps of the central flow per optimizer step",
-        unit="1/step",
-    )
-    scheme: str = declare(
-        None,
-        check=_or_left_out(_word_of(SCHEMES)),
-        kind="text",
-        meaning="how the central flow makes its substeps: adaptive, euler or extrapolated",
-        absent="euler",
-    )
-    stable_scheme: str = declare(
-        None,
-        check=_or_left_out(_word_of(STABLE_SCHEMES)),
-        kind="text",
-        meaning="how the stable flow is integrated: chebyshev (leapfrog with momentum) or euler",
-        absent="euler",
-    )
-    tolerance: float = _real(
-        1e-2, "local error of the adaptive scheme, over the way of each substep"
-    )
-    record_every: int = declare(
-        1,
-        check=at_least(1),
-        kind="integer",
-        meaning="distance between recorded steps",
-        unit="steps",
-    )
-    dtype: str = declare(
-        "float32",
-        check=_word_of(DTYPES),
-        kind="text",
-        meaning="floating-point type of parameters and derivatives",
-    )
-
-    target_windows: tuple[str, ...] = declare(
-        (),
-        check=check_windows,
-        kind="names",
-        meaning="windows over which flows are compared in the mean: 5, 20, 50, loop",
-        absent=(),
-    )
-    restart_every: int = declare(
-        0,
-        check=at_least(0),
-        kind="integer",
-        meaning="steps after which flows begin anew at the optimizer; 0 for never",
-        unit="steps",
-        absent=0,
-    )
-    seed_floor: str = declare(
-        "rounding",
-        check=_word_of(SEED_FLOORS),
-        kind="text",
-        meaning="what keeps a flow's swing alive below the edge: rounding, fraction or none",
-        absent="rounding",
-    )
+    substeps: int = _setting("substeps", None, _or_left_out(at_least(1)))
+    scheme: str = _setting("scheme", None, _or_left_out(_word_of(SCHEMES)))
+    stable_scheme: str = _setting("stable_scheme", None, _or_left_out(_word_of(STABLE_SCHEMES)))
+    tolerance: float = _setting("tolerance", 1e-2, positive)
+    record_every: int = _setting("record_every", 1, at_least(1))
+    dtype: str = _setting("dtype", "float32", _word_of(DTYPES))
+    target_windows: tuple[str, ...] = _setting("target_windows", (), check_windows, "names")
+    restart_every: int = _setting("restart_every", 0, at_least(0))
+    seed_floor: str = _setting("seed_floor", "rounding", _word_of(SEED_FLOORS))
     # twice: the gradient's rounding was measured to be larger than that of w
-    seed_roundings: float = _real(2.0, "roundings of w that a seed is as large as")
-    seed_fraction: float = _real(1e-3, "length of a seed over that of a step, for fraction")
-    rod_rank: int = _rank(2, "rod")
-    covariance_rank: int = _rank(4, "covariance")
-    alternating_substeps: int = _substeps(4, "alternating")
-    edge_substeps: int = _substeps(2, "edge")
-    rod_substeps: int = _substeps(4, "rod", least=2)
-    covariance_substeps: int = _substeps(4, "covariance")
-    corrected_substeps: int = _substeps(4, "corrected")
+    seed_roundings: float = _setting("seed_roundings", 2.0, positive)
+    seed_fraction: float = _setting("seed_fraction", 1e-3, positive)
+    rod_rank: int = _setting("rod_rank", 2, _between(1, MOST_RANK))
+    covariance_rank: int = _setting("covariance_rank", 4, _between(1, MOST_RANK))
+    alternating_substeps: int = _setting("alternating_substeps", 4, _between(1, MOST_SUBSTEPS))
+    edge_substeps: int = _setting("edge_substeps", 2, _between(1, MOST_SUBSTEPS))
+    rod_substeps: int = _setting("rod_substeps", 4, _between(2, MOST_SUBSTEPS))
+    covariance_substeps: int = _setting("covariance_substeps", 4, _between(1, MOST_SUBSTEPS))
+    corrected_substeps: int = _setting("corrected_substeps", 4, _between(1, MOST_SUBSTEPS))
     # its fastest rate, s + s²/2, has grown past use there
-    corrected_sharpness_limit: float = _real(20.0, "sharpness at which the corrected flow stops")
+    corrected_sharpness_limit: float = _setting("corrected_sharpness_limit", 20.0, positive)
 
     def __post_init__(self) -> None:
         check_declared(self)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from cflows_ray.flows.exponential import bent, forcing, relaxed, settled
+from cflows_ray.flows.exponential import heun, settled
 from cflows_ray.flows.integrators import Place
 from cflows_ray.rules import AveragedRule, Moments, Motion
 from cflows_ray.schema import Doubt
@@ -66,21 +66,18 @@ class Passed(NamedTuple):
             is_whole: whether the scheme has its full order here, and is not half-way through a
                 pair.
         """
-        force = forcing(rule, self.state, self.rate.state)
-        euler = relaxed(rule, self.state, force, self.length)
-        ahead = rule.admissible(euler, here.state)
-        rate = rule.motion(here.t, here.params, ahead, seen, 0.0)
-        over = jnp.where(self.length > 0, self.length, 1.0)
-        slope = jax.tree.map(lambda a, b: (a - b) / over, forcing(rule, ahead, rate.state), force)
-        arrived = jax.tree.map(jnp.add, euler, bent(rule, self.state, slope, self.length))
-        state = rule.admissible(arrived, here.state)
-        ahead = settled(rule, ahead, state, self.length)
-        rate = rule.motion(here.t, here.params, ahead, seen, 0.0)
+
+        def rate_with(state: PyTree) -> Motion:
+            return rule.motion(here.t, here.params, state, seen, 0.0)
+
+        later = lambda state: rate_with(state).state  # noqa: E731
+        end = heun(rule, self.state, self.rate.state, later, self.length, here.state)
+        rate = rate_with(settled(rule, end.euler, end.whole, self.length))
         owed = self.owed + 0.5 * self.length * (self.rate.params + rate.params)
         return Passed(
             error=self.error + jnp.where(is_whole, jnp.linalg.norm(owed), 0.0),
             owed=jnp.where(is_whole, 0.0, owed),
-            state=state,
+            state=end.whole,
             rate=rate,
             length=self.length,
         )

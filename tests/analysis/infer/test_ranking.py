@@ -51,6 +51,8 @@ def test_cells_that_disagree_are_told() -> None:
     assert found.verdict == (
         "Cells disagree, so that no single number says it: of 2, nearest a in 1, b in 1."
     )
+    tied = analysis.rank(frame_of({"a": better + worse + better, "b": worse + better + better}))
+    assert tied.verdict.endswith("of 3, nearest a in 2, b in 2 (where flows tie, for each).")
     agreed = analysis.rank(frame_of({"a": better + better, "b": worse + worse}))
     assert agreed.agree
     assert agreed.verdict == "a is nearest in all 2 cells."
