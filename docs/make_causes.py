@@ -64,7 +64,6 @@ CHANGES: dict[str, dict[str, Any]] = {
     "critical from 1.8": {
         "critical_threshold": 1.8, "near_threshold": 1.65, "tracking_threshold": 1.35,
     },
-    "no warm-up": {"warmup": 0},
     "warm-up of 60 steps": {"warmup": 60},
 }  # fmt: skip
 """What is changed, one at a time: settings, thresholds, or the steps before the flow starts."""
@@ -119,27 +118,27 @@ def scored(steps: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def run_case(case: str) -> pd.DataFrame:
-    """Return the rows of a case: all models, and then the central flow with each change."""
-    found = []
+def run_case(case: str) -> None:
+    """Run a case, all models and then the central flow with each change, and keep the rows."""
     for change, settings in CHANGES.items():
         rows = run(case, MODELS if change == AS_IS else ("central",), settings)
         if change != AS_IS:  # only its end is shown
             rows = rows[(rows["flow"] == "central") & rows["step"].isin(STEPS_SHOWN)]
-        found.append(rows.assign(case=case, change=change))
         last = rows[rows["flow"] == "central"].iloc[-1]
         print(f"{case}, {change}: {100 * last['distance']:.3g}% at step {last['step']}", flush=True)
-    columns = ["case", "change", *found[0].columns.drop(["case", "change"])]
-    return pd.concat(found, ignore_index=True)[columns]
+        rows.insert(0, "case", case)
+        rows.insert(1, "change", change)
+        keep(rows)
 
 
 def keep(rows: pd.DataFrame) -> None:
-    """Write rows beside those that are kept of other cases; the same rows are the same bytes."""
+    """Write rows beside those that are kept of other runs; the same rows are the same bytes."""
     if DATA.exists():
         kept = pd.read_csv(DATA)
-        rows = pd.concat([kept[~kept["case"].isin(rows["case"])], rows], ignore_index=True)
-    order = {case: place for place, case in enumerate(CASES)}
-    rows = rows.sort_values("case", key=lambda names: names.map(order), kind="stable")
+        made = kept["case"].isin(rows["case"]) & kept["change"].isin(rows["change"])
+        rows = pd.concat([kept[~made], rows], ignore_index=True)
+    place = {name: i for names in (CASES, CHANGES) for i, name in enumerate(names)}
+    rows = rows.sort_values(["case", "change"], key=lambda names: names.map(place), kind="stable")
     rows.to_csv(DATA, index=False, float_format="%.4g", compression={"method": "gzip", "mtime": 1})
 
 
@@ -238,7 +237,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.run is not None:
         for case in options.run or CASES:
-            keep(run_case(case))
+            run_case(case)
     rows = pd.read_csv(DATA)
     PAGE.write_text(write(PAGE.read_text(), rows))
     mpl.use("Agg")

@@ -173,7 +173,7 @@ def _number(row: pd.Series, runs: pd.DataFrame, metric: analysis.Metric) -> str:
     if metric.censored:
         values = runs[metric.name].dropna()
         values = values.where(runs[f"{metric.name}_observed"].astype(bool), np.inf)
-        if len(values) > 1:
+        if values.nunique() > 1:
             text += f" ({said(values.min())} to {said(values.max())})"
     elif not np.isnan(ends).all():  # as of one run
         text += f" [{', '.join(map(said, ends))}]"
