@@ -208,7 +208,7 @@ def _sharpness(ax: Axes, rows: pd.DataFrame, title: str) -> None:
         one = rows[rows["flow"] == flow]
         # the rod's is that along its own oscillation: no effective sharpness
         values = one["sharpness"] if flow != "rod" else np.full(len(one), np.nan)
-        ax.plot(one["step"], values, color=look.colour, lw=1.5, label=look.label)
+        ax.plot(one["step"], values, color=look.colour, ls=look.line, lw=1.5, label=look.label)
     ax.axhline(2.0, color=style.INK, lw=0.9, ls="--", label="edge of stability")
     ax.set_ylim(0.0, 8.0)
     style.finish(ax, xlabel="", ylabel="effective sharpness", title=title)
@@ -217,7 +217,7 @@ def _sharpness(ax: Axes, rows: pd.DataFrame, title: str) -> None:
 def _distance(ax: Axes, rows: pd.DataFrame) -> None:
     for flow, look in _looks(rows).items():
         one = rows[(rows["flow"] == flow) & (rows["step"] > 0)]
-        ax.plot(one["step"], 100 * one["distance"], color=look.colour, lw=1.5)
+        ax.plot(one["step"], 100 * one["distance"], color=look.colour, ls=look.line, lw=1.5)
     ax.set_yscale("log")
     style.finish(ax, xlabel=style.STEPS_LABEL, ylabel="distance from the optimizer\n(% of its way)")
 
