@@ -171,8 +171,9 @@ def _number(row: pd.Series, runs: pd.DataFrame, metric: analysis.Metric) -> str:
 
     text, ends = said(centre), (row["ci_low"], row["ci_high"])
     if metric.censored:
-        values = runs[metric.name].dropna()
-        values = values.where(runs[f"{metric.name}_observed"].astype(bool), np.inf)
+        defined = runs[runs[metric.name].notna()]
+        is_observed = defined[f"{metric.name}_observed"].astype(bool)
+        values = defined[metric.name].where(is_observed, np.inf)
         if values.nunique() > 1:
             text += f" ({said(values.min())} to {said(values.max())})"
     elif not np.isnan(ends).all():  # as of one run

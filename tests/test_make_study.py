@@ -7,6 +7,7 @@ import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -190,6 +191,9 @@ def test_steps_that_may_outlast_the_run_have_a_range_instead_of_limits(
     assert text(True, True, True) == "35 (20 to 90) |"
     assert text(True, True, False) == "35 (20 to never) |"
     assert text(True, False, False) == "never (20 to never) |"
+    some = runs_of("delay", [20.0, 35.0, np.nan, 30.0], delay_observed=[True, True, False, True])
+    rows = make_study.table(pd.concat([some, some.assign(lr=0.2)]), "delay").splitlines()
+    assert rows[2].endswith("| 30 (20 to 35) |")
 
 
 def test_peaks_sort_the_runs_of_gradient_descent(make_study: types.ModuleType) -> None:
