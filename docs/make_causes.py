@@ -76,9 +76,7 @@ GENTLE_AND_VIOLENT = ("mlp-scalar", "mlp-gd")
 
 def run(case: str, flows: tuple[str, ...], change: Mapping[str, Any]) -> pd.DataFrame:
     """Return the rows of a run of the study with something changed."""
-    from cflows_ray.paired import PairedOptions, PairedRun
-    from cflows_ray.sweep.run_config import SETTINGS
-    from cflows_ray.workloads import build_workload
+    from cflows_ray.sweep.session import build_paired
     from sweeps.reproduction import SWEEP
 
     workload, criterion, rule, lr = CASES[case]
@@ -86,13 +84,12 @@ def run(case: str, flows: tuple[str, ...], change: Mapping[str, Any]) -> pd.Data
         g for g in SWEEP.grids if (g.workload, g.criterion, g.rule) == (workload, criterion, rule)
     )
     only = dataclasses.replace(SWEEP, grids=(dataclasses.replace(grid, lrs=(lr,)),), seeds=(0,))
-    config = only.runs[0]
-    settings = {name: getattr(config, name) for name in SETTINGS} | {"flows": flows}
-    settings |= {name: value for name, value in change.items() if name != "warmup"}
-    made = build_workload(config.workload, config.criterion, **config.workload_options)
-    paired = PairedRun(made.problem, config.update_rule, PairedOptions(**settings))
-    warmup = change.get("warmup", config.warmup)
-    state = paired.start(made.init(config.seed), steps=config.steps, warmup=warmup, seed=0)
+    names = {field.name for field in dataclasses.fields(only.runs[0])}
+    configured = {name: value for name, value in change.items() if name in names}
+    config = dataclasses.replace(only.runs[0], flows=flows, **configured)
+    paired, state = build_paired(
+        config, **{name: value for name, value in change.items() if name not in names}
+    )
     rows = []
     while not paired.is_done(state):
         state, some = paired.advance(state, 25)

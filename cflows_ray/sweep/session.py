@@ -112,13 +112,17 @@ class Progress:
     effective_sharpness: float | None = None
 
 
-def build_paired(config: RunConfig) -> tuple[Paired, Any]:
-    """Return the paired run of a configuration and its state at the start."""
+def build_paired(config: RunConfig, **thresholds: Any) -> tuple[Paired, Any]:
+    """Return the paired run of a configuration and its state at the start.
+
+    `thresholds`: of `PairedOptions`, what a configuration does not have.
+    """
     from cflows_ray.paired import PairedOptions, PairedRun
     from cflows_ray.workloads import build_workload
 
     workload = build_workload(config.workload, config.criterion, **config.workload_options)
-    options = PairedOptions(**{name: getattr(config, name) for name in SETTINGS})
+    settings = {name: getattr(config, name) for name in SETTINGS}
+    options = PairedOptions(**settings, **thresholds)
     paired = PairedRun(workload.problem, config.update_rule, options)
     params = workload.init(config.seed)
     state = paired.start(params, steps=config.steps, warmup=config.warmup, seed=config.seed)
